@@ -1,0 +1,1 @@
+"""The control plane of AgentSession: watches sessions, admits them under quotas, starts their pods, writes their status."""

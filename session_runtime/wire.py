@@ -1,0 +1,116 @@
+"""Types that cross a process boundary: the session that the operator hands to a pod, and the report that the pod sends back.
+
+Both sides are released together, but an operator may be newer than a running pod, so unknown fields are ignored when reading.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONFIG_ENV: Final = "AGENTSESSION_CONFIG"
+"""Environment variable of the agent container that carries a `SessionConfig` as JSON."""
+
+REPORT_TOKEN_PATH: Final = "/var/run/secrets/agentsession.dev/token"  # noqa: S105 - a path, not a token
+"""Where the pod's projected service-account token is mounted (agent container only)."""
+
+REPORT_AUDIENCE: Final = "agentsession.dev"
+"""Audience of that token: it is worth nothing at the API server."""
+
+STATE_DIR: Final = "/var/lib/agentsession"
+"""Mount point of the private volume (agent container only)."""
+
+WORKSPACE_SOCKET: Final = "/run/agentsession/workspace.sock"
+"""Unix socket of the workspace server, in an emptyDir that both containers mount."""
+
+WORKSPACE_DIR: Final = "/workspace"
+"""Mount point of the work volume (workspace container only)."""
+
+RUNTIME_PORT: Final = 8080
+"""TCP port of the runtime's HTTP server in the pod."""
+
+LAST_MESSAGE_BYTES: Final = 4096
+"""`last_message` is cut at this many bytes of UTF-8."""
+
+Mode = Literal["Interactive", "Task"]
+Activity = Literal["Processing", "AwaitingApproval", "Idle"]
+Outcome = Literal["Completed", "Failed"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ToolSelection(_Wire):
+    """Which tools the model may call: globs over tool names. A tool is offered when `allow` matches it and `deny` does not."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+
+class AgentSettings(_Wire):
+    """What the agent loop needs to know, after the class's defaults have been applied."""
+
+    model: str
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server for this model; None means the provider's own, as litellm knows it."""
+    instructions: str | None = None
+    max_iterations: int = 300
+    tools: ToolSelection = ToolSelection()
+
+
+class SessionConfig(_Wire):
+    """A session as its pod sees it. Holds no secret: credentials arrive as environment variables of the agent container."""
+
+    uid: str
+    namespace: str
+    name: str
+    user: str
+    mode: Mode = "Interactive"
+    prompt: str | None = None
+    agent: AgentSettings
+    token_sha256: str
+    """Hex SHA-256 of the bearer token that callers of this pod's API must present."""
+    report_url: str | None = None
+    """Full URL to which reports are PUT; None sends none (a runtime started by hand)."""
+    credential_names: tuple[str, ...] = ()
+    """Names of environment variables whose values are secrets, to be redacted wherever text leaves the pod."""
+
+
+class Usage(_Wire):
+    """What the session has used since it began."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    llm_calls: int = 0
+    tool_calls: int = 0
+
+
+class PendingApproval(_Wire):
+    """A tool call that waits for a person's decision."""
+
+    tool: str
+    tool_call_id: str
+    arguments: dict[str, object] = Field(default_factory=dict)
+
+
+class SessionReport(_Wire):
+    """A snapshot of the session, sent on change and every 60 s; the newest one says everything.
+
+    The final one (`outcome` set) is also written to the container's termination message, so that it survives an absent operator.
+    """
+
+    session_uid: str
+    sequence: int
+    """Grows by one with each report of the session; an older one is dropped."""
+    activity: Activity
+    usage: Usage = Usage()
+    message_count: int = 0
+    last_activity_time: datetime | None = None
+    last_message: str | None = None
+    pending_approvals: tuple[PendingApproval, ...] = ()
+    outcome: Outcome | None = None
+    outcome_message: str | None = None
