@@ -1,0 +1,81 @@
+"""Tool calls as the model wrote them: made fit for a conversation, and parsed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from agent.conversation import Conversation
+from agent.messages import Message, ToolCall
+
+MALFORMED = "The arguments are not a JSON object"
+"""How the result of a call with malformed arguments begins."""
+
+ADVICE = (
+    "This is the second call of this tool in a row with malformed arguments. Do it another way: send less text in one "
+    "call (write a long file in parts), or use another tool."
+)
+
+
+def usable_calls(
+    calls: Sequence[ToolCall], taken: Collection[str], new_id: Callable[[], str]
+) -> tuple[tuple[ToolCall, ...], dict[str, str]]:
+    """The calls as they can be stored and sent back to a provider, and for those that cannot be run, why.
+
+    Ids become unique in the conversation, where a model left them out or counts from 0 in each answer. Names are cut
+    to what the providers accept. Arguments that are no JSON object become `{}`, because providers parse them again
+    with every request.
+    """
+    usable: list[ToolCall] = []
+    problems: dict[str, str] = {}
+    ids = set(taken)
+    for call in calls:
+        call_id = call.id if call.id and call.id not in ids else new_id()
+        ids.add(call_id)
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)[:64] or "unnamed"
+        problem = malformed(call.arguments)
+        if problem is not None:
+            problems[call_id] = problem
+        usable.append(ToolCall(call_id, name, "{}" if problem or not call.arguments.strip() else call.arguments))
+    return tuple(usable), problems
+
+
+def malformed(arguments: str) -> str | None:
+    """What is wrong with the text of a call's arguments, None when it is a JSON object (or empty: no arguments)."""
+    if not arguments.strip():
+        return None
+    try:
+        value = json.loads(arguments)
+    except ValueError as error:
+        return f"{MALFORMED} ({error}): {_excerpt(arguments)}"
+    return None if isinstance(value, dict) else f"{MALFORMED} but {type(value).__name__}: {_excerpt(arguments)}"
+
+
+def with_advice(problem: str, conversation: Conversation, call: ToolCall) -> str:
+    """The problem; with advice on another way when the same tool's last call was malformed too."""
+    previous = _last_result(conversation.messages, call)
+    return f"{problem}\n{ADVICE}" if previous is not None and previous.content.startswith(MALFORMED) else problem
+
+
+def parse(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a stored call."""
+    arguments: dict[str, Any] = json.loads(call.arguments)
+    return arguments
+
+
+def call_ids(messages: Sequence[Message]) -> set[str]:
+    """The ids of all calls in these messages."""
+    return {call.id for message in messages for call in message.tool_calls}
+
+
+def _last_result(messages: Sequence[Message], before: ToolCall) -> Message | None:
+    """The result of the last earlier call of the same tool."""
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    results = (m for m in reversed(messages) if m.tool_call_id is not None and names[m.tool_call_id] == before.name)
+    return next(results, None)
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"

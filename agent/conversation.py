@@ -1,0 +1,109 @@
+"""The state of a session's agent, as a value: what was said, what was used, what is undecided.
+
+Nothing here is changed in place; every step makes a new value. One rule holds at every step: behind an assistant's
+message with tool calls come the results of those calls, at most one each, in the order of the calls, and nothing else
+comes before each of them has its result.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from agent.messages import Message, ToolCall, Usage
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PendingApproval:
+    """A tool call that waits for a person's decision."""
+
+    tool_call_id: str
+    tool: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    """Why a person is asked, for that person."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Everything that must survive a restart of the process."""
+
+    messages: tuple[Message, ...] = ()
+    """Without the system message, which is made anew for every model call."""
+    usage: Usage = field(default_factory=Usage)
+    pending: tuple[PendingApproval, ...] = ()
+    started: tuple[str, ...] = ()
+    """Ids of those open calls whose execution has begun."""
+    in_turn: bool = False
+    """A turn is under way, or waits for approval."""
+
+    @property
+    def open_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that have no result yet, in order."""
+        at = self._last_calls_at()
+        if at is None:
+            return ()
+        answered = {message.tool_call_id for message in self.messages[at + 1 :]}
+        return tuple(call for call in self.messages[at].tool_calls if call.id not in answered)
+
+    @property
+    def last_message(self) -> str | None:
+        """The model's last words."""
+        said = (m.content for m in reversed(self.messages) if m.role == "assistant" and m.content and not m.synthetic)
+        return next(said, None)
+
+    def with_message(self, message: Message) -> Conversation:
+        """With a message at the end. Only possible when no call is open."""
+        if self.open_calls:
+            raise ValueError("a tool call has no result yet")
+        return replace(self, messages=(*self.messages, message))
+
+    def with_result(self, call_id: str, content: str) -> Conversation:
+        """With the result of an open call, put in the place that the order of the calls gives it."""
+        at = self._last_calls_at()
+        if at is None or call_id not in {call.id for call in self.open_calls}:
+            raise ValueError(f"no open tool call {call_id}")
+        results = {m.tool_call_id: m for m in self.messages[at + 1 :]}
+        results[call_id] = Message("tool", content, tool_call_id=call_id)
+        ordered = tuple(results[call.id] for call in self.messages[at].tool_calls if call.id in results)
+        return replace(
+            self,
+            messages=self.messages[: at + 1] + ordered,
+            started=tuple(other for other in self.started if other != call_id),
+            pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
+        )
+
+    def closed(self, reason: str) -> Conversation:
+        """At rest: every open call has `reason` for its result, nothing is pending, no turn is under way."""
+        conversation = self
+        for call in self.open_calls:
+            conversation = conversation.with_result(call.id, reason)
+        return replace(conversation, pending=(), started=(), in_turn=False)
+
+    def to_json(self) -> str:
+        data = asdict(self) | {"version": STATE_VERSION}
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Conversation:
+        """Reads what `to_json` wrote. Raises ValueError when it is not that."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.pop("version", None) != STATE_VERSION:
+            raise ValueError("not a conversation of this version")
+        return cls(
+            messages=tuple(Message.from_dict(message) for message in data["messages"]),
+            usage=Usage(**data["usage"]),
+            pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
+            started=tuple(data["started"]),
+            in_turn=data["in_turn"],
+        )
+
+    def _last_calls_at(self) -> int | None:
+        """Where the last assistant message is, when only tool results follow it."""
+        for at in range(len(self.messages) - 1, -1, -1):
+            if self.messages[at].role != "tool":
+                return at if self.messages[at].tool_calls else None
+        return None

@@ -1,0 +1,61 @@
+"""What the agent tells whoever watches it.
+
+| type | when | data |
+|---|---|---|
+| `ready` | the session can be talked to | `model`, `tools` (names), `problems` (texts) |
+| `processing` | work on a turn began, or goes on after a wait | `status` (`started`, `resumed`, `retrying`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason` |
+| `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): forget the pieces of that message, it broke off and is asked for anew |
+| `assistant_message` | the model's answer is whole | `message_id`, `text` |
+| `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |
+| `tool_output` | its result; exactly one for each `tool_call` | `tool_call_id`, `tool`, `output`, `success` |
+| `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`) |
+| `turn_complete` | ends a turn | `message` (the model's last words or null) |
+| `interrupted` | ends a turn that was interrupted or abandoned | `reason` |
+| `error` | ends a turn that failed; the session goes on | `kind`, `message` |
+| `compacted` | the conversation was shortened | `tokens_before`, `tokens_after`, `messages_before`, `messages_after` |
+| `undo_complete` | the last user message is gone, with what it brought | `removed_messages`, `text` (what the user had said, or null when there was nothing to undo) |
+| `plan_update` | the agent wrote its plan | `plan` (list of `step`, `status`) |
+| `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
+| `shutdown` | the session is over | `reason` |
+
+`ready` and `shutdown` are emitted by the owner of the agent, who alone knows when they are true.
+"""  # noqa: E501 - a table row is one line
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+EventType = Literal[
+    "ready",
+    "processing",
+    "assistant_chunk",
+    "assistant_message",
+    "tool_call",
+    "tool_output",
+    "approval_required",
+    "turn_complete",
+    "interrupted",
+    "error",
+    "compacted",
+    "undo_complete",
+    "plan_update",
+    "usage",
+    "shutdown",
+]
+
+TURN_ENDS: frozenset[EventType] = frozenset({"turn_complete", "approval_required", "error", "interrupted"})
+"""Every turn ends with exactly one of these."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. `data` holds only what JSON can carry, and no secret."""
+
+    type: EventType
+    data: dict[str, object] = field(default_factory=dict)
+
+
+Emit = Callable[[Event], Awaitable[None]]
+"""Takes an event; awaited before the loop goes on, so events arrive in order and the receiver sets the pace."""

@@ -1,0 +1,58 @@
+"""Ends a wait at once when somebody says stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+GRACE = 0.05
+"""Seconds that interrupted work has for cleaning up before it is left behind; of the 100 ms that an interrupt has."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The turn was interrupted."""
+
+
+class InterruptSignal:
+    """One turn's stop sign. Create it on the event loop."""
+
+    def __init__(self) -> None:
+        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(None)
+
+    @property
+    def is_set(self) -> bool:
+        return self._stop.done()
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; or Interrupted, as soon as the signal is set, with `work` cancelled.
+
+        Work that does not end within the grace time (a thread that cannot be stopped, a tool that swallows its
+        cancellation) is left behind. A result that is there already wins over the signal.
+        """
+        if self.is_set:
+            work.close()
+            raise Interrupted
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._stop), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Interrupted
+        finally:
+            if not task.done():  # interrupted, or this very wait is being cancelled
+                task.cancel()
+                task.add_done_callback(_retrieve)
+                await asyncio.wait({task}, timeout=GRACE)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Look at the outcome of a task that was left behind, so that asyncio does not report it as forgotten."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,118 @@
+"""The messages of a conversation, and what a model says in one, as values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call that the model asked for. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message. A tool's result carries the id of the call that it answers."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    synthetic: bool = False
+    """Written by the loop and not by the user or the model: a warning, a summary. Undo looks for real ones."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """As the OpenAI chat API has it; litellm translates that for the other providers."""
+        wire: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            wire["content"] = self.content or None  # Anthropic refuses empty text beside tool calls
+            wire["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            wire["tool_call_id"] = self.tool_call_id
+        return wire
+
+    def to_dict(self) -> dict[str, Any]:
+        """For storing; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Message:
+        return cls(**{**data, "tool_calls": tuple(ToolCall(**call) for call in data["tool_calls"])})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What model calls and tool calls have used. Values add up."""
+
+    input_tokens: int = 0
+    """All tokens of the requests, those read from the provider's cache included."""
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of `input_tokens` that came from the provider's cache."""
+    cost_usd: float = 0.0
+    """From the price table; 0 for a model without a price."""
+    llm_calls: int = 0
+    tool_calls: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        mine, theirs = asdict(self), asdict(other)
+        return Usage(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a tool call. Pieces with the same `index` belong together; `arguments` are to be joined."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class ModelChunk:
+    """One piece of a streamed answer; any of its parts may be missing."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    usage: Usage | None = None
+    finish_reason: str | None = None
+
+
+@dataclass
+class Answer:
+    """Collects the pieces of one streamed answer."""
+
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    _calls: dict[int, ToolCallDelta] = field(default_factory=dict)
+
+    def add(self, chunk: ModelChunk) -> None:
+        self.text += chunk.text
+        if chunk.usage is not None:
+            self.usage += chunk.usage
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+        for piece in chunk.tool_calls:
+            known = self._calls.get(piece.index, ToolCallDelta(piece.index))
+            self._calls[piece.index] = ToolCallDelta(
+                piece.index, known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments
+            )
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in the model's order. Ids and names are as the model gave them, perhaps empty."""
+        return tuple(
+            ToolCall(call.id or "", call.name or "", call.arguments)
+            for _, call in sorted(self._calls.items(), key=lambda item: item[0])
+        )

@@ -1,0 +1,89 @@
+"""A model that follows a script, for tests of the loop and of whatever is built on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.messages import Message, ModelChunk, ToolCallDelta, Usage
+from agent.retry import ModelError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a scripted model; its pieces come one by one, and then it ends, fails, or hangs."""
+
+    text: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Pairs of a tool's name and the JSON text of its arguments."""
+    error: ModelError | None = None
+    """Raised after the pieces: the stream breaks there."""
+    hangs: bool = False
+    """After the pieces nothing comes any more, not even an end."""
+    delay: float = 0.0
+    """Seconds before each piece."""
+    piece: int = 8
+    """Characters in each piece of text and of arguments."""
+    usage: Usage = field(default_factory=lambda: Usage(input_tokens=10, output_tokens=5, cost_usd=0.001))
+    finish_reason: str = "stop"
+    ids: tuple[str, ...] = ()
+    """Ids for the calls; made up where they are missing."""
+
+    def chunks(self, number: int) -> Iterable[ModelChunk]:
+        """The pieces; `number` is the answer's place in the script and makes its call ids unique."""
+        for start in range(0, len(self.text), self.piece):
+            yield ModelChunk(text=self.text[start : start + self.piece])
+        for index, (name, arguments) in enumerate(self.calls):
+            call_id = self.ids[index] if index < len(self.ids) else f"call_{number}_{index}"
+            yield ModelChunk(tool_calls=(ToolCallDelta(index, call_id, name),))
+            for start in range(0, len(arguments), self.piece):
+                piece = arguments[start : start + self.piece]
+                yield ModelChunk(tool_calls=(ToolCallDelta(index, arguments=piece),))
+        if self.error is None and not self.hangs:
+            yield ModelChunk(usage=self.usage, finish_reason="tool_calls" if self.calls else self.finish_reason)
+
+
+def says(text: str, **options: Any) -> Reply:
+    """An answer in words, which ends the turn."""
+    return Reply(text, **options)
+
+
+def calls(*wanted: tuple[str, Mapping[str, Any] | str], text: str = "", **options: Any) -> Reply:
+    """An answer with tool calls: pairs of a name and its arguments, as a mapping or as (perhaps malformed) text."""
+    pairs = ((name, given if isinstance(given, str) else json.dumps(given)) for name, given in wanted)
+    return Reply(text, tuple(pairs), **options)
+
+
+def fails(error: ModelError, text: str = "") -> Reply:
+    """A call that fails, after `text` was streamed."""
+    return Reply(text, error=error)
+
+
+class ScriptedModel:
+    """Answers with the replies of a script in order, and keeps what it was asked in `requests`."""
+
+    def __init__(self, *replies: Reply, name: str = "scripted") -> None:
+        self.name = name
+        self.requests: list[tuple[Message, ...]] = []
+        self.tools: list[list[str]] = []
+        self._replies = list(replies)
+
+    async def stream(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> AsyncIterator[ModelChunk]:
+        self.requests.append(tuple(messages))
+        self.tools.append([tool["function"]["name"] for tool in tools])
+        number = len(self.requests)
+        if number > len(self._replies):
+            raise ModelError("the script has no more replies")
+        reply = self._replies[number - 1]
+        for chunk in reply.chunks(number):
+            await asyncio.sleep(reply.delay)
+            yield chunk
+        if reply.hangs:
+            await asyncio.get_running_loop().create_future()
+        if reply.error is not None:
+            raise reply.error

@@ -1,0 +1,85 @@
+"""Offers tools to the model and runs its calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, Self
+
+from jsonschema import Draft202012Validator
+
+from agent.tools.tool import Tool, ToolError, ToolResult, cut_output
+
+logger = logging.getLogger(__name__)
+
+
+class ToolRouter:
+    """The tools of one agent. Enter it before use: `async with ToolRouter(tools) as router`.
+
+    A tool is offered when a glob in `allow` matches its name and none in `deny` does.
+    """
+
+    def __init__(self, tools: Iterable[Tool] = (), *, allow: Sequence[str] = ("*",), deny: Sequence[str] = ()) -> None:
+        self._allow = tuple(allow)
+        self._deny = tuple(deny)
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            if tool.name in self._tools:
+                raise ValueError(f"two tools are named {tool.name}")
+            if self._offers(tool.name):
+                self._tools[tool.name] = tool
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that are offered."""
+        return tuple(self._tools.values())
+
+    def get(self, name: str) -> Tool | None:
+        return self._tools.get(name)
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        """Run one call. Whatever goes wrong in it is its result; only a cancellation gets out.
+
+        The output comes whole: the loop cuts it, because secrets must be masked first.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            return ToolResult(f"There is no tool named {name!r}. There are: {', '.join(self._tools) or 'none'}.", False)
+        problem = argument_problem(tool, arguments)
+        if problem is not None:
+            return ToolResult(problem, False)
+        try:
+            async with asyncio.timeout(tool.timeout) as deadline:
+                return ToolResult(await tool.call(arguments))
+        except ToolError as error:
+            return ToolResult(str(error), False)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return ToolResult(f"{name} did not finish within {tool.timeout:g} s.", False)
+            logger.exception("tool %s failed", name)
+            return ToolResult(f"{name} failed: {type(error).__name__}: {error}", False)
+
+    def _offers(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in self._allow) and not any(
+            fnmatchcase(name, glob) for glob in self._deny
+        )
+
+
+def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:
+    """What is wrong with the arguments, said so that the model can mend it; None when nothing is."""
+    errors = sorted(Draft202012Validator(dict(tool.parameters)).iter_errors(arguments), key=lambda e: e.json_path)
+    if not errors:
+        return None
+    problems = "; ".join(f"{error.json_path}: {cut_output(error.message, 400)}" for error in errors[:5])
+    return f"The arguments do not fit {tool.name}: {problems}"

@@ -1,0 +1,69 @@
+"""A tool: something that the model may call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_TIMEOUT = 300.0
+"""Seconds that a tool call may take, unless the tool says otherwise."""
+
+OUTPUT_LIMIT = 25_000
+"""Characters of a tool's output that the model gets to see."""
+
+
+class ToolError(Exception):
+    """A tool call that failed; the message is its result, written for the model."""
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What the model gets back for a call."""
+
+    output: str
+    success: bool = True
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool's face for the model and the function behind it.
+
+    `call` takes arguments that fit `parameters` (JSON Schema) and returns the output. It may raise anything: an
+    exception becomes the call's error result. It is cancelled when its `timeout` (seconds) is up or the turn is
+    interrupted.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    call: Callable[[dict[str, Any]], Awaitable[str]]
+    timeout: float = DEFAULT_TIMEOUT
+    read_only: bool = False
+    """It changes nothing, so that several of its calls may run at the same time."""
+
+    def definition(self) -> dict[str, Any]:
+        """As the OpenAI chat API has it."""
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
+
+
+def cut_output(text: str, limit: int = OUTPUT_LIMIT) -> str:
+    """At most `limit` characters of `text`: a quarter from its head, the rest from its tail, where errors usually
+    are, and a note of what is missing between them. Mask secrets before: the cut may go through one.
+    """
+    if len(text) <= limit:
+        return text
+    head = limit // 4
+    tail = limit - head
+    return f"{text[:head]}\n[... {len(text) - limit} of {len(text)} characters cut ...]\n{text[-tail:]}"
+
+
+def parameters(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an object with these properties and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,139 @@
+"""The tools that act in a workspace: a shell, and reading, writing and editing files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
+from agent.workspace import Workspace, WorkspaceError
+
+COMMAND_TIMEOUT = 120.0
+"""Seconds that a command may take, unless the model asks for more."""
+
+MAX_COMMAND_TIMEOUT = 3600.0
+
+READ_LINES = 2000
+"""Lines that one read returns, unless the model asks for fewer."""
+
+
+def workspace_tools(workspace: Workspace) -> tuple[Tool, ...]:
+    """`bash`, `read`, `write` and `edit` in this workspace."""
+    return (_bash(workspace), _read(workspace), _write(workspace), _edit(workspace))
+
+
+def _bash(workspace: Workspace) -> Tool:
+    async def call(arguments: dict[str, Any]) -> str:
+        timeout = float(arguments.get("timeout", COMMAND_TIMEOUT))
+        try:
+            result = await workspace.run(arguments["command"], timeout=timeout)
+        except WorkspaceError as error:
+            raise ToolError(str(error)) from error
+        if result.timed_out:
+            raise ToolError(f"{result.output}\n[killed after {timeout:g} s; pass a longer timeout if it needs one]")
+        if result.exit_code != 0:
+            raise ToolError(f"{result.output}\n[exit code {result.exit_code}]")
+        return result.output or "[no output]"
+
+    return Tool(
+        name="bash",
+        description=(
+            "Run a shell command in the workspace. Each call is a new shell in the workspace's root; files stay, "
+            "variables and the current directory do not. There is no terminal: nothing can be typed in. Start what "
+            "should go on running with `nohup … >log 2>&1 &`."
+        ),
+        parameters=parameters(
+            "command",
+            command={"type": "string", "description": "What to run."},
+            timeout={
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "maximum": MAX_COMMAND_TIMEOUT,
+                "description": f"Seconds after which it is killed; {COMMAND_TIMEOUT:g} unless given.",
+            },
+        ),
+        call=call,
+        timeout=MAX_COMMAND_TIMEOUT + DEFAULT_TIMEOUT,  # the command's own is the one that counts
+    )
+
+
+def _read(workspace: Workspace) -> Tool:
+    async def call(arguments: dict[str, Any]) -> str:
+        offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", READ_LINES))
+        try:
+            text = await workspace.read(arguments["path"], offset=offset, limit=limit + 1)
+        except WorkspaceError as error:
+            raise ToolError(str(error)) from error
+        lines = text.removesuffix("\n").split("\n") if text else ["[empty]"]
+        shown = (line.removesuffix("\r") for line in lines[:limit])
+        numbered = [f"{number:6}\t{line}" for number, line in enumerate(shown, offset)]
+        if len(lines) > limit:
+            numbered.append(f"[more lines follow; read on with offset {offset + limit}]")
+        return "\n".join(numbered)
+
+    return Tool(
+        name="read",
+        description="Read a text file. Every line comes with its number and a tab before it.",
+        parameters=parameters(
+            "path",
+            path={"type": "string", "description": "The file, relative to the workspace's root."},
+            offset={"type": "integer", "minimum": 1, "description": "The first line to read; 1 unless given."},
+            limit={
+                "type": "integer",
+                "minimum": 1,
+                "maximum": READ_LINES,
+                "description": f"How many lines to read; {READ_LINES} unless given.",
+            },
+        ),
+        call=call,
+        read_only=True,
+    )
+
+
+def _write(workspace: Workspace) -> Tool:
+    async def call(arguments: dict[str, Any]) -> str:
+        try:
+            await workspace.write(arguments["path"], arguments["content"])
+        except WorkspaceError as error:
+            raise ToolError(str(error)) from error
+        return f"wrote {len(arguments['content'])} characters to {arguments['path']}"
+
+    return Tool(
+        name="write",
+        description="Create a text file, or replace it as a whole. Folders are made as needed.",
+        parameters=parameters(
+            "path",
+            "content",
+            path={"type": "string", "description": "The file, relative to the workspace's root."},
+            content={"type": "string", "description": "All that the file is to hold."},
+        ),
+        call=call,
+    )
+
+
+def _edit(workspace: Workspace) -> Tool:
+    async def call(arguments: dict[str, Any]) -> str:
+        try:
+            count = await workspace.edit(
+                arguments["path"],
+                arguments["old"],
+                arguments["new"],
+                replace_all=bool(arguments.get("replace_all", False)),
+            )
+        except WorkspaceError as error:
+            raise ToolError(str(error)) from error
+        return f"replaced {count} occurrence{'s' if count > 1 else ''} in {arguments['path']}"
+
+    return Tool(
+        name="edit",
+        description="Replace a piece of a text file. The piece must occur exactly once, unless replace_all is true.",
+        parameters=parameters(
+            "path",
+            "old",
+            "new",
+            path={"type": "string", "description": "The file, relative to the workspace's root."},
+            old={"type": "string", "description": "The text to replace, exactly as in the file, without line numbers."},
+            new={"type": "string", "description": "What to put in its place."},
+            replace_all={"type": "boolean", "description": "Replace every occurrence."},
+        ),
+        call=call,
+    )

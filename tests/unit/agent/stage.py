@@ -1,0 +1,60 @@
+"""A stage for the agent: a scripted model before it, and a record of what it emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.config import AgentConfig
+from agent.conversation import Conversation
+from agent.events import Event
+from agent.loop import Agent
+from agent.testing import Reply, ScriptedModel
+from agent.tools.router import ToolRouter
+from agent.tools.tool import Tool
+
+
+@dataclass
+class Stage:
+    """An agent with a scripted model, and all that it emitted."""
+
+    agent: Agent
+    model: ScriptedModel
+    events: list[Event] = field(default_factory=list)
+    hooks: list[Callable[[Event], None]] = field(default_factory=list)
+
+    async def emit(self, event: Event) -> None:
+        self.events.append(event)
+        for hook in self.hooks:
+            hook(event)
+
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    def data(self, kind: str) -> list[dict[str, Any]]:
+        return [event.data for event in self.events if event.type == kind]
+
+    def on(self, kind: str, action: Callable[[], object]) -> None:
+        """Do something whenever an event of this type is emitted."""
+
+        def hook(event: Event) -> None:
+            if event.type == kind:
+                action()
+
+        self.hooks.append(hook)
+
+
+def stage(
+    *replies: Reply, tools: tuple[Tool, ...] = (), conversation: Conversation | None = None, **settings: Any
+) -> Stage:
+    """An agent on a stage; `settings` are those of AgentConfig."""
+    model = ScriptedModel(*replies)
+    made: list[Stage] = []
+
+    async def emit(event: Event) -> None:
+        await made[0].emit(event)
+
+    agent = Agent(AgentConfig("scripted", **settings), model, ToolRouter(tools), emit, conversation)
+    made.append(Stage(agent, model))
+    return made[0]
