@@ -5,13 +5,18 @@ Both sides are released together, but an operator may be newer than a running po
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 CONFIG_ENV: Final = "AGENTSESSION_CONFIG"
-"""Environment variable of the agent container that carries a `SessionConfig` as JSON."""
+"""Environment variable of the agent container that carries a `SessionConfig` as JSON; see `config_to_environment`."""
+
+CREDENTIAL_PREFIX: Final = "AGENTSESSION_CREDENTIAL_"
+"""Prefix under which the keys of the session's Secret arrive in the agent container. It tells the runtime which values are
+secrets, and keeps a Secret from setting PATH or LD_PRELOAD under the runtime's feet."""
 
 REPORT_TOKEN_PATH: Final = "/var/run/secrets/agentsession.dev/token"  # noqa: S105 - a path, not a token
 """Where the pod's projected service-account token is mounted (agent container only)."""
@@ -75,8 +80,6 @@ class SessionConfig(_Wire):
     """Hex SHA-256 of the bearer token that callers of this pod's API must present."""
     report_url: str | None = None
     """Full URL to which reports are PUT; None sends none (a runtime started by hand)."""
-    credential_names: tuple[str, ...] = ()
-    """Names of environment variables whose values are secrets, to be redacted wherever text leaves the pod."""
 
 
 class Usage(_Wire):
@@ -114,3 +117,26 @@ class SessionReport(_Wire):
     pending_approvals: tuple[PendingApproval, ...] = ()
     outcome: Outcome | None = None
     outcome_message: str | None = None
+
+
+_CHUNK_CHARACTERS: Final = 30_000
+
+
+def config_to_environment(config: SessionConfig) -> dict[str, str]:
+    """Environment variables that carry the session to its pod.
+
+    Linux refuses an environment string of 128 KiB, and a prompt can have 400 kB, so the JSON is cut into pieces of at most
+    30,000 characters (120 kB of UTF-8): AGENTSESSION_CONFIG, AGENTSESSION_CONFIG_1 and so on. A dollar sign is written as a
+    JSON escape, because the kubelet expands `$(NAME)` in values: a prompt could otherwise ask for a credential by name.
+    """
+    text = config.model_dump_json(exclude_none=True).replace("$", "\\u0024")
+    pieces = [text[start : start + _CHUNK_CHARACTERS] for start in range(0, len(text), _CHUNK_CHARACTERS)]
+    return {CONFIG_ENV if index == 0 else f"{CONFIG_ENV}_{index}": piece for index, piece in enumerate(pieces)}
+
+
+def config_from_environment(environment: Mapping[str, str]) -> SessionConfig:
+    """The inverse of `config_to_environment`. Raises KeyError without a session, pydantic.ValidationError for a broken one."""
+    pieces = [environment[CONFIG_ENV]]
+    while (piece := environment.get(f"{CONFIG_ENV}_{len(pieces)}")) is not None:
+        pieces.append(piece)
+    return SessionConfig.model_validate_json("".join(pieces))

@@ -1,0 +1,109 @@
+"""Command line of the operator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import uuid
+
+from kubernetes.aio.config import ConfigException
+
+from agentsession_operator import names, tokenkey
+from agentsession_operator.api.meta import SESSIONS
+from agentsession_operator.app import Operator, Options
+from agentsession_operator.kube import ApiError, KubeApi, path_of
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; every option can be given as an environment variable too."""
+    root = argparse.ArgumentParser(prog="agentsession-operator", description="Runs AgentSessions under quotas.")
+    root.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"), help="default: the pod's service account")
+    root.add_argument(
+        "--namespace",
+        default=os.environ.get("POD_NAMESPACE", "agentsession-system"),
+        help="the operator's own namespace, where its lease and its key are (default: $POD_NAMESPACE, agentsession-system)",
+    )
+    commands = root.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run.add_argument(
+        "--runtime-image", default=os.environ.get("RUNTIME_IMAGE"), help="image of session pods ($RUNTIME_IMAGE)"
+    )
+    run.add_argument("--image-pull-policy", default=os.environ.get("IMAGE_PULL_POLICY", "IfNotPresent"))
+    run.add_argument(
+        "--report-url", default=os.environ.get("REPORT_URL"), help="base URL for pods' reports ($REPORT_URL)"
+    )
+    run.add_argument("--http-host", default="0.0.0.0", help="address to serve on")  # noqa: S104 - probes come from the node
+    run.add_argument("--http-port", type=int, default=8080, help="port for health, metrics and reports")
+    run.add_argument(
+        "--identity",
+        default=os.environ.get("POD_UID") or f"{socket.gethostname()}-{uuid.uuid4()}",
+        help="name in the lease; must differ between processes that run at the same time ($POD_UID)",
+    )
+    run.add_argument("--log-level", default=os.environ.get("LOG_LEVEL", "INFO"), choices=["DEBUG", "INFO", "WARNING"])
+    token = commands.add_parser("token", help="print the bearer token of a session's API")
+    token.add_argument("session", metavar="NAMESPACE/NAME")
+    return root
+
+
+def main() -> None:
+    """Entry point; exits 1 with a sentence where it cannot go on."""
+    arguments = parser().parse_args()
+    try:
+        if arguments.command == "token":
+            print(asyncio.run(_token(arguments)))
+        else:
+            _require(arguments)
+            _set_up_logging(arguments.log_level)
+            asyncio.run(_run(arguments))
+    except (ApiError, ConfigException, tokenkey.UnusableKey, RuntimeError) as error:
+        sys.exit(f"agentsession-operator: {error}")
+
+
+def _require(arguments: argparse.Namespace) -> None:
+    for option in ("runtime_image", "report_url"):
+        if not getattr(arguments, option):
+            flag = option.replace("_", "-")
+            sys.exit(
+                f"agentsession-operator: --{flag} (or ${option.upper()}) is required; `run --help` lists the options"
+            )
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # kopf tells of every event and every attempt to connect; what matters of that is in our own log and metrics.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    options = Options(
+        namespace=arguments.namespace,
+        identity=arguments.identity,
+        runtime_image=arguments.runtime_image,
+        image_pull_policy=arguments.image_pull_policy,
+        report_url=arguments.report_url.rstrip("/"),
+        kubeconfig=arguments.kubeconfig,
+        http_host=arguments.http_host,
+        http_port=arguments.http_port,
+    )
+    await Operator(options, await KubeApi.connect(arguments.kubeconfig)).run()
+
+
+async def _token(arguments: argparse.Namespace) -> str:
+    namespace, _, name = arguments.session.partition("/")
+    if not name:
+        sys.exit("agentsession-operator: name the session as NAMESPACE/NAME")
+    api = await KubeApi.connect(arguments.kubeconfig)
+    try:
+        session = await api.get(path_of(SESSIONS, namespace, name))
+        return names.bearer_token(await tokenkey.read_or_create(api, arguments.namespace), session["metadata"]["uid"])
+    finally:
+        await api.close()
+
+
+if __name__ == "__main__":
+    main()

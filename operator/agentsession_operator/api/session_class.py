@@ -1,0 +1,80 @@
+"""AgentSessionClass: what the platform team decides and a session cannot."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agentsession_operator.api.meta import Schema
+from agentsession_operator.api.session import AgentSpec
+
+Quantities = dict[str, str]
+
+
+class ContainerResources(Schema):
+    """Resources of one container, as in a pod."""
+
+    requests: Quantities | None = None
+    """What the scheduler reserves, for example cpu: 100m, memory: 256Mi."""
+    limits: Quantities | None = None
+    """What the container cannot exceed."""
+
+
+class PodResources(Schema):
+    """Resources of the session pod's two containers."""
+
+    agent: ContainerResources | None = None
+    """The container that talks to the model."""
+    workspace: ContainerResources | None = None
+    """The container in which the model's commands run."""
+
+
+class Toleration(Schema):
+    """A node taint that session pods tolerate, as in a pod."""
+
+    key: str | None = None
+    """The taint's key; unset with operator Exists matches every taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """How the key relates to the value."""
+    value: str | None = None
+    """The taint's value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; unset matches all."""
+
+
+class ModelRule(Schema):
+    """Models that sessions of the class may name, and where they are served."""
+
+    match: Annotated[str, Field(min_length=1, max_length=256)]
+    """Glob over model names, for example anthropic/* or openai/gpt-5*."""
+    base_url: Annotated[str | None, Field(alias="baseURL", pattern="^https?://", max_length=2048)] = None
+    """Address of an OpenAI-compatible server for these models; unset means the provider's own."""
+    tool_calling: bool = True
+    """Whether these models can call tools. With false the agent offers them none, and answers from the model alone."""
+
+
+class AgentSessionClassSpec(Schema):
+    """What sessions of this class get, and what they may ask for."""
+
+    description: Annotated[str, Field(max_length=1024)] | None = None
+    """For people who choose a class."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of both containers; unset means the runtime image that the operator was installed with."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """As in a pod; unset means what the operator was installed with."""
+    image_pull_secrets: Annotated[list[str], Field(max_length=16)] = []
+    """Names of Secrets in the session's namespace to pull the image with."""
+    resources: PodResources = PodResources()
+    """Resources of the session pod's two containers."""
+    runtime_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """RuntimeClass of session pods, for example one that uses gVisor."""
+    node_selector: dict[str, str] | None = None
+    """Labels of the nodes that session pods may run on."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    """Taints that session pods tolerate."""
+    models: Annotated[list[ModelRule], Field(max_length=64)] = []
+    """Models that sessions may name: the first rule that matches counts, and a model that none matches is refused. An empty
+    list allows every model."""
+    agent: AgentSpec = AgentSpec()
+    """Defaults for what sessions leave unset. `tools` is also a ceiling: a session can narrow it and not widen it."""

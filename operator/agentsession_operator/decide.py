@@ -1,0 +1,308 @@
+"""The reconciler's decision: from what is known of one session to its status and what must be done. A pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from agentsession_operator import podstate
+from agentsession_operator.admission import Wait
+from agentsession_operator.api.session import (
+    AgentSessionStatus,
+    PendingApprovalStatus,
+    Phase,
+    QueuePlace,
+    UsageStatus,
+)
+from agentsession_operator.conditions import ConditionSet
+from agentsession_operator.names import pod_name
+from agentsession_operator.objects import Pod, Session
+from agentsession_operator.resolve import Misconfigured, Resolved
+from session_runtime.wire import SessionReport
+
+POSITIONS_SHOWN: Final = 50
+"""Sessions further back in the queue are not told their place: it would cost a write each whenever anyone moves."""
+
+OUTCOME_GRACE: Final = timedelta(seconds=60)
+"""How long a pod may linger after its session reported its outcome. Then it is deleted, so that no slot leaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The admitter gives the session a slot. It alone may say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReport:
+    """The newest report of a session, and when it came."""
+
+    report: SessionReport
+    received: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    """Create the session's pod."""
+
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete the session's pod."""
+
+    pod: Pod
+
+
+Action = CreatePod | DeletePod
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of one session."""
+
+    session: Session
+    resolved: Resolved | Misconfigured
+    pod: Pod | None
+    report: ReceivedReport | None = None
+    verdict: Granted | Wait | None = None
+    """What the admitter says; None while it has not looked at the session."""
+    pod_error: str | None = None
+    """The API server's answer, where it refused the pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The status that the session should have, and what must be done."""
+
+    status: AgentSessionStatus
+    actions: Sequence[Action] = ()
+    look_again: timedelta | None = None
+    """When a decision that depends on time would change."""
+
+
+def decide(facts: Facts, now: datetime) -> Decision:
+    """Decide on one session; `now` is UTC."""
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    session = facts.session
+    conditions = ConditionSet(session.status.conditions, generation=session.meta.generation, now=stamp)
+    draft = _Draft(facts, conditions, now, stamp, dict(session.status))
+    if session.finished:
+        draft.after_the_end()
+    elif session.admitted or isinstance(facts.verdict, Granted):
+        draft.holding_a_slot()
+    else:
+        draft.before_admission()
+    return draft.decision()
+
+
+@dataclass
+class _Draft:
+    """A status under construction: `fields` begins as the present status."""
+
+    facts: Facts
+    conditions: ConditionSet
+    now: datetime
+    stamp: str
+    fields: dict[str, object]
+    actions: tuple[Action, ...] = ()
+    look_again: timedelta | None = None
+
+    # The three stages of a session's life.
+
+    def before_admission(self) -> None:
+        pod, verdict = self.facts.pod, self.facts.verdict
+        if pod is not None and not pod.ended and not pod.meta.deleting:
+            # Somebody took the admission away (the status was edited): what runs without a slot is stopped.
+            self.actions = (DeletePod(pod),)
+        if isinstance(self.facts.resolved, Misconfigured):
+            self.conditions.set("Admitted", "False", "Misconfigured", self.facts.resolved.message)
+            self.fields["queue"] = None
+        elif isinstance(verdict, Wait):
+            self.conditions.set("Admitted", "False", verdict.reason, verdict.message)
+            shown = verdict.position <= POSITIONS_SHOWN
+            before = self.facts.session.status.queue
+            self.fields["queue"] = QueuePlace(
+                position=verdict.position if shown else None, since=before.since if before else self.stamp
+            )
+
+    def holding_a_slot(self) -> None:
+        session, pod, resolved = self.facts.session, self.facts.pod, self.facts.resolved
+        if not session.admitted:
+            self.conditions.set("Admitted", "True", "Admitted", "The session holds a slot.")
+            self.conditions.set("Finished", "False", "Running")
+            self.conditions.set("Active", "False", "NotStarted")
+        self.fields["queue"] = None
+        self.fields["pod_name"] = pod_name(session.meta.name, session.meta.uid)
+        if isinstance(resolved, Resolved):
+            self.fields["model"] = resolved.agent.model
+        self._take_report()
+        if pod is None:
+            self._without_pod()
+        elif pod.ended:
+            self._finish_with(pod)
+        else:
+            self._with_pod(pod)
+
+    def after_the_end(self) -> None:
+        pod = self.facts.pod
+        self._release_unless_running(pod)
+        if pod is not None and not pod.ended and not pod.meta.deleting:
+            self.actions = (DeletePod(pod),)
+
+    # What the pod says.
+
+    def _without_pod(self) -> None:
+        if self.fields["start_time"] is not None:
+            received = self.facts.report
+            if received and received.report.outcome:
+                self._finish(received.report.outcome, received.report.outcome_message or "")
+            else:
+                self._finish(
+                    "Failed",
+                    "The pod is gone (deleted, drained or lost with its node) and its work with it: "
+                    "the workspace was ephemeral. Apply the session again under another name.",
+                )
+            self.conditions.set("PodReady", "False", "PodGone", "The pod is gone.")
+        elif isinstance(self.facts.resolved, Misconfigured):
+            self.conditions.set("PodReady", "False", "Misconfigured", self.facts.resolved.message)
+        else:
+            self.actions = (CreatePod(self.facts.resolved),)
+            if self.facts.pod_error:
+                self.conditions.set("PodReady", "False", "CreateFailed", self.facts.pod_error)
+            elif self.conditions.get("PodReady") is None:
+                self.conditions.set("PodReady", "False", "Creating", "The pod is being created.")
+
+    def _with_pod(self, pod: Pod) -> None:
+        ready = podstate.readiness(pod)
+        self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
+        received = self.facts.report
+        if ready.status == "True":
+            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
+            if received and not received.report.outcome:
+                self.conditions.set("Active", "True", received.report.activity)
+        elif ready.reason == "Crashed":
+            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
+            self.conditions.set("Active", "False", "Stopped", "The container has crashed; the kubelet starts it again.")
+        if received and received.report.outcome and not pod.meta.deleting:
+            waited = self.now - received.received
+            if waited >= OUTCOME_GRACE:
+                self.actions = (DeletePod(pod),)
+            else:
+                self.look_again = OUTCOME_GRACE - waited
+
+    def _finish_with(self, pod: Pod) -> None:
+        ready = podstate.readiness(pod)
+        self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
+        self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
+        last = podstate.final_report(pod)
+        received = self.facts.report.report if self.facts.report else None
+        report = received if received and received.outcome else last
+        if report is not None and report.outcome:
+            if report is last:
+                self._copy_report(last)
+            self._finish(report.outcome, report.outcome_message or "")
+        elif pod.phase == "Failed":
+            self._finish("Failed", f"The pod failed: {pod.reason or 'Error'}: {pod.message or 'no message'}")
+        else:
+            self._finish("Failed", "The pod ended without saying how the session went; its log may tell.")
+
+    # Reports, and the end.
+
+    def _take_report(self) -> None:
+        if self.facts.report is not None:
+            self._copy_report(self.facts.report.report)
+
+    def _copy_report(self, report: SessionReport) -> None:
+        usage = report.usage
+        self.fields["usage"] = UsageStatus(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            total_tokens=usage.input_tokens + usage.output_tokens,
+            cost_usd=f"{usage.cost_usd:.6f}".rstrip("0").rstrip("."),
+            llm_calls=usage.llm_calls,
+            tool_calls=usage.tool_calls,
+        )
+        self.fields["message_count"] = report.message_count
+        if report.last_message is not None:
+            self.fields["last_message"] = report.last_message
+        if report.last_activity_time is not None:
+            self.fields["last_activity_time"] = report.last_activity_time.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.fields["pending_approvals"] = [
+            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id) for call in report.pending_approvals
+        ]
+
+    def _finish(self, outcome: Literal["Completed", "Failed"], message: str) -> None:
+        self.conditions.set("Finished", "True", outcome, message)
+        self.conditions.set("Active", "False", "Stopped")
+        self.fields["finish_time"] = self.stamp
+        self.fields["pending_approvals"] = []
+        self._release_unless_running(self.facts.pod)
+
+    def _release_unless_running(self, pod: Pod | None) -> None:
+        if pod is None or pod.ended:
+            self.conditions.set("Admitted", "False", "Released", "The session has finished and its slot is free.")
+
+    # What follows from the conditions.
+
+    def decision(self) -> Decision:
+        self._summarise()
+        self.fields["phase"] = self._phase()
+        self.fields["conditions"] = self.conditions.as_list()
+        self.fields["observed_generation"] = self.facts.session.meta.generation
+        return Decision(AgentSessionStatus.model_validate(self.fields), self.actions, self.look_again)
+
+    def _summarise(self) -> None:
+        """Ready, and Stalled where the session cannot go on by itself: what kstatus and `kubectl wait` read."""
+        finished, admitted, pod = (self.conditions.get(kind) for kind in ("Finished", "Admitted", "PodReady"))
+        stalled = None
+        if finished and finished.status == "True":
+            done = finished.reason == "Completed" and self.facts.session.spec.mode == "Task"
+            self.conditions.set("Ready", "True" if done else "False", finished.reason, finished.message)
+            stalled = finished if finished.reason == "Failed" else None
+        elif admitted is None:
+            return  # nothing is known yet, and a status that says so would cost a write
+        elif admitted.status != "True":
+            self.conditions.set("Ready", "False", admitted.reason, admitted.message)
+            stalled = admitted if admitted.reason == "Misconfigured" else None
+        elif pod is not None:
+            self.conditions.set("Ready", pod.status, pod.reason, pod.message)
+        if stalled:
+            self.conditions.set("Stalled", "True", stalled.reason, stalled.message)
+        else:
+            self.conditions.remove("Stalled")
+
+    def _phase(self) -> Phase:
+        finished, admitted = self.conditions.get("Finished"), self.conditions.get("Admitted")
+        if finished and finished.status == "True":
+            return "Completed" if finished.reason == "Completed" else "Failed"
+        if admitted is None or admitted.reason == "Misconfigured":
+            return "Pending"
+        if admitted.status != "True":
+            return "Queued"
+        if not self.conditions.holds("PodReady"):
+            return "Starting"
+        active = self.conditions.get("Active")
+        if active is not None and active.reason == "AwaitingApproval":
+            return "AwaitingApproval"
+        return "Idle" if active is not None and active.reason == "Idle" else "Running"
+
+
+def merge_patch(current: object, desired: object) -> object:
+    """What RFC 7386 must say to turn one JSON value into another; {} where two objects are the same."""
+    if not isinstance(current, dict) or not isinstance(desired, dict):
+        return desired
+    patch: dict[str, object] = {key: None for key in current if key not in desired}
+    for key, value in desired.items():
+        if key not in current:
+            patch[key] = value
+        elif current[key] != value:
+            patch[key] = merge_patch(current[key], value)
+    return patch
+
+
+def only_activity(patch: dict[str, object]) -> bool:
+    """Whether a status patch only says that the agent goes on working, which may wait for others to be written with it."""
+    return patch.keys() <= {"usage", "messageCount", "lastMessage", "lastActivityTime"}

@@ -1,0 +1,74 @@
+"""The operator's HTTP server: health, metrics, and the desk that takes session pods' reports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import uvicorn
+from fastapi import FastAPI, Header
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agentsession_operator import metrics
+from agentsession_operator.reports import Refused, ReportDesk
+from session_runtime.wire import SessionReport
+
+Probe = Callable[[], str | None]
+"""What is wrong, or None."""
+
+
+def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
+    """The application. `healthy` failing restarts the container; `ready` failing takes it off the Service."""
+    app = FastAPI(title="AgentSession operator", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return _probe(healthy())
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        return _probe(ready())
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.put("/v1/sessions/{namespace}/{name}/report", status_code=204)
+    async def report(
+        namespace: str, name: str, body: SessionReport, authorization: Annotated[str, Header()] = ""
+    ) -> Response:
+        scheme, _, token = authorization.partition(" ")
+        try:
+            if scheme.lower() != "bearer" or not token:
+                raise Refused(401, "send the pod's service-account token as a bearer token")
+            news = await desk.take(namespace, name, token, body)
+        except Refused as refused:
+            metrics.REPORTS.labels(str(refused.status)).inc()
+            return JSONResponse({"detail": str(refused)}, refused.status)
+        metrics.REPORTS.labels("taken" if news else "old").inc()
+        return Response(status_code=204)
+
+    return app
+
+
+def _probe(problem: str | None) -> Response:
+    return PlainTextResponse(problem or "ok", 503 if problem else 200)
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn as one task among others: signals belong to the operator, which stops its parts in order."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", workers=1)
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,0 +1,38 @@
+"""The ledger: who holds a slot and who asks for one, counted from sessions *and* pods.
+
+A session holds a slot from the write of Admitted=True until it has finished or is deleted and its pod is confirmed gone or
+ended. A pod that has not ended holds its slot even when its session is already gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from agentsession_operator.admission import Ledger, Waiting
+from agentsession_operator.objects import Pod, Session, SessionClass
+from agentsession_operator.resolve import Resolved, resolve
+
+
+def build_ledger(
+    sessions: Iterable[Session],
+    pods: Iterable[Pod],
+    classes: Mapping[str, SessionClass],
+    in_flight: Mapping[str, str],
+) -> Ledger:
+    """Count. `in_flight` maps session UIDs to users for writes whose outcome is not known yet: they count as done."""
+    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot.
+    running = {pod.session_uid: pod.user for pod in pods if not pod.ended}
+    holders = {**running, **in_flight}
+    waiting: list[Waiting] = []
+    for session in sessions:
+        uid = session.meta.uid
+        if session.admitted or uid in holders:
+            holders[uid] = session.spec.user
+        elif not session.finished and not session.meta.deleting and _can_start(session, classes):
+            meta = session.meta
+            waiting.append(Waiting(uid, session.spec.user, (meta.created, meta.namespace, meta.name)))
+    return Ledger(list(holders.values()), waiting)
+
+
+def _can_start(session: Session, classes: Mapping[str, SessionClass]) -> bool:
+    return isinstance(resolve(session.spec, classes), Resolved)

@@ -1,0 +1,30 @@
+"""Names that are functions of the session, so that a retry, a restart or a second operator arrives at the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+_PREFIX_LENGTH: Final = 40
+
+
+def pod_name(session_name: str, session_uid: str) -> str:
+    """The session's pod: the session's name, cut, and a hash of its UID.
+
+    A session deleted and applied again under the same name has another UID and so another pod: the new one never
+    mistakes the old one's pod for its own. Pod names become host names, so at most 63 characters and no dot.
+    """
+    digest = hashlib.sha256(session_uid.encode()).hexdigest()[:10]
+    prefix = session_name.replace(".", "-")[:_PREFIX_LENGTH].rstrip("-")
+    return f"{prefix}-{digest}"
+
+
+def bearer_token(key: bytes, session_uid: str) -> str:
+    """The token that callers of a session pod's API present: HMAC-SHA256 of the session's UID, in hexadecimal."""
+    return hmac.new(key, session_uid.encode(), hashlib.sha256).hexdigest()
+
+
+def token_sha256(token: str) -> str:
+    """What the pod is given to check the token against; the token cannot be found from it."""
+    return hashlib.sha256(token.encode()).hexdigest()

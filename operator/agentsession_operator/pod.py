@@ -1,0 +1,217 @@
+"""The session's pod, as a function of the session: two restricted containers of which only one knows the credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentsession_operator.api.meta import (
+    API_VERSION,
+    SESSION_NAME_LABEL,
+    SESSION_UID_LABEL,
+    USER_ANNOTATION,
+)
+from agentsession_operator.api.session_class import ContainerResources
+from agentsession_operator.names import bearer_token, pod_name, token_sha256
+from agentsession_operator.objects import Session
+from agentsession_operator.podstate import AGENT_CONTAINER, WORKSPACE_CONTAINER
+from agentsession_operator.resolve import Resolved
+from session_runtime.wire import (
+    CREDENTIAL_PREFIX,
+    REPORT_AUDIENCE,
+    REPORT_TOKEN_PATH,
+    RUNTIME_PORT,
+    STATE_DIR,
+    WORKSPACE_DIR,
+    WORKSPACE_SOCKET,
+    SessionConfig,
+    config_to_environment,
+)
+
+JSON = dict[str, Any]
+
+USER_ID: Final = 65532
+MAX_LABEL: Final = 63
+REPORT_TOKEN_SECONDS: Final = 3600
+GRACE_SECONDS: Final = 15
+"""The runtime saves and ends within 2 s of SIGTERM; the rest is room for a busy node."""
+
+DEFAULT_AGENT_RESOURCES: Final[JSON] = {
+    "requests": {"cpu": "50m", "memory": "256Mi"},
+    "limits": {"memory": "1Gi", "ephemeral-storage": "2Gi"},
+}
+DEFAULT_WORKSPACE_RESOURCES: Final[JSON] = {
+    "requests": {"cpu": "50m", "memory": "64Mi"},
+    "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What all session pods of this installation share."""
+
+    runtime_image: str
+    image_pull_policy: str
+    report_url: str
+    """Base URL under which session pods reach the operator."""
+    token_key: bytes
+    """Key of the bearer tokens (names.bearer_token)."""
+
+    def __repr__(self) -> str:
+        return f"Installation(runtime_image={self.runtime_image!r}, report_url={self.report_url!r})"
+
+
+def session_pod(session: Session, resolved: Resolved, installation: Installation) -> JSON:
+    """The manifest of a session's pod."""
+    meta, offered = session.meta, resolved.session_class
+    labels = {"app.kubernetes.io/name": "agentsession", SESSION_UID_LABEL: meta.uid}
+    if len(meta.name) <= MAX_LABEL:
+        labels[SESSION_NAME_LABEL] = meta.name
+    spec: JSON = {
+        "restartPolicy": "OnFailure",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_agent(session, resolved, installation), _workspace(resolved, installation)],
+        "volumes": [
+            {"name": "state", "emptyDir": {}},
+            {"name": "socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "work", "emptyDir": {}},
+            {"name": "agent-tmp", "emptyDir": {}},
+            {"name": "workspace-tmp", "emptyDir": {}},
+            {
+                "name": "report-token",
+                "projected": {
+                    "defaultMode": 0o440,
+                    "sources": [
+                        {
+                            "serviceAccountToken": {
+                                "audience": REPORT_AUDIENCE,
+                                "expirationSeconds": REPORT_TOKEN_SECONDS,
+                                "path": REPORT_TOKEN_PATH.rsplit("/", 1)[-1],
+                            }
+                        }
+                    ],
+                },
+            },
+        ],
+    }
+    if offered.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in offered.image_pull_secrets]
+    if offered.runtime_class_name:
+        spec["runtimeClassName"] = offered.runtime_class_name
+    if offered.node_selector:
+        spec["nodeSelector"] = offered.node_selector
+    if offered.tolerations:
+        spec["tolerations"] = [toleration.to_wire() for toleration in offered.tolerations]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(meta.name, meta.uid),
+            "namespace": meta.namespace,
+            "labels": labels,
+            "annotations": {
+                USER_ANNOTATION: session.spec.user,
+                "kubectl.kubernetes.io/default-container": AGENT_CONTAINER,
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "AgentSession",
+                    "name": meta.name,
+                    "uid": meta.uid,
+                    "controller": True,
+                    # True would need update on agentsessions/finalizers, and holds up deletions.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": spec,
+    }
+
+
+def session_config(session: Session, resolved: Resolved, installation: Installation) -> SessionConfig:
+    """What the runtime is told of its session."""
+    meta = session.meta
+    return SessionConfig(
+        uid=meta.uid,
+        namespace=meta.namespace,
+        name=meta.name,
+        user=session.spec.user,
+        mode=session.spec.mode,
+        prompt=session.spec.prompt,
+        agent=resolved.agent,
+        token_sha256=token_sha256(bearer_token(installation.token_key, meta.uid)),
+        report_url=f"{installation.report_url}/v1/sessions/{meta.namespace}/{meta.name}/report",
+    )
+
+
+def _agent(session: Session, resolved: Resolved, installation: Installation) -> JSON:
+    config = session_config(session, resolved, installation)
+    container = _container(AGENT_CONTAINER, "session_runtime", resolved, installation)
+    container["env"] = [{"name": name, "value": value} for name, value in config_to_environment(config).items()]
+    if session.spec.credentials is not None:
+        secret = {"name": session.spec.credentials.secret_name}
+        container["envFrom"] = [{"prefix": CREDENTIAL_PREFIX, "secretRef": secret}]
+    container["ports"] = [{"name": "http", "containerPort": RUNTIME_PORT}]
+    container["readinessProbe"] = {
+        "httpGet": {"path": "/readyz", "port": "http"},
+        "periodSeconds": 1,
+        "timeoutSeconds": 2,
+        "failureThreshold": 5,
+    }
+    container["livenessProbe"] = {
+        "httpGet": {"path": "/healthz", "port": "http"},
+        "initialDelaySeconds": 10,
+        "periodSeconds": 20,
+        "timeoutSeconds": 5,
+        "failureThreshold": 3,
+    }
+    container["resources"] = _resources(resolved.session_class.resources.agent, DEFAULT_AGENT_RESOURCES)
+    container["volumeMounts"] = [
+        {"name": "state", "mountPath": STATE_DIR},
+        {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
+        {"name": "report-token", "mountPath": REPORT_TOKEN_PATH.rsplit("/", 1)[0], "readOnly": True},
+        {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
+    ]
+    return container
+
+
+def _workspace(resolved: Resolved, installation: Installation) -> JSON:
+    container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace", resolved, installation)
+    container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR]
+    container["workingDir"] = WORKSPACE_DIR
+    container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
+    container["volumeMounts"] = [
+        {"name": "work", "mountPath": WORKSPACE_DIR},
+        {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
+        {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
+    ]
+    return container
+
+
+def _container(name: str, module: str, resolved: Resolved, installation: Installation) -> JSON:
+    offered = resolved.session_class
+    return {
+        "name": name,
+        "image": offered.image or installation.runtime_image,
+        "imagePullPolicy": offered.image_pull_policy or installation.image_pull_policy,
+        "command": ["python3", "-m", module],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _resources(wanted: ContainerResources | None, default: JSON) -> JSON:
+    return default if wanted is None else wanted.to_wire()

@@ -1,0 +1,111 @@
+"""What a pod's status says about its session, in the terms of the PodReady condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from agentsession_operator.objects import Pod
+from session_runtime.wire import SessionReport
+
+AGENT_CONTAINER: Final = "agent"
+WORKSPACE_CONTAINER: Final = "workspace"
+
+_IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The PodReady condition: status, reason, and the cluster's own message."""
+
+    status: Literal["True", "False"]
+    reason: str
+    message: str
+
+
+def readiness(pod: Pod) -> Readiness:
+    """Whether the session can be talked to, and if not, what stands in the way."""
+    if pod.phase == "Failed" and pod.reason == "Evicted":
+        return Readiness("False", "Evicted", pod.message)
+    if pod.ended:
+        return Readiness("False", "PodEnded", f"The pod has ended ({pod.phase}).")
+    if pod.meta.deleting:
+        return Readiness("False", "PodGone", "The pod is being deleted.")
+    for condition in pod.conditions:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return Readiness("False", "Unschedulable", condition.get("message", ""))
+    for name, waiting in _waiting(pod):
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _IMAGE_REASONS:
+            return Readiness("False", "ImageError", f"{name}: {message or reason}")
+        if reason in _CONFIG_REASONS:
+            return Readiness("False", "ContainerError", f"{name}: {message or reason}")
+    if crash := _crash(pod):
+        return Readiness("False", "Crashed", crash)
+    if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod.conditions):
+        return Readiness("True", "PodReady", "The session can be talked to.")
+    return Readiness("False", "Creating", "The pod is starting.")
+
+
+def _waiting(pod: Pod) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for container in pod.containers:
+        if waiting := container.get("state", {}).get("waiting"):
+            yield container["name"], waiting
+
+
+def _crash(pod: Pod) -> str | None:
+    """The last crash of a container that does not run at the moment."""
+    for container in pod.containers:
+        state = container.get("state", {})
+        crashed = state.get("terminated") or container.get("lastState", {}).get("terminated")
+        if "running" in state or not crashed or crashed.get("exitCode", 0) == 0:
+            continue
+        # The termination message is the runtime's last report (JSON), or the tail of its log: a person wants the latter.
+        tail = "" if final_report(pod) else crashed.get("message", "").strip()[-512:]
+        return (
+            f"{container['name']}: exit code {crashed['exitCode']} ({crashed.get('reason', 'Error')}), "
+            f"{container.get('restartCount', 0)} restarts." + (f" {tail}" if tail else "")
+        )
+    return None
+
+
+def started_at(pod: Pod) -> str | None:
+    """When the agent's container first started, as far as the kubelet remembers (RFC 3339)."""
+    for container in pod.containers:
+        if container["name"] == AGENT_CONTAINER:
+            states = (container.get("lastState", {}), container.get("state", {}))
+            for state in states:
+                for kind in ("terminated", "running"):
+                    if started := state.get(kind, {}).get("startedAt"):
+                        return str(started)
+    return None
+
+
+def final_report(pod: Pod) -> SessionReport | None:
+    """The report that the runtime left in its termination message.
+
+    It is how a session's outcome survives an operator that was away when the session ended.
+    """
+    for container in pod.containers:
+        if container["name"] != AGENT_CONTAINER:
+            continue
+        message = container.get("state", {}).get("terminated", {}).get("message", "")
+        if message.startswith("{"):
+            try:
+                return SessionReport.model_validate_json(message)
+            except ValidationError:
+                return None
+    return None

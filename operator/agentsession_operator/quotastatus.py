@@ -1,0 +1,64 @@
+"""How full the quotas are, written to their status every few seconds where it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from agentsession_operator.admitter import Admitter
+from agentsession_operator.api.meta import QUOTAS, Condition
+from agentsession_operator.api.quota import SessionQuotaStatus
+from agentsession_operator.cache import Cache
+from agentsession_operator.conditions import ConditionSet
+from agentsession_operator.decide import merge_patch
+from agentsession_operator.kube import ApiError, KubeApi, path_of
+from agentsession_operator.lease import NotLeader
+from agentsession_operator.objects import Quota
+
+INTERVAL_SECONDS: Final = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class QuotaStatus:
+    """Writes the status of every quota: all count the same sessions, against caps of their own."""
+
+    def __init__(self, api: KubeApi, cache: Cache, admitter: Admitter) -> None:
+        self._api, self._cache, self._admitter = api, cache, admitter
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            for quota in self._cache.quotas.all():
+                try:
+                    await self._write(quota)
+                except (ApiError, NotLeader) as error:
+                    log.info("status of quota %s: %s", quota.meta.name, error)
+
+    async def _write(self, quota: Quota) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        desired = quota_status(quota, used=self._admitter.used, queued=self._admitter.queued, now=now)
+        patch = merge_patch(dict(quota.status), desired)
+        if patch:
+            path = path_of(QUOTAS, name=quota.meta.name)
+            answer = await self._api.patch_status(path, quota.meta.version, patch)
+            self._cache.quotas.put(Quota.of(answer))
+
+
+def quota_status(quota: Quota, *, used: int, queued: int, now: str) -> dict[str, Any]:
+    """The status that a quota should have."""
+    current = [Condition.model_validate(condition) for condition in quota.status.get("conditions", ())]
+    conditions = ConditionSet(current, generation=quota.meta.generation, now=now)
+    if quota.spec is None:
+        conditions.set(
+            "Ready", "False", "Unreadable", "The spec cannot be read; nothing is admitted until it is mended."
+        )
+    else:
+        conditions.set("Ready", "True", "Enforced", "New sessions start only within these caps.")
+    status = SessionQuotaStatus(
+        used=used, queued=queued, observed_generation=quota.meta.generation, conditions=conditions.as_list()
+    )
+    return status.to_wire()

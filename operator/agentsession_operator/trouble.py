@@ -1,0 +1,61 @@
+"""Kubernetes Events for what a person should look at. Only trouble is worth a write; the rest is in the conditions."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from agentsession_operator.api.meta import API_VERSION, Condition
+from agentsession_operator.api.session import AgentSessionStatus
+from agentsession_operator.objects import Session
+
+_TROUBLE: Final = frozenset(
+    {
+        ("Admitted", "Misconfigured"),
+        ("PodReady", "Misconfigured"),
+        ("PodReady", "CreateFailed"),
+        ("PodReady", "Unschedulable"),
+        ("PodReady", "ImageError"),
+        ("PodReady", "ContainerError"),
+        ("PodReady", "Crashed"),
+        ("PodReady", "Evicted"),
+        ("PodReady", "PodGone"),
+        ("Finished", "Failed"),
+    }
+)
+
+
+def new_trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[Condition]:
+    """Conditions that have come to a reason that is trouble."""
+    known = {(condition.type, condition.reason) for condition in before.conditions}
+    return [
+        condition
+        for condition in after.conditions
+        if (condition.type, condition.reason) in _TROUBLE and (condition.type, condition.reason) not in known
+    ]
+
+
+def event(session: Session, condition: Condition, now: str) -> dict[str, Any]:
+    """The Event for `kubectl describe agentsession`. Its name is a function of what it says, so a retry makes no second."""
+    meta = session.meta
+    digest = hashlib.sha256(f"{meta.uid} {condition.type} {condition.reason} {now}".encode()).hexdigest()[:12]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta.name[:200]}.{digest}", "namespace": meta.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": "AgentSession",
+            "namespace": meta.namespace,
+            "name": meta.name,
+            "uid": meta.uid,
+        },
+        "type": "Warning",
+        "reason": condition.reason,
+        "message": condition.message[:1024],
+        "source": {"component": "agentsession-operator"},
+        "reportingComponent": "agentsession-operator",
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
