@@ -29,13 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    run.add_argument(
-        "--runtime-image", default=os.environ.get("RUNTIME_IMAGE"), help="image of session pods ($RUNTIME_IMAGE)"
-    )
+    run.add_argument("--runtime-image", default=os.environ.get("RUNTIME_IMAGE"), help="image of session pods ($RUNTIME_IMAGE)")
     run.add_argument("--image-pull-policy", default=os.environ.get("IMAGE_PULL_POLICY", "IfNotPresent"))
-    run.add_argument(
-        "--report-url", default=os.environ.get("REPORT_URL"), help="base URL for pods' reports ($REPORT_URL)"
-    )
+    run.add_argument("--report-url", default=os.environ.get("REPORT_URL"), help="base URL for pods' reports ($REPORT_URL)")
     run.add_argument("--http-host", default="0.0.0.0", help="address to serve on")  # noqa: S104 - probes come from the node
     run.add_argument("--http-port", type=int, default=8080, help="port for health, metrics and reports")
     run.add_argument(
@@ -67,9 +63,7 @@ def _require(arguments: argparse.Namespace) -> None:
     for option in ("runtime_image", "report_url"):
         if not getattr(arguments, option):
             flag = option.replace("_", "-")
-            sys.exit(
-                f"agentsession-operator: --{flag} (or ${option.upper()}) is required; `run --help` lists the options"
-            )
+            sys.exit(f"agentsession-operator: --{flag} (or ${option.upper()}) is required; `run --help` lists the options")
 
 
 def _set_up_logging(level: str) -> None:

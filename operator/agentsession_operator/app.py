@@ -52,9 +52,7 @@ class Operator:
     def __init__(self, options: Options, api: KubeApi) -> None:
         self._options, self._api = options, api
         self._queue = WorkQueue()
-        self._cache = Cache(
-            session_changed=self._queue.add, slots_changed=self._wake, settings_changed=self._settings_changed
-        )
+        self._cache = Cache(session_changed=self._queue.add, slots_changed=self._wake, settings_changed=self._settings_changed)
         self._admitter = Admitter(api, self._cache, self._queue.add)
         self._reports = ReportStore(self._queue.add)
         self._lease = Lease(api, options.namespace, options.identity)
@@ -129,7 +127,7 @@ class Operator:
         self._report_deaths([part for part in done if part is keeping])
         await first
 
-    def _start(self) -> list[asyncio.Task[None]]:
+    def _start(self) -> list[asyncio.Task[Any]]:
         reconciler = Reconciler(self._api, self._cache, self._queue, self._admitter, self._reports, self._installation)
         return [
             _part("watches", self._watch()),
@@ -154,7 +152,7 @@ class Operator:
         # kopf takes SIGTERM for itself when it starts; its end is then ours.
         self._stop.set()
 
-    def _report_deaths(self, parts: list[asyncio.Task[None]]) -> None:
+    def _report_deaths(self, parts: list[asyncio.Task[Any]]) -> None:
         for part in parts:
             if part.cancelled() or self._stop.is_set():
                 continue
@@ -178,7 +176,7 @@ class Operator:
         return self.health()
 
 
-def _part(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _part(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
     return asyncio.create_task(work, name=name)
 
 

@@ -26,9 +26,7 @@ class ConditionSet:
             status=status,
             reason=reason,
             message=message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…",
-            last_transition_time=(
-                previous.last_transition_time if previous and previous.status == status else self._now
-            ),
+            last_transition_time=(previous.last_transition_time if previous and previous.status == status else self._now),
             observed_generation=self._generation,
         )
 

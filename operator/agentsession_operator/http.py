@@ -37,9 +37,7 @@ def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.put("/v1/sessions/{namespace}/{name}/report", status_code=204)
-    async def report(
-        namespace: str, name: str, body: SessionReport, authorization: Annotated[str, Header()] = ""
-    ) -> Response:
+    async def report(namespace: str, name: str, body: SessionReport, authorization: Annotated[str, Header()] = "") -> Response:
         scheme, _, token = authorization.partition(" ")
         try:
             if scheme.lower() != "bearer" or not token:

@@ -37,9 +37,7 @@ class LeaseLost(Exception):
 class Lease:
     """The operator's Lease. The time of others is never compared with ours: only whether their lease still changes."""
 
-    def __init__(
-        self, api: KubeApi, namespace: str, identity: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, api: KubeApi, namespace: str, identity: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._namespace, self._identity, self._clock = api, namespace, identity, clock
         self._renewed: float | None = None
         self._held: dict[str, Any] | None = None
@@ -112,11 +110,7 @@ class Lease:
 
     def _expired(self, current: dict[str, Any], seen: tuple[str, float] | None) -> bool:
         duration = current["spec"].get("leaseDurationSeconds", DURATION_SECONDS)
-        return (
-            seen is not None
-            and seen[0] == current["metadata"]["resourceVersion"]
-            and self._clock() - seen[1] > duration
-        )
+        return seen is not None and seen[0] == current["metadata"]["resourceVersion"] and self._clock() - seen[1] > duration
 
     async def _read(self) -> dict[str, Any] | None:
         try:

@@ -12,9 +12,7 @@ API_REQUESTS = Counter(
 SLOTS_USED = Gauge("agentsession_slots_used", "Slots that are held.")
 SESSIONS_WAITING = Gauge("agentsession_sessions_waiting", "Sessions that wait for a slot.")
 ADMISSIONS = Counter("agentsession_admissions_total", "Sessions that got a slot.")
-ADMISSION_SECONDS = Histogram(
-    "agentsession_admission_pass_seconds", "Time to plan one admission pass, writes left out."
-)
+ADMISSION_SECONDS = Histogram("agentsession_admission_pass_seconds", "Time to plan one admission pass, writes left out.")
 RECONCILES = Counter("agentsession_reconciles_total", "Reconciliations of a session by result.", ["result"])
 QUEUE_LENGTH = Gauge("agentsession_work_queue_length", "Sessions that wait to be reconciled.")
 REPORTS = Counter("agentsession_reports_total", "Reports of session pods by result.", ["result"])

@@ -53,9 +53,7 @@ def quota_status(quota: Quota, *, used: int, queued: int, now: str) -> dict[str,
     current = [Condition.model_validate(condition) for condition in quota.status.get("conditions", ())]
     conditions = ConditionSet(current, generation=quota.meta.generation, now=now)
     if quota.spec is None:
-        conditions.set(
-            "Ready", "False", "Unreadable", "The spec cannot be read; nothing is admitted until it is mended."
-        )
+        conditions.set("Ready", "False", "Unreadable", "The spec cannot be read; nothing is admitted until it is mended.")
     else:
         conditions.set("Ready", "True", "Enforced", "New sessions start only within these caps.")
     status = SessionQuotaStatus(

@@ -131,9 +131,7 @@ class Reconciler:
             raise
         if Pod.of(body).session_uid == meta.uid:
             return body
-        self._refused(
-            session, ApiError(409, "AlreadyExists", f"pod {body['metadata']['name']} belongs to somebody else")
-        )
+        self._refused(session, ApiError(409, "AlreadyExists", f"pod {body['metadata']['name']} belongs to somebody else"))
         raise error
 
     def _refused(self, session: Session, error: ApiError) -> None:
@@ -198,8 +196,6 @@ class Reconciler:
         for condition in conditions:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             try:
-                await self._api.create(
-                    core_path("events", session.meta.namespace), trouble.event(session, condition, now)
-                )
+                await self._api.create(core_path("events", session.meta.namespace), trouble.event(session, condition, now))
             except ApiError as error:
                 log.info("no event for %s/%s: %s", session.meta.namespace, session.meta.name, error)

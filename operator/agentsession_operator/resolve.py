@@ -52,9 +52,7 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
     rule = _rule_for(model, offered.models)
     if rule is None:
         allowed = ", ".join(rule.match for rule in offered.models)
-        return Misconfigured(
-            f"spec.agent.model: the class {found.meta.name!r} does not allow {model!r}. It allows: {allowed}."
-        )
+        return Misconfigured(f"spec.agent.model: the class {found.meta.name!r} does not allow {model!r}. It allows: {allowed}.")
     return Resolved(
         session_class=offered,
         agent=AgentSettings(

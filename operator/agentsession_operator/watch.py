@@ -74,9 +74,7 @@ def registry(cache: Cache, kubeconfig: str | None) -> kopf.OperatorRegistry:
     return handlers
 
 
-def take(
-    store: Store[Any], read: Callable[[Mapping[str, Any]], Any], kind: str | None, body: Mapping[str, Any]
-) -> None:
+def take(store: Store[Any], read: Callable[[Mapping[str, Any]], Any], kind: str | None, body: Mapping[str, Any]) -> None:
     """Put one event into a store. An object that cannot be read is reported and left out."""
     if kind == "DELETED":
         store.remove(body["metadata"]["uid"])

@@ -10,9 +10,7 @@ from agentsession_operator.api.meta import MAX_NAME, Condition, Schema, Timestam
 
 MAX_PROMPT: Final = 100_000
 IMMUTABLE: Final[dict[str, Any]] = {
-    "x-kubernetes-validations": [
-        {"rule": "self == oldSelf", "message": "is immutable; delete the session and apply a new one"}
-    ]
+    "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable; delete the session and apply a new one"}]
 }
 
 Phase = Literal["Pending", "Queued", "Starting", "Running", "AwaitingApproval", "Idle", "Completed", "Failed"]
@@ -32,7 +30,7 @@ class AgentSpec(Schema):
     """The agent: its model and what it may do."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Model name as litellm writes it, for example anthropic/claude-sonnet-4-5 or openai/gpt-5; unset means the class's default."""
+    """Model name as litellm writes it, for example anthropic/claude-sonnet-4-5; unset means the class's default."""
     instructions: Annotated[str, Field(max_length=32_768)] | None = None
     """System message for this session; unset means the class's."""
     max_iterations: Annotated[int, Field(ge=1, le=1000)] | None = None
