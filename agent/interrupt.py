@@ -12,7 +12,7 @@ GRACE = 0.05
 """Seconds that interrupted work has for cleaning up before it is left behind; of the 100 ms that an interrupt has."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for it
+class Interrupted(Exception):
     """The turn was interrupted."""
 
 

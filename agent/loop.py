@@ -40,7 +40,7 @@ class TurnOutcome:
     message: str | None = None
 
 
-class TurnFailed(Exception):  # noqa: N818 - how a turn ends, not a fault of the program
+class TurnFailed(Exception):
     """Ends the turn with an `error` event."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -153,13 +153,9 @@ class Agent:
             messages = self._conversation.messages
             at = last_user_message(messages)
             if at is not None:
-                self._conversation = replace(
-                    self._conversation, messages=messages[:at], pending=(), started=(), in_turn=False
-                )
+                self._conversation = replace(self._conversation, messages=messages[:at], pending=(), started=(), in_turn=False)
             removed = 0 if at is None else len(messages) - at
-            await self._emit(
-                "undo_complete", removed_messages=removed, text=None if at is None else messages[at].content
-            )
+            await self._emit("undo_complete", removed_messages=removed, text=None if at is None else messages[at].content)
             return at is not None
 
     async def _end(self, outcome: TurnOutcome, event: Event, result: str) -> TurnOutcome:
@@ -194,9 +190,7 @@ class Agent:
                 if wait is None:
                     raise
                 reason = self._redactor.text(str(error))
-                await self._emit(
-                    "processing", status="retrying", attempt=failures + 1, wait_seconds=wait, reason=reason
-                )
+                await self._emit("processing", status="retrying", attempt=failures + 1, wait_seconds=wait, reason=reason)
                 await self._interruptible(asyncio.sleep(wait))
 
     async def _stream_answer(self, message_id: str) -> Message:
@@ -305,9 +299,7 @@ class Agent:
         await self._emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=parse(call))
 
     async def _tell_result(self, call: ToolCall, result: ToolResult) -> None:
-        await self._emit(
-            "tool_output", tool_call_id=call.id, tool=call.name, output=result.output, success=result.success
-        )
+        await self._emit("tool_output", tool_call_id=call.id, tool=call.name, output=result.output, success=result.success)
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._signal is not None  # noqa: S101 - only used inside a turn

@@ -15,6 +15,9 @@ from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError,
 REQUEST_TIMEOUT = 600.0
 """Seconds without a byte from the provider. Reasoning models can be silent for minutes."""
 
+OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+"""Codes of OpenAI and of llama.cpp for too long a conversation, for messages that litellm does not recognise."""
+
 
 class Model(Protocol):
     """Something that answers a conversation."""
@@ -43,9 +46,7 @@ class LiteLLMModel:
     def name(self) -> str:
         return self._name
 
-    async def stream(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> AsyncIterator[ModelChunk]:
+    async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         litellm = await asyncio.to_thread(load_litellm)
         try:
             response = await litellm.acompletion(**self._request(litellm, messages, tools))
@@ -124,13 +125,14 @@ def classify(litellm: Any, error: Exception) -> ModelError:
     """What an exception of litellm means for the loop."""
     import httpx
     import openai
+    from litellm.exceptions import MidStreamFallbackError
 
     if isinstance(error, ModelError):
         return error
-    if isinstance(error, litellm.MidStreamFallbackError) and isinstance(error.original_exception, Exception):
+    if isinstance(error, MidStreamFallbackError) and isinstance(error.original_exception, Exception):
         return classify(litellm, error.original_exception)
     message = str(getattr(error, "message", None) or error) or type(error).__name__
-    if isinstance(error, litellm.ContextWindowExceededError):
+    if isinstance(error, litellm.ContextWindowExceededError) or _codes(error) & OVERFLOW_CODES:
         return ContextOverflowError(message)
     if isinstance(error, openai.RateLimitError):
         return RateLimitedError(message, retry_after(error))
@@ -142,9 +144,15 @@ def classify(litellm: Any, error: Exception) -> ModelError:
     return ModelError(message)
 
 
+def _codes(error: Any) -> set[object]:
+    """The codes in the body of an error, as OpenAI's API has them."""
+    body = getattr(error, "body", None)
+    return {body.get("code"), body.get("type")} if isinstance(body, dict) else set()
+
+
 def retry_after(error: Any) -> float | None:
     """Seconds from a Retry-After header in its numeric form (RFC 9110, 10.2.3), None without one."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    headers = getattr(error, "litellm_response_headers", None) or {}
     try:
         return max(0.0, float(headers.get("retry-after", "")))
     except ValueError:

@@ -71,9 +71,7 @@ class ScriptedModel:
         self.tools: list[list[str]] = []
         self._replies = list(replies)
 
-    async def stream(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> AsyncIterator[ModelChunk]:
+    async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.requests.append(tuple(messages))
         self.tools.append([tool["function"]["name"] for tool in tools])
         number = len(self.requests)

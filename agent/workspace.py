@@ -58,9 +58,7 @@ class CommandResult:
 class Workspace(Protocol):
     """What the workspace tools need; `LocalWorkspace` here, a client over a socket in a session pod."""
 
-    async def run(
-        self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None
-    ) -> CommandResult:
+    async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
         """Run a shell command for at most `timeout` seconds; cancelling the call kills it with all it started."""
         ...
 
@@ -88,9 +86,7 @@ class LocalWorkspace:
         self._environment = None if environment is None else dict(environment)
         self._shell = shutil.which("bash") or "/bin/sh"
 
-    async def run(
-        self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None
-    ) -> CommandResult:
+    async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
         output = _Output(on_output)
         process, transport = await self._start(command, output)
         try:
@@ -307,8 +303,6 @@ def _edit_file(file: Path, path: str, old: str, new: str, replace_all: bool) -> 
     if count == 0:
         raise WorkspaceError(f"the text to replace does not occur in {path}; read the file and copy it exactly")
     if count > 1 and not replace_all:
-        raise WorkspaceError(
-            f"the text to replace occurs {count} times in {path}; add lines around it, or replace all of them"
-        )
+        raise WorkspaceError(f"the text to replace occurs {count} times in {path}; add lines around it, or replace all of them")
     _replace_file(file, path, text.replace(old, new).encode("utf-8", "surrogateescape"))
     return count

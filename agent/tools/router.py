@@ -71,9 +71,7 @@ class ToolRouter:
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", False)
 
     def _offers(self, name: str) -> bool:
-        return any(fnmatchcase(name, glob) for glob in self._allow) and not any(
-            fnmatchcase(name, glob) for glob in self._deny
-        )
+        return any(fnmatchcase(name, glob) for glob in self._allow) and not any(fnmatchcase(name, glob) for glob in self._deny)
 
 
 def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:

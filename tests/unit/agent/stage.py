@@ -45,9 +45,7 @@ class Stage:
         self.hooks.append(hook)
 
 
-def stage(
-    *replies: Reply, tools: tuple[Tool, ...] = (), conversation: Conversation | None = None, **settings: Any
-) -> Stage:
+def stage(*replies: Reply, tools: tuple[Tool, ...] = (), conversation: Conversation | None = None, **settings: Any) -> Stage:
     """An agent on a stage; `settings` are those of AgentConfig."""
     model = ScriptedModel(*replies)
     made: list[Stage] = []

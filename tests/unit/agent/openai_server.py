@@ -1,0 +1,91 @@
+"""An OpenAI-compatible server on loopback that answers with a script, down to the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer: server-sent chunks, or an error status with a body."""
+
+    deltas: tuple[dict[str, Any], ...] = ()
+    finish_reason: str = "stop"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    error: dict[str, Any] = field(default_factory=dict)
+    breaks: bool = False
+    """The connection is cut after the deltas."""
+    hangs: bool = False
+
+
+@dataclass
+class OpenAIServer:
+    answers: list[Answer]
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
+        self.requests.append(json.loads(await reader.readexactly(length)))
+        self.headers.append(head)
+        answer = self.answers[len(self.requests) - 1]
+        if answer.status != 200:
+            body = json.dumps({"error": answer.error}).encode()
+            extra = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+            writer.write(
+                f"HTTP/1.1 {answer.status} X\r\nContent-Type: application/json\r\n{extra}"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                + body
+            )
+        else:
+            await self._stream(answer, writer)
+        await writer.drain()
+        writer.close()
+
+    async def _stream(self, answer: Answer, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        )
+        base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        for delta in answer.deltas:
+            self._event(writer, base | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        await writer.drain()
+        if answer.hangs:
+            await asyncio.get_running_loop().create_future()
+        if answer.breaks:
+            return
+        self._event(writer, base | {"choices": [{"index": 0, "delta": {}, "finish_reason": answer.finish_reason}]})
+        usage = {
+            "prompt_tokens": 11,
+            "completion_tokens": 7,
+            "total_tokens": 18,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
+        self._event(writer, base | {"choices": [], "usage": usage})
+        self._chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+
+    def _event(self, writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+        self._chunk(writer, f"data: {json.dumps(event)}\n\n".encode())
+
+    def _chunk(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+@contextlib.asynccontextmanager
+async def serve(*answers: Answer) -> AsyncIterator[OpenAIServer]:
+    script = OpenAIServer(list(answers))
+    server = await asyncio.start_server(script.handle, "127.0.0.1", 0)
+    script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield script
+    finally:
+        server.close()
