@@ -1,0 +1,130 @@
+"""An interrupt takes effect within 100 ms wherever the turn is, and leaves a conversation that can go on.
+
+The margin for a loaded machine is 400 ms on top; what is waited for would take minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.loop import INTERRUPTED, TurnOutcome
+from agent.retry import RateLimitedError
+from agent.testing import calls, fails, says
+from agent.tools.tool import Tool, parameters
+from agent.tools.workspace import workspace_tools
+from agent.workspace import LocalWorkspace
+from tests.unit.agent.stage import Stage, stage
+from tests.unit.agent.test_workspace import gone, read_pid
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 0.1 + 0.4
+
+
+async def interrupt_at(s: Stage, event: str) -> TurnOutcome:
+    """Run a turn, interrupt it when this event is emitted, and check how long it took to end."""
+    reached = asyncio.Event()
+    s.on(event, reached.set)
+    turn = asyncio.create_task(s.agent.run_turn("go"))
+    await asyncio.wait_for(reached.wait(), 30)
+    return await interrupt(s, turn)
+
+
+async def interrupt(s: Stage, turn: asyncio.Task[TurnOutcome]) -> TurnOutcome:
+    began = time.monotonic()
+    assert s.agent.interrupt()
+    outcome = await turn
+    assert time.monotonic() - began < LIMIT
+    assert outcome.status == "interrupted"
+    assert s.types()[-1] == "interrupted"
+    assert s.agent.conversation.open_calls == ()
+    return outcome
+
+
+async def test_in_the_stream() -> None:
+    s = stage(says("one two three four", hangs=True), says("back"))
+    await interrupt_at(s, "assistant_chunk")
+    assert s.agent.conversation.messages[-1].content.endswith(INTERRUPTED)
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_before_the_first_byte() -> None:
+    s = stage(says("", hangs=True), says("back"))
+    await interrupt_at(s, "processing")
+    assert [m.role for m in s.agent.conversation.messages] == ["user"]
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_in_a_wait_between_tries() -> None:
+    s = stage(fails(RateLimitedError("slow down", retry_after=300)), says("back"))
+    retrying = asyncio.Event()
+    s.hooks.append(lambda event: retrying.set() if event.data.get("status") == "retrying" else None)
+    turn = asyncio.create_task(s.agent.run_turn("go"))
+    await asyncio.wait_for(retrying.wait(), 30)
+    await interrupt(s, turn)
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_in_a_command_whose_processes_are_killed(tmp_path: Path) -> None:
+    command = {"command": "trap '' TERM INT; sleep 300 & echo $! >pid; wait"}
+    s = stage(
+        calls(("bash", {"command": "echo 1"}), ("bash", command), ("bash", {"command": "touch never"})),
+        says("back"),
+        tools=workspace_tools(LocalWorkspace(tmp_path)),
+    )
+    turn = asyncio.create_task(s.agent.run_turn("go"))
+    pid = await read_pid(tmp_path / "pid")
+    await interrupt(s, turn)
+    await gone(pid)
+    assert [m.content for m in s.agent.conversation.messages if m.role == "tool"] == ["1\n", INTERRUPTED, INTERRUPTED]
+    assert len(s.data("tool_call")) == len(s.data("tool_output")) == 2  # the third never began
+    assert not (tmp_path / "never").exists()
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_in_a_tool_that_swallows_its_cancellation() -> None:
+    done = asyncio.Event()
+
+    async def stubborn(_: dict[str, Any]) -> str:
+        while not done.is_set():
+            try:
+                await done.wait()
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    s = stage(calls(("stubborn", {})), says("back"), tools=(Tool("stubborn", "", parameters(), stubborn),))
+    await interrupt_at(s, "tool_call")
+    done.set()
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_a_finished_siblings_result_is_kept() -> None:
+    async def quick(_: dict[str, Any]) -> str:
+        return "quick"
+
+    async def slow(_: dict[str, Any]) -> str:
+        await asyncio.sleep(300)
+        return "slow"
+
+    s = stage(
+        calls(("slow", {}), ("quick", {})),
+        tools=(
+            Tool("slow", "", parameters(), slow, read_only=True),
+            Tool("quick", "", parameters(), quick, read_only=True),
+        ),
+    )
+    await interrupt_at(s, "tool_output")
+    assert [m.content for m in s.agent.conversation.messages if m.role == "tool"] == [INTERRUPTED, "quick"]
+
+
+async def test_with_nothing_to_interrupt_it_leaves_the_next_turn_alone() -> None:
+    s = stage(says("fine"))
+    assert not s.agent.interrupt()
+    assert (await s.agent.run_turn("hi")).status == "complete"
+    assert not s.agent.interrupt()

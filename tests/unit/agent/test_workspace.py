@@ -1,0 +1,193 @@
+"""Real processes and real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.tools.router import ToolRouter
+from agent.tools.workspace import workspace_tools
+from agent.workspace import HEAD_LIMIT, TAIL_LIMIT, LocalWorkspace, WorkspaceError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> LocalWorkspace:
+    return LocalWorkspace(tmp_path, {"PATH": os.environ["PATH"], "GREETING": "hello"})
+
+
+def running(pid: int) -> bool:
+    """A zombie that its new parent has not reaped yet does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def gone(pid: int) -> None:
+    await until(lambda: not running(pid))
+
+
+async def read_pid(path: Path) -> int:
+    await until(lambda: path.exists() and path.read_text().endswith("\n"))
+    return int(path.read_text())
+
+
+async def test_a_command_runs_in_the_root_with_its_own_environment(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    result = await workspace.run("echo $GREETING; echo oops >&2; pwd; env | wc -l; exit 3", timeout=30)
+    assert result.exit_code == 3
+    assert result.output.splitlines()[:3] == ["hello", "oops", str(tmp_path)]
+    assert int(result.output.splitlines()[3]) < 8  # the shell's own few, not this process's environment
+    assert not result.timed_out
+
+
+async def test_a_command_cannot_wait_for_input(workspace: LocalWorkspace) -> None:
+    assert (await workspace.run("cat; echo end", timeout=30)).output == "end\n"
+
+
+async def test_output_is_passed_on_as_it_comes(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    pieces: list[str] = []
+
+    def on_output(text: str) -> None:
+        pieces.append(text)
+        (tmp_path / "seen").touch()  # the command waits for this: it was heard before it ended
+
+    command = "echo one; while [ ! -e seen ]; do sleep 0.01; done; echo two"
+    result = await workspace.run(command, timeout=30, on_output=on_output)
+    assert result.output == "".join(pieces) == "one\ntwo\n"
+
+
+async def test_a_timeout_kills_the_whole_process_group(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    result = await workspace.run("sleep 300 & echo $! >pid; echo begun; sleep 300", timeout=0.5)
+    assert (result.exit_code, result.timed_out, result.output) == (None, True, "begun\n")
+    await gone(await read_pid(tmp_path / "pid"))
+
+
+async def test_a_cancellation_kills_the_whole_process_group(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    task = asyncio.create_task(workspace.run("trap '' TERM INT; sleep 300 & echo $! >pid; wait", timeout=300))
+    pid = await read_pid(tmp_path / "pid")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await gone(pid)
+
+
+async def test_a_process_in_the_background_neither_hangs_the_call_nor_is_killed(
+    workspace: LocalWorkspace, tmp_path: Path
+) -> None:
+    async with asyncio.timeout(20):
+        result = await workspace.run("(sleep 300) & echo $! >pid; echo started", timeout=300)
+    assert (result.exit_code, result.output) == (0, "started\n")
+    pid = await read_pid(tmp_path / "pid")
+    os.kill(pid, 9)  # it was there
+    await gone(pid)
+
+
+async def test_endless_output_is_bounded_and_keeps_both_ends(workspace: LocalWorkspace) -> None:
+    result = await workspace.run("echo first; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last", timeout=60)
+    assert result.truncated
+    assert result.output.startswith("first\n")
+    assert result.output.endswith("last\n")
+    assert len(result.output) < HEAD_LIMIT + 2 * TAIL_LIMIT + 300_000
+
+
+async def test_bytes_that_are_no_text_do_not_break_it(workspace: LocalWorkspace) -> None:
+    assert (await workspace.run("printf 'a\\377b'", timeout=30)).output == "a\ufffdb"
+
+
+async def test_a_missing_root_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="could not be started"):
+        await LocalWorkspace(tmp_path / "none").run("true", timeout=5)
+
+
+async def test_files_are_written_read_and_edited(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    await workspace.write("deep/er/a.txt", "one\ntwo\nthree\n")
+    assert await workspace.read("deep/er/a.txt", offset=2, limit=1) == "two\n"
+    assert await workspace.edit("deep/er/a.txt", "two", "2") == 1
+    assert (tmp_path / "deep/er/a.txt").read_text() == "one\n2\nthree\n"
+    assert await workspace.edit("deep/er/a.txt", "e", "E", replace_all=True) == 3
+    assert [p.name for p in (tmp_path / "deep/er").iterdir()] == ["a.txt"]  # nothing temporary is left
+
+
+async def test_writing_keeps_mode_and_link(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    script = tmp_path / "run.sh"
+    script.write_text("old")
+    script.chmod(0o750)
+    (tmp_path / "link").symlink_to("run.sh")
+    await workspace.write("link", "new")
+    assert (script.read_text(), script.stat().st_mode & 0o777) == ("new", 0o750)
+    assert (tmp_path / "link").is_symlink()
+    await workspace.write("fresh", "x")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "fresh").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+async def test_editing_keeps_line_ends_and_foreign_bytes(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "dos").write_bytes(b"a\r\nb\r\n\xff\r\n")
+    assert await workspace.edit("dos", "a\nb", "c\nd") == 1
+    assert (tmp_path / "dos").read_bytes() == b"c\r\nd\r\n\xff\r\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("none", "no such file"),
+        ("folder", "directory"),
+        ("fifo", "not a regular file"),
+        ("binary", "binary file"),
+        ("long", "read less of it"),
+        ("a\0b", "NUL"),
+    ],
+)
+async def test_what_cannot_be_read_is_said_in_words(workspace: LocalWorkspace, tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "binary").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "long").write_text("x" * 1_100_000)
+    with pytest.raises(WorkspaceError, match=message):
+        await workspace.read(path)
+
+
+async def test_an_edit_must_be_unambiguous(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x x")
+    for old, new, message in (("x", "y", "2 times"), ("z", "y", "does not occur"), ("", "y", "empty"), ("x", "x", "same")):
+        with pytest.raises(WorkspaceError, match=message):
+            await workspace.edit("a", old, new)
+    assert (tmp_path / "a").read_text() == "x x"
+
+
+async def test_the_tools_say_what_the_model_needs(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("".join(f"line {n}\n" for n in range(1, 6)))
+    router = ToolRouter(workspace_tools(workspace))
+    read = await router.call("read", {"path": "a", "offset": 2, "limit": 2})
+    assert read.output == "     2\tline 2\n     3\tline 3\n[more lines follow; read on with offset 4]"
+    assert (await router.call("read", {"path": "a", "offset": 9})).output == "a has only 5 lines"
+    failed = await router.call("bash", {"command": "echo no; exit 2"})
+    assert (failed.success, failed.output) == (False, "no\n\n[exit code 2]")
+    late = await router.call("bash", {"command": "sleep 60", "timeout": 0.2})
+    assert (late.success, late.output) == (False, "\n[killed after 0.2 s; pass a longer timeout if it needs one]")
+    assert not (await router.call("write", {"path": "a"})).success
+    assert not (await router.call("bash", {"command": "true", "timeout": 0})).success
+
+
+async def test_a_timeout_is_prompt_even_while_output_pours(workspace: LocalWorkspace) -> None:
+    began = time.monotonic()
+    result = await workspace.run("yes", timeout=0.3)
+    assert result.timed_out
+    assert time.monotonic() - began < 20
