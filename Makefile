@@ -1,0 +1,91 @@
+# `make` lists the targets. A machine with Python >= 3.11, make and root is enough: each target installs what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+CACHE := $(if $(AGENTSESSION_CACHE_DIR),$(AGENTSESSION_CACHE_DIR),$(HOME)/.cache/agentsession)
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+VENV := .venv
+BIN := $(VENV)/bin
+KIND := tests/cluster/kind
+CLUSTER ?= agentsession
+# litellm must not ask the network for prices when it is imported.
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+export LITELLM_MODE := PRODUCTION
+
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e lint format manifests images bench cluster-up cluster-down lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.complete ## a virtual environment with everything that development needs
+
+$(UV): | requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing python3-venv with apt-get"; apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; }
+	@echo "installing uv $(UV_VERSION) into $(CACHE)"
+	@$(PYTHON) -m venv $(CACHE)/uv-$(UV_VERSION)
+	@$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+
+$(VENV)/.complete: requirements/dev.txt pyproject.toml | $(UV)
+	@echo "setting up $(VENV) (about 10 s; a minute when nothing has been downloaded yet)"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the main job, on a cluster of its own: install, a session, its answer, the quota at work
+	@$(BIN)/python tests/demo/demo.py
+
+demo-down: ## remove the demo's cluster
+	@$(KIND) delete cluster --name agentsession
+
+test: test-unit test-api test-e2e ## all tests
+
+test-unit: setup ## tests without a cluster (unit, chart)
+	@$(BIN)/pytest -q tests/unit tests/chart
+
+test-api: setup ## tests on a real API server without a kubelet
+	@$(BIN)/pytest -q tests/api
+
+test-e2e: setup images ## tests on a real cluster with real containers
+	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
+
+lint: setup ## formatting, rules, types, layers, stale manifests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --strict operator/agentsession_operator session_runtime agent tests/cluster/agentsession_cluster tests/support
+	@$(BIN)/lint-imports
+	@$(BIN)/python manifests/render --check
+
+format: setup ## format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+manifests: setup ## write the CRDs and install.yaml anew
+	@$(BIN)/python manifests/render
+
+images: ## build the container images (docker or buildah, whichever is there)
+	@tests/images/build
+
+bench: setup images ## benchmarks of the operator on a cluster of their own, as a table
+	@$(BIN)/python tests/bench/bench_cluster.py
+
+cluster-up: ## a cluster named CLUSTER (default: agentsession), as the demo uses it
+	@mkdir -p .demo
+	@$(KIND) create cluster --name $(CLUSTER) --kubeconfig .demo/kubeconfig
+	@echo "export KUBECONFIG=$(CURDIR)/.demo/kubeconfig"
+
+cluster-down: ## remove the cluster named CLUSTER
+	@$(KIND) delete cluster --name $(CLUSTER)
+
+lock: | $(UV) ## resolve the requirement sets anew, with hashes
+	@for extra in operator runtime local-model dev; do \
+	  $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	    --no-annotate --no-header --extra $$extra -o requirements/$$extra.txt pyproject.toml; \
+	done

@@ -1,0 +1,104 @@
+"""A real API server and etcd, without a kubelet: pods' status is what the tests write."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from support.api import GROUP, Api, Refused
+from support.cluster import ROOT, current_cluster, kind
+from support.quota import Quota
+from support.operator_process import NAMESPACE, OperatorProcess
+from support.waiting import eventually
+
+CLUSTER = "agentsession-api"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/api/" in item.nodeid or item.nodeid.startswith("api/"):
+            item.add_marker(pytest.mark.api)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    existing = current_cluster()
+    if existing is not None:
+        yield existing
+        return
+    path = tmp_path_factory.mktemp("cluster") / "kubeconfig"
+    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
+    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
+    yield path
+    kind("delete", "cluster", "--name", CLUSTER)
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: Path) -> Api:
+    """The cluster with everything that install.yaml installs, but the operator's Deployment: that runs as a process here."""
+    admin = Api(kubeconfig)
+    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
+    without = [item for item in objects if item["kind"] not in ("Deployment", "Service")]
+    text = yaml.safe_dump_all(without)
+    command = ["kubectl", "--kubeconfig", str(kubeconfig), "apply", "--server-side", "-f", "-"]
+
+    def applied() -> bool:
+        # The second time round the new kinds are known.
+        result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return True
+
+    eventually(applied, within=60, what="kubectl apply of install.yaml")
+    return admin
+
+
+@pytest.fixture(scope="session")
+def operator_kubeconfig(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kubeconfig of the operator's own service account: the tests run with the rights that the chart gives, and no more."""
+    account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/agentsession-operator/token"
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+    token = eventually(lambda: api.create(account, request)["status"]["token"], what="a token for the operator")
+    config = yaml.safe_load(api.kubeconfig.read_text())
+    config["users"] = [{"name": "operator", "user": {"token": token}}]
+    for context in config["contexts"]:
+        context["context"]["user"] = "operator"
+    path = tmp_path_factory.mktemp("operator") / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def operator(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """A running operator; ended afterwards, and its log shown when the test fails."""
+    process = OperatorProcess(operator_kubeconfig, tmp_path / "operator.log")
+    process.start()
+    yield process
+    process.stop()
+    print(process.log.read_text()[-20_000:])
+
+
+@pytest.fixture
+def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own. Its sessions and pods are gone afterwards, so that the next test finds all slots free."""
+    name = "test-" + "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())[:50].strip("-")
+    try:
+        api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    except Refused as refused:
+        assert refused.code == 409
+    eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
+    yield name
+    api.delete(f"{GROUP}/namespaces/{name}/agentsessions")
+    for pod in api.get(f"/api/v1/namespaces/{name}/pods")["items"]:
+        api.delete(f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}", grace=0)
+    api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def quota(api: Api) -> Iterator[Quota]:
+    """The default quota; put back afterwards."""
+    result = Quota(api)
+    yield result
+    result.set(50, 10)

@@ -1,0 +1,94 @@
+"""What the API server refuses, and that its message names the field. A bad object never reaches the operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.api import GROUP, Api, Refused, session, sessions_path
+from support.waiting import eventually
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"user": None}, "spec.user"),
+        ({"user": ""}, "spec.user"),
+        ({"user": 7}, "spec.user"),
+        ({"mode": "Batch"}, "spec.mode"),
+        ({"mode": "Task", "prompt": None}, "spec.prompt"),
+        ({"prompt": "x" * 100_001}, "spec.prompt"),
+        ({"agent": "gpt"}, "spec.agent"),
+        ({"agent": {"model": ""}}, "spec.agent.model"),
+        ({"agent": {"maxIterations": 0}}, "spec.agent.maxIterations"),
+        ({"agent": {"tools": {"allow": "bash"}}}, "spec.agent.tools.allow"),
+        ({"credentials": {}}, "spec.credentials.secretName"),
+    ],
+)
+def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[str, Any], field: str) -> None:
+    body = session("bad", **spec)
+    body["spec"] = {key: value for key, value in body["spec"].items() if value is not None}
+    with pytest.raises(Refused) as refused:
+        api.create(sessions_path(namespace), body)
+    assert refused.value.code == 422
+    assert field in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"user": "mallory"}, "spec.user"),
+        ({"prompt": "Something else."}, "spec.prompt"),
+        ({"mode": "Interactive"}, "spec.mode"),
+        ({"className": "other"}, "spec.className"),
+        ({"agent": {"model": "openai/other"}}, "spec.agent"),
+        ({"credentials": {"secretName": "other"}}, "spec.credentials"),
+    ],
+)
+def test_what_was_asked_for_cannot_be_changed(api: Api, namespace: str, change: dict[str, Any], field: str) -> None:
+    api.create(sessions_path(namespace), session("fixed"))
+    with pytest.raises(Refused) as refused:
+        api.patch(sessions_path(namespace, "fixed"), {"spec": change})
+    assert field in refused.value.message
+    assert "immutable" in refused.value.message
+
+
+def test_an_unknown_field_is_named_when_the_client_asks_for_strictness(api: Api, namespace: str) -> None:
+    """kubectl does."""
+    with pytest.raises(Refused) as refused:
+        api.call("POST", sessions_path(namespace), session("typo", promt="Hello"), fieldValidation="Strict")
+    assert 'unknown field "spec.promt"' in refused.value.message
+
+
+@pytest.mark.parametrize("spec", [{"maxSessions": -1}, {"maxSessionsPerUser": "many"}])
+def test_a_bad_quota_is_refused(api: Api, spec: dict[str, Any]) -> None:
+    body = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "SessionQuota", "metadata": {"name": "bad"}, "spec": spec}
+    with pytest.raises(Refused) as refused:
+        api.create(f"{GROUP}/sessionquotas", body)
+    assert f"spec.{next(iter(spec))}" in refused.value.message
+
+
+def test_a_session_in_somebody_elses_name_needs_the_verb_impersonate(api: Api, namespace: str) -> None:
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "alice"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "agentsession-user"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}],
+    }
+    api.create(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings", binding)
+    alice = api.impersonating("alice")
+
+    def refused() -> bool:
+        """The policy is in force some seconds after its creation, and so are the rights."""
+        try:
+            alice.call("POST", sessions_path(namespace), session("theirs", user="bob"), dryRun="All")
+        except Refused as answer:
+            assert "spec.user" in answer.message, answer.message
+            assert "impersonate" in answer.message
+            return True
+        raise AssertionError("a session in bob's name was accepted from alice")
+
+    eventually(refused, within=15, what="the refusal")
+    assert alice.create(sessions_path(namespace), session("mine", user="alice"))
+    assert api.create(sessions_path(namespace), session("for-bob", user="bob")), "who may impersonate, may"

@@ -1,0 +1,106 @@
+"""What a kubelet would write to a pod's status, for clusters that have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.api import JSON, Api, pods_path
+from support.waiting import eventually
+
+_NOW = "2026-01-01T00:00:00Z"
+
+
+class Kubelet:
+    """Plays the kubelet for one namespace."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+
+    def pod_of(self, session: JSON, *, within: float = 20) -> JSON:
+        """The session's pod, once it is there."""
+        label = f"agentsession.dev/session-uid={session['metadata']['uid']}"
+
+        def look() -> JSON | None:
+            items = self._api.get(pods_path(self._namespace), labelSelector=label)["items"]
+            assert len(items) <= 1, f"{len(items)} pods for one session"
+            return items[0] if items else None
+
+        return eventually(look, within=within, what="the session's pod")
+
+    def bind(self, pod: JSON) -> None:
+        """Give the pod a node: from then on a deletion waits for the kubelet."""
+        name = pod["metadata"]["name"]
+        body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "nowhere"}}
+        self._api.create(f"{pods_path(self._namespace, name)}/binding", body)
+
+    def ready(self, pod: JSON) -> None:
+        """Both containers run and the readiness probe succeeds."""
+        self._status(
+            pod,
+            phase="Running",
+            conditions=[_condition("PodScheduled", "True"), _condition("Ready", "True")],
+            containers=[_running("agent"), _running("workspace")],
+        )
+
+    def waiting(self, pod: JSON, reason: str, message: str) -> None:
+        """The agent container cannot start."""
+        state = {"waiting": {"reason": reason, "message": message}}
+        self._status(
+            pod,
+            phase="Pending",
+            conditions=[_condition("PodScheduled", "True")],
+            containers=[{**_running("agent"), "state": state, "ready": False, "started": False}],
+        )
+
+    def crashed(self, pod: JSON, exit_code: int, message: str) -> None:
+        """The agent container has ended badly and will be started again."""
+        ended = {"exitCode": exit_code, "reason": "Error", "message": message, "startedAt": _NOW, "finishedAt": _NOW}
+        state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}}
+        self._status(
+            pod,
+            phase="Running",
+            conditions=[_condition("PodScheduled", "True"), _condition("Ready", "False")],
+            containers=[
+                {**_running("agent"), "state": state, "lastState": {"terminated": ended}, "restartCount": 3, "ready": False},
+                _running("workspace"),
+            ],
+        )
+
+    def unschedulable(self, pod: JSON, message: str) -> None:
+        """The scheduler finds no node."""
+        self._status(pod, phase="Pending", conditions=[_condition("PodScheduled", "False", "Unschedulable", message)])
+
+    def ended(self, pod: JSON, *, report: str = "", phase: str = "Succeeded") -> None:
+        """All containers have ended for good."""
+        terminated = {"exitCode": 0, "reason": "Completed", "message": report, "startedAt": _NOW, "finishedAt": _NOW}
+        self._status(
+            pod,
+            phase=phase,
+            conditions=[_condition("PodScheduled", "True"), _condition("Ready", "False")],
+            containers=[{**_running("agent"), "state": {"terminated": terminated}, "ready": False}],
+        )
+
+    def gone(self, pod: JSON) -> None:
+        """The kubelet confirms that the pod is gone (or somebody forces it)."""
+        self._api.delete(pods_path(self._namespace, pod["metadata"]["name"]), grace=0)
+
+    def _status(self, pod: JSON, *, phase: str, conditions: list[JSON], containers: list[JSON] | None = None) -> None:
+        status: dict[str, Any] = {"phase": phase, "conditions": conditions}
+        if containers is not None:
+            status["containerStatuses"] = containers
+        self._api.patch(f"{pods_path(self._namespace, pod['metadata']['name'])}/status", {"status": status})
+
+
+def _condition(kind: str, status: str, reason: str = "", message: str = "") -> JSON:
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": _NOW}
+
+
+def _running(name: str) -> JSON:
+    return {
+        "name": name,
+        "image": "test",
+        "imageID": "",
+        "ready": True,
+        "restartCount": 0,
+        "state": {"running": {"startedAt": _NOW}},
+    }

@@ -1,0 +1,33 @@
+"""Waiting for a condition, with a deadline and an answer to what was there instead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None], *, within: float = 20.0, what: str = "the condition") -> T:
+    """The first true value that `look` gives; an AssertionError of it is a "not yet". Fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    last: object = None
+    while True:
+        try:
+            if found := look():
+                return found
+            last = found
+        except AssertionError as error:
+            last = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about within {within:.0f} s; last seen: {last}")
+        time.sleep(0.05)
+
+
+def throughout(check: Callable[[], None], *, seconds: float) -> None:
+    """Call `check` again and again for a while; its AssertionError fails the test."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        check()
+        time.sleep(0.05)
