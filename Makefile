@@ -21,7 +21,7 @@ export LITELLM_MODE := PRODUCTION
 .PHONY: help setup demo demo-down test test-unit test-api test-e2e lint format manifests images bench cluster-up cluster-down lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.complete ## a virtual environment with everything that development needs
 

@@ -1,0 +1,168 @@
+"""A real cluster with a real kubelet and real containers, by pytest-kind's own fixture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api import Api, session
+from support.cluster import ROOT, current_cluster
+from support.installation import Kubectl, build_images, install, load_images
+from support.quota import Quota
+from support.waiting import eventually
+
+NAMESPACE = "e2e"
+
+SCRIPTS: dict[str, list[dict[str, Any]]] = {
+    "tool": [
+        {"tools": [{"name": "bash", "arguments": {"command": "echo made-in-$(basename $PWD); id -u"}}]},
+        {"content": "The tool has spoken."},
+    ],
+    "spy": [
+        {"tools": [{"name": "bash", "arguments": {"command": "PLACEHOLDER"}}]},
+        {"content": "I have looked around."},
+    ],
+    "slow": [{"content": "Slowly now.", "delay": 8}],
+    "quick": [{"content": "Quick as a flash."}],
+    "hang": [
+        {"tools": [{"name": "bash", "arguments": {"command": "sleep 12; echo awake"}}]},
+        {"content": "Slept well."},
+    ],
+}
+"""What the scripted server says, by model name."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "e2e/" in item.nodeid:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Kubectl:
+    """The cluster with AgentSession installed."""
+    existing = current_cluster()
+    if existing is not None:
+        result, name = Kubectl(existing), ""
+    else:
+        kind_cluster = request.getfixturevalue("kind_cluster")
+        result, name = Kubectl(Path(kind_cluster.kubeconfig_path).resolve()), kind_cluster.name
+    images = build_images()
+    load_images(name, images)
+    install(result, images)
+    if f"namespace/{NAMESPACE}" not in result("get", "namespaces", "-o", "name").split():
+        result("create", "namespace", NAMESPACE)
+    result("-n", NAMESPACE, "delete", "agentsessions", "--all")
+    _scripted_server(result, images["runtime"][0])
+    return result
+
+
+def _scripted_server(kubectl: Kubectl, image: str) -> None:
+    """The scripted model server as a pod, and a class that leads to it."""
+    scripts = json.loads(json.dumps(SCRIPTS))
+    scripts["spy"][0]["tools"][0]["arguments"]["command"] = SPY
+    program = (ROOT / "tests/support/scripted_openai.py").read_text()
+    files = {"scripted_openai.py": program, "scripts.json": json.dumps(scripts)}
+    labels = {"app": "scripted"}
+    container = {
+        "name": "server",
+        "image": image,
+        "command": ["python3", "/scripts/scripted_openai.py", "/scripts/scripts.json"],
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+    }
+    rule = {"match": "openai/*", "baseURL": f"http://scripted.{NAMESPACE}.svc:8080/v1"}
+    objects = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "scripts", "namespace": NAMESPACE}, "data": files},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "scripted", "namespace": NAMESPACE, "labels": labels},
+            "spec": {"containers": [container], "volumes": [{"name": "scripts", "configMap": {"name": "scripts"}}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "scripted", "namespace": NAMESPACE},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+        {
+            "apiVersion": "agentsession.dev/v1alpha1",
+            "kind": "AgentSessionClass",
+            "metadata": {"name": "scripted"},
+            "spec": {"models": [rule]},
+        },
+    ]
+    kubectl("-n", NAMESPACE, "delete", "pod", "scripted", "--ignore-not-found", "--grace-period=0", "--force")
+    kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/scripted", "--timeout=60s")
+
+
+SPY = (
+    "echo ENV; env; "
+    "echo PROC; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; "
+    "echo TOKENS; find / -name token -not -path '/proc/*' 2>/dev/null -exec cat {} +; cat /var/run/secrets/*/* 2>&1; "
+    "echo STATE; ls /var/lib/agentsession 2>&1; "
+    "echo MOUNTS; cat /proc/mounts"
+)
+"""What a curious model would run in the workspace."""
+
+
+@pytest.fixture(scope="session")
+def api(cluster: Kubectl) -> Api:
+    return Api(cluster.kubeconfig)
+
+
+@pytest.fixture
+def quota(api: Api) -> Iterator[Quota]:
+    """The default quota; put back afterwards."""
+    result = Quota(api)
+    yield result
+    result.set(50, 10)
+
+
+class Sessions:
+    """Applies sessions and waits for what becomes of them."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self.kubectl = kubectl
+
+    def apply(self, name: str, *, model: str | None = None, **spec: Any) -> dict[str, Any]:
+        """Apply a session; with a `model` it goes to the scripted server."""
+        if model is not None:
+            spec = {"className": "scripted", "agent": {"model": f"openai/{model}"}, **spec}
+        self.kubectl("-n", NAMESPACE, "delete", "agentsession", name, "--ignore-not-found")
+        self.kubectl("-n", NAMESPACE, "apply", "-f", "-", text=json.dumps(session(name, **spec)))
+        return self.read(name)
+
+    def read(self, name: str) -> dict[str, Any]:
+        return self.kubectl.json("-n", NAMESPACE, "get", "agentsession", name)
+
+    def wait_for_phase(self, name: str, *phases: str, within: float = 60) -> dict[str, Any]:
+        def look() -> dict[str, Any]:
+            body = self.read(name)
+            assert body.get("status", {}).get("phase") in phases, body.get("status")
+            return body
+
+        return eventually(look, within=within, what=f"{name} to be {' or '.join(phases)}")
+
+    def logs(self, name: str, container: str = "agent") -> str:
+        pod = self.read(name)["status"]["podName"]
+        return self.kubectl("-n", NAMESPACE, "logs", pod, "-c", container)
+
+    def requests(self, model: str) -> list[dict[str, Any]]:
+        """What the scripted server was asked by sessions of one model."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/scripted:8080/proxy/requests"
+        return [item for item in json.loads(self.kubectl("get", "--raw", path)) if item["model"] == model]
+
+
+@pytest.fixture
+def sessions(cluster: Kubectl) -> Iterator[Sessions]:
+    """Sessions of the test's own; deleted afterwards."""
+    yield Sessions(cluster)
+    cluster("-n", NAMESPACE, "delete", "agentsessions", "--all", "--wait=true")
+    cluster("-n", NAMESPACE, "wait", "--for=delete", "pods", "-l", "agentsession.dev/session-uid", "--timeout=60s")
