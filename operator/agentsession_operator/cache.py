@@ -81,13 +81,20 @@ class Cache:
         self.classes: Store[SessionClass] = Store(lambda _before, _after: settings_changed())
         self.quotas: Store[Quota] = Store(self._on_quota)
         self._settings_changed = settings_changed
-        self._pod_of: dict[str, Pod] = {}
+        self._pods_of: dict[str, dict[str, Pod]] = {}
         self.complete = False
         """Set once everything has been listed: before that, nobody may be admitted."""
 
     def pod_of(self, session_uid: str) -> Pod | None:
-        """The session's pod."""
-        return self._pod_of.get(session_uid)
+        """The session's pod: of several the youngest, and none of another namespace, where anybody may have forged it."""
+        session = self.sessions.get(session_uid)
+        pods = self._pods_of.get(session_uid, {}).values()
+        own = (pod for pod in pods if session is None or pod.meta.namespace == session.meta.namespace)
+        return max(own, key=lambda pod: pod.meta.version, default=None)
+
+    def pods_of(self, session_uid: str) -> list[Pod]:
+        """All pods that carry the session's UID."""
+        return list(self._pods_of.get(session_uid, {}).values())
 
     def classes_by_name(self) -> dict[str, SessionClass]:
         return {item.meta.name: item for item in self.classes.all()}
@@ -102,10 +109,13 @@ class Cache:
     def _on_pod(self, before: Pod | None, after: Pod | None) -> None:
         known = after or before
         assert known is not None  # noqa: S101 - a change has a before or an after
+        pods = self._pods_of.setdefault(known.session_uid, {})
         if after is not None:
-            self._pod_of[after.session_uid] = after
-        elif (current := self._pod_of.get(known.session_uid)) and current.meta.uid == known.meta.uid:
-            del self._pod_of[known.session_uid]
+            pods[after.meta.uid] = after
+        else:
+            del pods[known.meta.uid]
+            if not pods:
+                del self._pods_of[known.session_uid]
         self._session_changed(known.session_uid)
         if after is None or after.ended:
             self._slots_changed()

@@ -76,10 +76,12 @@ class Lease:
             try:
                 await self._take(self._held)
             except ApiError as error:
-                if not error.conflict:
-                    log.warning("cannot renew the lease: %s", error)
+                if error.conflict:
+                    await self._recover()
                     continue
-                await self._recover()
+                log.warning("cannot renew the lease: %s", error)
+                if error.gone:
+                    self._held = None  # somebody deleted it: it is made anew, or found to be another's
 
     async def _recover(self) -> None:
         """After a conflict: either our own earlier write came through unanswered, or somebody else took over."""

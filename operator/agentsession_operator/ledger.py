@@ -20,8 +20,15 @@ def build_ledger(
     in_flight: Mapping[str, str],
 ) -> Ledger:
     """Count. `in_flight` maps session UIDs to users for writes whose outcome is not known yet: they count as done."""
-    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot.
-    running = {pod.session_uid: pod.user for pod in pods if not pod.ended}
+    sessions = list(sessions)
+    home = {session.meta.uid: session.meta.namespace for session in sessions}
+    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot. A pod that names
+    # a session of another namespace is none of ours, and must not keep that session from its slot: anybody can write a label.
+    running = {
+        pod.session_uid: pod.user
+        for pod in pods
+        if not pod.ended and home.get(pod.session_uid, pod.meta.namespace) == pod.meta.namespace
+    }
     holders = {**running, **in_flight}
     waiting: list[Waiting] = []
     for session in sessions:

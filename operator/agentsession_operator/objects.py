@@ -12,12 +12,13 @@ from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_UID
 from agentsession_operator.api.quota import SessionQuotaSpec
 from agentsession_operator.api.session import AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
+from agentsession_operator.names import pod_name
 
 JSON = Mapping[str, Any]
 
 
 class UnreadableObject(Exception):
-    """An object that does not fit its kind's schema, as one stored before the schema was narrowed."""
+    """An object that is not what it should be, as one stored before its schema was narrowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,17 @@ class Pod:
 
     @classmethod
     def of(cls, body: JSON) -> Pod:
+        """Raises UnreadableObject for a pod that carries the label and not the name that goes with it: anybody who may
+        create pods can set labels, and such a pod must neither hold a slot nor speak for a session."""
         meta, status = body["metadata"], body.get("status") or {}
+        session_uid = (meta.get("labels") or {}).get(SESSION_UID_LABEL, "")
+        session_name = next((owner["name"] for owner in meta.get("ownerReferences") or ()), "")
+        if meta["name"] != pod_name(session_name, session_uid):
+            raise UnreadableObject(f"the label {SESSION_UID_LABEL} is on a pod that the operator did not make")
         return cls(
             meta=Meta.of(body),
-            session_uid=(meta.get("labels") or {}).get(SESSION_UID_LABEL, ""),
-            session_name=next((owner["name"] for owner in meta.get("ownerReferences") or ()), ""),
+            session_uid=session_uid,
+            session_name=session_name,
             user=(meta.get("annotations") or {}).get(USER_ANNOTATION, ""),
             phase=status.get("phase", "Pending"),
             conditions=status.get("conditions") or (),

@@ -67,7 +67,11 @@ class Reconciler:
             await self._clean_up(uid)
             return
         if session.meta.deleting:
-            return  # a finalizer of somebody else's holds it; its pod follows when it is gone
+            # Held by somebody else's finalizer, or by a deletion in the foreground: its pod need not wait for that.
+            pod = self._cache.pod_of(uid)
+            if pod is not None and not pod.meta.deleting:
+                await self._delete_pod(pod)
+            return
         facts = self._facts(session)
         decision = decide(facts, datetime.now(UTC))
         try:
@@ -147,13 +151,12 @@ class Reconciler:
         self._written.pop(uid, None)
         self._pod_errors.pop(uid, None)
         self._reports.forget(uid)
-        pod = self._cache.pod_of(uid)
-        if pod is None:
+        pods = self._cache.pods_of(uid)
+        if not pods:
             self._admitter.creating.pop(uid, None)
-            return
-        if not self._cache.complete or pod.meta.deleting or await self._session_exists(pod):
-            return
-        await self._delete_pod(pod)
+        for pod in pods:
+            if self._cache.complete and not pod.meta.deleting and not await self._session_exists(pod):
+                await self._delete_pod(pod)
 
     async def _session_exists(self, pod: Pod) -> bool:
         """Whether the session is there after all: the watch of sessions may lag behind the watch of pods."""

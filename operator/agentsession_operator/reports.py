@@ -99,9 +99,10 @@ class ReportDesk:
             pod_uid = await self._verifier.pod_uid(token)
         except ApiError as error:
             raise Refused(503, f"the cluster's keys cannot be read: {error}") from error
-        session, pod = self._cache.sessions.get(report.session_uid), self._cache.pod_of(report.session_uid)
+        session = self._cache.sessions.get(report.session_uid)
         if session is None or (session.meta.namespace, session.meta.name) != (namespace, name):
             raise Refused(404, f"there is no session {namespace}/{name} with this UID")
+        pod = self._cache.pod_of(report.session_uid)
         if pod is None or pod.meta.uid != pod_uid:
             raise Refused(403, "the token is not of this session's pod")
         return self._store.put(report)

@@ -42,7 +42,7 @@ def event(session: Session, condition: Condition, now: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{meta.name[:200]}.{digest}", "namespace": meta.namespace},
+        "metadata": {"name": f"{meta.name[:200].rstrip('-.')}.{digest}", "namespace": meta.namespace},
         "involvedObject": {
             "apiVersion": API_VERSION,
             "kind": "AgentSession",

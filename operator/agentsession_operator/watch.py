@@ -83,4 +83,4 @@ def take(store: Store[Any], read: Callable[[Mapping[str, Any]], Any], kind: str 
         store.put(read(body))
     except UnreadableObject as error:
         meta = body["metadata"]
-        log.error("%s/%s does not fit its schema and is left alone: %s", meta.get("namespace", ""), meta["name"], error)
+        log.error("%s/%s is left alone: %s", meta.get("namespace", ""), meta["name"], error)
