@@ -107,16 +107,15 @@ class Cache:
             self._slots_changed()
 
     def _on_pod(self, before: Pod | None, after: Pod | None) -> None:
-        known = after or before
-        assert known is not None  # noqa: S101 - a change has a before or an after
-        pods = self._pods_of.setdefault(known.session_uid, {})
-        if after is not None:
-            pods[after.meta.uid] = after
-        else:
-            del pods[known.meta.uid]
+        if before is not None:
+            pods = self._pods_of[before.session_uid]
+            del pods[before.meta.uid]
             if not pods:
-                del self._pods_of[known.session_uid]
-        self._session_changed(known.session_uid)
+                del self._pods_of[before.session_uid]
+        if after is not None:
+            self._pods_of.setdefault(after.session_uid, {})[after.meta.uid] = after
+        for uid in {pod.session_uid for pod in (before, after) if pod is not None}:
+            self._session_changed(uid)
         if after is None or after.ended:
             self._slots_changed()
 

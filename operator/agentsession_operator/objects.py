@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_UID_LABEL, USER_ANNOTATION
+from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_NAME_ANNOTATION, SESSION_UID_LABEL, USER_ANNOTATION
 from agentsession_operator.api.quota import SessionQuotaSpec
 from agentsession_operator.api.session import AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
@@ -141,7 +141,7 @@ class Pod:
         create pods can set labels, and such a pod must neither hold a slot nor speak for a session."""
         meta, status = body["metadata"], body.get("status") or {}
         session_uid = (meta.get("labels") or {}).get(SESSION_UID_LABEL, "")
-        session_name = next((owner["name"] for owner in meta.get("ownerReferences") or ()), "")
+        session_name = (meta.get("annotations") or {}).get(SESSION_NAME_ANNOTATION, "")
         if meta["name"] != pod_name(session_name, session_uid):
             raise UnreadableObject(f"the label {SESSION_UID_LABEL} is on a pod that the operator did not make")
         return cls(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentsession_operator.api.meta import (
     API_VERSION,
+    SESSION_NAME_ANNOTATION,
     SESSION_NAME_LABEL,
     SESSION_UID_LABEL,
     USER_ANNOTATION,
@@ -119,6 +120,7 @@ def session_pod(session: Session, resolved: Resolved, installation: Installation
             "namespace": meta.namespace,
             "labels": labels,
             "annotations": {
+                SESSION_NAME_ANNOTATION: meta.name,
                 USER_ANNOTATION: session.spec.user,
                 "kubectl.kubernetes.io/default-container": AGENT_CONTAINER,
             },
