@@ -1,0 +1,147 @@
+"""Who is counted as a holder, and who as asking."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from agentsession_operator.admission import Waiting
+from agentsession_operator.ledger import build_ledger
+from agentsession_operator.objects import Pod, Session
+from tests.unit.operator.builders import (
+    CREATED,
+    READY,
+    admitted,
+    classes,
+    ended,
+    finished,
+    pod,
+    pod_body,
+    session,
+    session_class,
+)
+
+
+def count(
+    *objects: Session | Pod, in_flight: dict[str, str] | None = None, of_classes: dict[str, object] | None = None
+) -> tuple[Counter[str], list[str]]:
+    """Holders by user, and who asks."""
+    ledger = build_ledger(
+        [item for item in objects if isinstance(item, Session)],
+        [item for item in objects if isinstance(item, Pod)],
+        classes() if of_classes is None else of_classes,  # type: ignore[arg-type]
+        in_flight or {},
+    )
+    return Counter(ledger.holders), [waiting.uid for waiting in ledger.waiting]
+
+
+def test_a_new_session_asks_and_holds_nothing() -> None:
+    assert count(session()) == (Counter(), ["uid-of-demo"])
+
+
+def test_who_asks_is_known_by_creation_time_namespace_and_name() -> None:
+    ledger = build_ledger([session()], [], classes(), {})
+    assert ledger.waiting == [Waiting("uid-of-demo", "ada", (CREATED, "team", "demo"))]
+
+
+def test_an_admitted_session_holds_a_slot_before_it_has_a_pod() -> None:
+    assert count(admitted()) == (Counter(ada=1), [])
+
+
+def test_a_session_and_its_pod_hold_one_slot_together() -> None:
+    assert count(admitted(), pod(status=READY)) == (Counter(ada=1), [])
+
+
+def test_a_session_with_a_pod_holds_though_its_admission_has_not_been_seen() -> None:
+    assert count(session(), pod(status=READY)) == (Counter(ada=1), [])
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown"])
+def test_a_pod_without_its_session_holds_until_it_has_ended(phase: str) -> None:
+    assert count(pod(user="bob", status={"phase": phase})) == (Counter(bob=1), [])
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_holds_nothing(phase: str) -> None:
+    assert count(pod(status=ended(phase))) == (Counter(), [])
+
+
+def test_a_pod_that_is_being_deleted_still_holds() -> None:
+    assert count(pod(status=READY, deleting=True)) == (Counter(ada=1), [])
+
+
+def test_a_session_being_deleted_asks_for_nothing() -> None:
+    assert count(session(deleting=True)) == (Counter(), [])
+
+
+def test_an_admitted_session_being_deleted_still_holds() -> None:
+    assert count(admitted(deleting=True), pod(status=READY)) == (Counter(ada=1), [])
+
+
+def test_a_finished_session_neither_holds_nor_asks() -> None:
+    assert count(finished(), pod(status=ended())) == (Counter(), [])
+
+
+def test_a_finished_session_holds_while_its_pod_lingers() -> None:
+    assert count(finished(), pod(status=READY)) == (Counter(ada=1), [])
+
+
+def test_an_admitted_session_holds_after_its_pod_has_ended_until_it_is_released() -> None:
+    assert count(admitted(), pod(status=ended())) == (Counter(ada=1), [])
+
+
+def test_a_finished_session_that_was_not_released_holds() -> None:
+    assert count(finished(released=False)) == (Counter(ada=1), [])
+
+
+def test_a_session_without_a_class_never_asks() -> None:
+    assert count(session(className="gone")) == (Counter(), [])
+    assert count(session(), of_classes={}) == (Counter(), [])
+
+
+def test_a_session_with_a_model_that_its_class_forbids_never_asks() -> None:
+    strict = classes(session_class(models=[{"match": "openai/*"}]))
+    assert count(session(agent={"model": "acme/huge"}), of_classes=strict) == (Counter(), [])  # type: ignore[arg-type]
+
+
+def test_an_admitted_session_holds_though_its_class_is_gone() -> None:
+    assert count(admitted(), of_classes={}) == (Counter(ada=1), [])
+
+
+def test_a_write_in_flight_counts_as_done() -> None:
+    assert count(session(), in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+
+
+def test_a_write_in_flight_counts_when_the_session_is_already_gone() -> None:
+    assert count(in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+
+
+def test_a_write_in_flight_is_not_counted_beside_its_session_and_pod() -> None:
+    assert count(admitted(), pod(status=READY), in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+
+
+def test_two_pods_of_one_session_share_its_slot() -> None:
+    assert count(admitted(), pod(uid="p1", deleting=True), pod(uid="p2")) == (Counter(ada=1), [])
+
+
+def test_the_session_says_whose_slot_it_is_where_the_pods_annotation_differs() -> None:
+    assert count(admitted(user="ada"), pod(user="eve", status=READY)) == (Counter(ada=1), [])
+
+
+def test_a_pod_of_another_namespace_does_not_speak_for_a_session() -> None:
+    """Whoever may create pods somewhere could write any label there, and would keep a session from ever being admitted."""
+    _, asking = count(session(), pod(namespace="elsewhere", uid="forged", status=READY))
+    assert asking == ["uid-of-demo"]
+
+
+def test_a_pod_of_another_namespace_holds_nothing_in_a_sessions_name() -> None:
+    holders, _ = count(admitted(), pod(namespace="elsewhere", uid="forged", user="bob", status=READY))
+    assert holders == Counter(ada=1)
+
+
+def test_a_pod_that_an_orphaning_deletion_left_without_an_owner_still_holds() -> None:
+    """`kubectl delete --cascade=orphan` takes the owner reference away, and the pod goes on running."""
+    body = pod_body(status=READY)
+    del body["metadata"]["ownerReferences"]
+    assert count(Pod.of(body)) == (Counter(ada=1), [])
