@@ -25,6 +25,8 @@ _IMAGE_REASONS: Final = frozenset(
     }
 )
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_NEVER: Final = "1970-01-01T00:00:00Z"
+"""The kubelet's start time of a container that could not be started (reason StartError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def _crash(pod: Pod) -> str | None:
         if "running" in state or not crashed or crashed.get("exitCode", 0) == 0:
             continue
         # The termination message is the runtime's last report (JSON), or the tail of its log: a person wants the latter.
-        tail = "" if final_report(pod) else crashed.get("message", "").strip()[-512:]
+        last_words = crashed.get("message", "")
+        tail = "" if _report_in(last_words) else last_words.strip()[-512:]
         return (
             f"{container['name']}: exit code {crashed['exitCode']} ({crashed.get('reason', 'Error')}), "
             f"{container.get('restartCount', 0)} restarts." + (f" {tail}" if tail else "")
@@ -89,7 +92,8 @@ def started_at(pod: Pod) -> str | None:
             states = (container.get("lastState", {}), container.get("state", {}))
             for state in states:
                 for kind in ("terminated", "running"):
-                    if started := state.get(kind, {}).get("startedAt"):
+                    started = state.get(kind, {}).get("startedAt")
+                    if started and started != _NEVER:
                         return str(started)
     return None
 
@@ -100,12 +104,15 @@ def final_report(pod: Pod) -> SessionReport | None:
     It is how a session's outcome survives an operator that was away when the session ended.
     """
     for container in pod.containers:
-        if container["name"] != AGENT_CONTAINER:
-            continue
-        message = container.get("state", {}).get("terminated", {}).get("message", "")
-        if message.startswith("{"):
-            try:
-                return SessionReport.model_validate_json(message)
-            except ValidationError:
-                return None
+        if container["name"] == AGENT_CONTAINER:
+            return _report_in(container.get("state", {}).get("terminated", {}).get("message", ""))
     return None
+
+
+def _report_in(message: str) -> SessionReport | None:
+    if not message.startswith("{"):
+        return None
+    try:
+        return SessionReport.model_validate_json(message)
+    except ValidationError:
+        return None

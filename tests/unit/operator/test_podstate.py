@@ -1,0 +1,199 @@
+"""What the kubelet writes, and what a person reads in the PodReady condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentsession_operator.podstate import final_report, readiness, started_at
+from tests.unit.operator.builders import (
+    EARLIER,
+    JSON,
+    READY,
+    STAMP,
+    STARTING,
+    container,
+    ended,
+    pod,
+    pod_status,
+    report,
+    running,
+    terminated,
+    waiting,
+)
+
+EPOCH = "1970-01-01T00:00:00Z"
+"""What the kubelet gives as the start of a container that could not be started."""
+WORKSPACE = container("workspace", running(), ready=True)
+FINAL = report(outcome="Completed", sequence=7).model_dump_json()
+
+
+def seen(status: JSON, **fields: Any) -> tuple[str, str, str]:
+    ready = readiness(pod(status=status, **fields))
+    return ready.status, ready.reason, ready.message
+
+
+def agent(state: JSON, **fields: Any) -> JSON:
+    return pod_status("Running", container("agent", state, **fields), WORKSPACE)
+
+
+def crash_loop(code: int, *, reason: str = "Error", message: str = "", restarts: int = 3, started: str = EARLIER) -> JSON:
+    back_off = waiting("CrashLoopBackOff", "back-off 40s restarting failed container=agent pod=demo")
+    return agent(back_off, last=terminated(code, reason=reason, message=message, started=started), restarts=restarts)
+
+
+def test_a_pod_that_is_ready_can_be_talked_to() -> None:
+    assert seen(READY) == ("True", "PodReady", "The session can be talked to.")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param({}, id="just created"),
+        pytest.param(pod_status("Pending", scheduled=False), id="not looked at by the scheduler"),
+        pytest.param(STARTING, id="containers are being created"),
+        pytest.param(agent(running()), id="runs, not ready yet"),
+        pytest.param(agent(running(), last=terminated(1), restarts=1), id="runs again after a crash"),
+    ],
+)
+def test_a_pod_on_its_way_is_being_created(status: JSON) -> None:
+    assert seen(status) == ("False", "Creating", "The pod is starting.")
+
+
+def test_the_scheduler_says_why_a_pod_fits_nowhere() -> None:
+    message = "0/3 nodes are available: 3 Insufficient memory. preemption: 0/3 nodes are available."
+    assert seen(pod_status("Pending", unschedulable=message)) == ("False", "Unschedulable", message)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("ErrImagePull", 'failed to pull image "registry.example/x:1": not found'),
+        ("ImagePullBackOff", 'Back-off pulling image "registry.example/x:1"'),
+        ("InvalidImageName", 'couldn\'t parse image reference "!!"'),
+        ("ErrImageNeverPull", 'Container image "x" is not present with pull policy of Never'),
+    ],
+)
+@pytest.mark.parametrize("name", ["agent", "workspace"])
+def test_an_image_that_cannot_be_had_is_told_with_the_kubelets_words(name: str, reason: str, message: str) -> None:
+    other = "workspace" if name == "agent" else "agent"
+    status = pod_status("Pending", container(name, waiting(reason, message)), container(other, waiting("ContainerCreating")))
+    assert seen(status) == ("False", "ImageError", f"{name}: {message}")
+
+
+def test_an_image_error_without_a_message_names_its_reason() -> None:
+    assert seen(agent(waiting("ErrImagePull")))[2] == "agent: ErrImagePull"
+
+
+@pytest.mark.parametrize("reason", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
+def test_a_container_that_cannot_be_made_is_told_with_the_kubelets_words(reason: str) -> None:
+    assert seen(agent(waiting(reason, 'secret "keys" not found'))) == (
+        "False",
+        "ContainerError",
+        'agent: secret "keys" not found',
+    )
+
+
+def test_a_crash_tells_exit_code_cause_and_restarts() -> None:
+    assert seen(crash_loop(137, reason="OOMKilled")) == ("False", "Crashed", "agent: exit code 137 (OOMKilled), 3 restarts.")
+
+
+def test_a_crash_ends_with_the_last_words_of_the_container() -> None:
+    assert seen(crash_loop(1, message="Traceback ...\nValueError: no such model\n"))[2] == (
+        "agent: exit code 1 (Error), 3 restarts. Traceback ...\nValueError: no such model"
+    )
+
+
+def test_long_last_words_are_cut_at_the_front() -> None:
+    message = seen(crash_loop(1, message="x" * 5000 + "the cause"))[2]
+    assert message.endswith("the cause")
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize(
+    "status", [crash_loop(1, message=FINAL), agent(terminated(1, message=FINAL))], ids=["backing off", "just"]
+)
+def test_a_report_among_the_last_words_is_not_shown_to_people(status: JSON) -> None:
+    assert "{" not in seen(status)[2]
+
+
+def test_a_crash_of_the_workspace_is_a_crash_too() -> None:
+    status = pod_status("Running", container("agent", running(), ready=True), container("workspace", terminated(2)))
+    assert seen(status)[1:] == ("Crashed", "workspace: exit code 2 (Error), 0 restarts.")
+
+
+def test_a_container_that_runs_again_after_a_crash_is_ready_when_the_pod_is() -> None:
+    status = pod_status("Running", container("agent", running(), last=terminated(1), restarts=1), WORKSPACE, ready=True)
+    assert seen(status)[0] == "True"
+
+
+def test_a_workspace_that_crashed_and_is_back_does_not_keep_the_pod_from_being_ready() -> None:
+    back = container("workspace", running(), last=terminated(137, reason="OOMKilled"), restarts=2, ready=True)
+    assert seen(pod_status("Running", container("agent", running(), ready=True), back, ready=True))[0] == "True"
+
+
+def test_an_evicted_pod_says_what_the_node_ran_out_of() -> None:
+    message = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi."
+    assert seen(pod_status("Failed", reason="Evicted", message=message)) == ("False", "Evicted", message)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_says_how(phase: str) -> None:
+    assert seen(ended(phase)) == ("False", "PodEnded", f"The pod has ended ({phase}).")
+
+
+@pytest.mark.parametrize("status", [READY, STARTING, crash_loop(1)], ids=["ready", "starting", "crashed"])
+def test_a_pod_that_is_being_deleted_is_going(status: JSON) -> None:
+    assert seen(status, deleting=True) == ("False", "PodGone", "The pod is being deleted.")
+
+
+# When it started.
+
+
+def test_the_start_is_that_of_the_agents_container() -> None:
+    status = pod_status("Running", container("workspace", running(EARLIER)), container("agent", running(STAMP)))
+    assert started_at(pod(status=status)) == STAMP
+
+
+def test_the_start_is_the_earliest_that_the_kubelet_remembers() -> None:
+    assert started_at(pod(status=agent(running(STAMP), last=terminated(1, started=EARLIER), restarts=1))) == EARLIER
+    assert started_at(pod(status=ended(started=EARLIER))) == EARLIER
+
+
+@pytest.mark.parametrize("status", [{}, STARTING, agent(waiting("ErrImagePull"))], ids=["new", "creating", "no image"])
+def test_a_container_that_never_ran_has_no_start(status: JSON) -> None:
+    assert started_at(pod(status=status)) is None
+
+
+def test_a_container_that_could_not_be_started_has_no_start() -> None:
+    """The kubelet writes 1970 for it."""
+    failed = terminated(128, reason="StartError", message="exec: no such file", started=EPOCH)
+    assert started_at(pod(status=agent(waiting("CrashLoopBackOff"), last=failed))) is None
+    assert started_at(pod(status=agent(failed))) is None
+
+
+# The last report.
+
+
+def test_the_final_report_is_read_from_the_termination_message() -> None:
+    found = final_report(pod(status=ended(message=FINAL)))
+    assert found is not None
+    assert (found.outcome, found.sequence) == ("Completed", 7)
+
+
+@pytest.mark.parametrize("message", ["", "Traceback", "{", '{"sequence": 1}', FINAL[:-5], "null", "[]"])
+def test_any_other_termination_message_is_no_report(message: str) -> None:
+    assert final_report(pod(status=ended(message=message))) is None
+
+
+def test_a_report_in_the_workspaces_termination_message_does_not_count() -> None:
+    """What the model runs can write there."""
+    status = pod_status(
+        "Failed", container("agent", terminated(1)), container("workspace", terminated(0, reason="Completed", message=FINAL))
+    )
+    assert final_report(pod(status=status)) is None
+
+
+def test_a_pod_without_statuses_has_no_report() -> None:
+    assert final_report(pod(status=pod_status("Failed", reason="NodeLost"))) is None
