@@ -1,0 +1,270 @@
+"""`make bench`: the operator measured on real clusters, as a table. Ratios within one run count; a busy machine moves the rest.
+
+1. Apply to Ready, 20 sessions one after the other, beside the same pod applied bare, on a cluster with a kubelet.
+2. Writes to the API server for one session, from the API server's own metrics.
+3. The session pod: container start to ready, memory when idle.
+4. The operator with 1,000 sessions on fake nodes (kwok): sessions a second, CPU seconds, memory.
+5. Sizes of the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.api import GROUP, Api, Refused, condition, pods_path, session, sessions_path  # noqa: E402 - after the path
+from support.cluster import kind  # noqa: E402
+from support.installation import Kubectl, build_images, install, load_images  # noqa: E402
+from support.operator_process import OperatorProcess  # noqa: E402
+from support.waiting import eventually  # noqa: E402
+
+JSON = dict[str, Any]
+NAMESPACE = "bench"
+ROUNDS = 20
+SCALE = 1000
+FAKE_NODES = 20
+
+
+def row(what: str, value: str) -> None:
+    print(f"| {what:<66} | {value:>28} |", flush=True)
+
+
+def title(text: str) -> None:
+    print(f"\n{text}\n| {'-' * 66} | {'-' * 28} |", flush=True)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, round(share * (len(values) - 1)))]
+
+
+@contextmanager
+def cluster(name: str, *options: str) -> Iterator[Path]:
+    """A cluster for the length of the benchmark."""
+    kubeconfig = Path(tempfile.mkdtemp()) / "kubeconfig"
+    kind("delete", "cluster", "--name", name)
+    kind("create", "cluster", "--name", name, "--kubeconfig", str(kubeconfig), *options)
+    try:
+        yield kubeconfig
+    finally:
+        kind("delete", "cluster", "--name", name)
+
+
+def make_namespace(api: Api) -> None:
+    api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    eventually(lambda: _exists(api, f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"), what="the service account")
+
+
+def _exists(api: Api, path: str) -> bool:
+    try:
+        return bool(api.get(path))
+    except Refused:
+        return False
+
+
+def gone(api: Api, pod: str) -> None:
+    """Wait until a pod is gone."""
+    eventually(lambda: not _exists(api, pods_path(NAMESPACE, pod)), within=60, what=f"the end of pod {pod}")
+
+
+def is_true(body: JSON, kind_of: str) -> bool:
+    return bool(condition(body, kind_of).get("status") == "True")
+
+
+_WRITES = re.compile(r"apiserver_request_total\{(.*)\} (\S+)")
+
+
+def writes(api: Api) -> Counter[tuple[str, str]]:
+    """Writes that the API server has counted, by verb and resource (with subresource)."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for line in str(api.call("GET", "/metrics")).splitlines():
+        if match := _WRITES.match(line):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1]))
+            if labels["verb"] in ("POST", "PUT", "PATCH", "APPLY", "DELETE"):
+                resource = labels["resource"] + (f"/{labels['subresource']}" if labels["subresource"] else "")
+                counted[labels["verb"], resource] += int(float(match[2]))
+    return counted
+
+
+def latency(api: Api) -> None:
+    """Apply to Ready of a session and of the same pod without an operator, turn by turn so that both see the same machine."""
+    title(f"Apply to Ready, {ROUNDS} one after the other")
+    ours: list[float] = []
+    bare: list[float] = []
+    for number in range(ROUNDS):
+        name = f"s{number}"
+        path = sessions_path(NAMESPACE, name)
+
+        def run(name: str = name, path: str = path) -> None:
+            api.create(sessions_path(NAMESPACE), session(name, user="bench", mode="Interactive", prompt="Hello"))
+            eventually(lambda: is_true(api.get(path), "Ready"), within=60, what="Ready")
+
+        ours.append(seconds(run))
+        pod = api.get(pods_path(NAMESPACE, api.get(path)["status"]["podName"]))
+        api.delete(path)
+        gone(api, pod["metadata"]["name"])
+        twin = bare_twin(pod)
+
+        def run_bare(twin: JSON = twin) -> None:
+            api.create(pods_path(NAMESPACE), twin)
+            eventually(lambda: is_true(api.get(pods_path(NAMESPACE, "bare")), "Ready"), within=60, what="Ready")
+
+        bare.append(seconds(run_bare))
+        api.delete(pods_path(NAMESPACE, "bare"), grace=0)
+        gone(api, "bare")
+    for what, values in (("session", ours), ("bare pod of the same containers", bare)):
+        row(f"{what}: p50, p90", f"{statistics.median(values):.2f} s, {percentile(values, 0.9):.2f} s")
+    row("ratio of the medians", f"{statistics.median(ours) / statistics.median(bare):.2f}")
+
+
+def bare_twin(pod: JSON) -> JSON:
+    """The session's pod as anybody could have applied it."""
+    spec = {key: value for key, value in pod["spec"].items() if key not in ("nodeName", "serviceAccountName", "serviceAccount")}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": NAMESPACE}, "spec": spec}
+
+
+def writes_of_one(api: Api) -> None:
+    """The API server's own count around one session, all components together."""
+    title("Writes to the API server for one Task (kubelet and scheduler included)")
+    path = sessions_path(NAMESPACE, "counted")
+    before = writes(api)
+    api.create(sessions_path(NAMESPACE), session("counted", user="bench", prompt="Write a long story about a lighthouse."))
+    eventually(lambda: is_true(api.get(path), "Ready"), within=60, what="Ready")
+    at_ready = writes(api)
+    eventually(lambda: is_true(api.get(path), "Finished"), within=180, what="Finished")
+    at_end = writes(api)
+    for moment, after in (("up to Ready", at_ready), ("in all", at_end)):
+        for (verb, resource), number in sorted((after - before).items()):
+            if not resource.startswith("leases") and resource not in ("selfsubjectaccessreviews", "sessionquotas/status"):
+                row(f"{moment}: {verb} {resource}", str(number))
+    api.delete(path)
+
+
+def session_pod(api: Api, kubectl: Kubectl) -> None:
+    """Container start to ready, from the pod's own status, and memory, from /proc in the containers."""
+    title("The session pod")
+    path = sessions_path(NAMESPACE, "idle")
+    api.create(sessions_path(NAMESPACE), session("idle", user="bench", mode="Interactive", prompt="Say hello."))
+    eventually(lambda: api.get(path).get("status", {}).get("phase") == "Idle", within=120, what="Idle")
+    pod = api.get(pods_path(NAMESPACE, api.get(path)["status"]["podName"]))
+    started = next(
+        item["state"]["running"]["startedAt"] for item in pod["status"]["containerStatuses"] if item["name"] == "agent"
+    )
+    ready = next(item["lastTransitionTime"] for item in pod["status"]["conditions"] if item["type"] == "Ready")
+    gap = datetime.fromisoformat(ready) - datetime.fromisoformat(started)
+    row("agent container started to pod Ready (whole seconds of the kubelet)", f"{gap.total_seconds():.0f} s")
+    for name in ("agent", "workspace"):
+        status = kubectl("-n", NAMESPACE, "exec", pod["metadata"]["name"], "-c", name, "--", "cat", "/proc/1/status")
+        memory = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+        row(f"memory of {name} when idle after its first turn (RSS)", f"{int(memory) / 1024:.0f} MB")
+    api.delete(path)
+
+
+def scale(kubeconfig: Path) -> None:
+    """1,000 sessions at once on fake nodes, the operator as a process of this machine."""
+    title(f"The operator with {SCALE:,} sessions on {FAKE_NODES} fake nodes (kwok)")
+    api, kubectl = Api(kubeconfig), Kubectl(kubeconfig)
+
+    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
+    wanted = [item for item in objects if item["kind"] in ("CustomResourceDefinition", "Namespace")]
+    kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(wanted))
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    make_namespace(api)
+    meta = {"apiVersion": "agentsession.dev/v1alpha1"}
+    spec: JSON = {"maxSessions": 2 * SCALE, "maxSessionsPerUser": 2 * SCALE}
+    api.create(f"{GROUP}/sessionquotas", {**meta, "kind": "SessionQuota", "metadata": {"name": "all"}, "spec": spec})
+    spec = {"agent": {"model": "openai/none"}, "nodeSelector": {"type": "kwok"}}
+    spec["tolerations"] = [{"operator": "Exists"}]
+    default = {"name": "default", "annotations": {"agentsession.dev/is-default-class": "true"}}
+    api.create(f"{GROUP}/agentsessionclasses", {**meta, "kind": "AgentSessionClass", "metadata": default, "spec": spec})
+    with tempfile.TemporaryDirectory() as directory:
+        operator = OperatorProcess(kubeconfig, Path(directory) / "operator.log")
+        operator.start()
+        try:
+            idle = usage(operator.pid)
+            started = time.monotonic()
+            for number in range(SCALE):
+                body = session(f"s{number}", user=f"user-{number % 50}", mode="Interactive", prompt="Hello")
+                api.create(sessions_path(NAMESPACE), body)
+            applied = time.monotonic() - started
+
+            def ready() -> int:
+                items = api.get(sessions_path(NAMESPACE), resourceVersion="0")["items"]
+                return sum(is_true(item, "Ready") for item in items)
+
+            eventually(lambda: ready() == SCALE, within=600, what=f"{SCALE} sessions Ready")
+            elapsed, busy = time.monotonic() - started, usage(operator.pid)
+            row("applied one by one in", f"{applied:.1f} s")
+            row("all Ready after", f"{elapsed:.1f} s ({SCALE / elapsed:.0f}/s)")
+            row(
+                "operator: CPU seconds for them",
+                f"{busy[0] - idle[0]:.1f} s ({1000 * (busy[0] - idle[0]) / SCALE:.1f} ms each)",
+            )
+            row("operator: memory before, after (RSS)", f"{idle[1]:.0f} MB, {busy[1]:.0f} MB")
+            for (method, resource), number in sorted(operator.writes().items()):
+                row(f"operator: {method} {resource}, per session", f"{number / SCALE:.2f}")
+        finally:
+            operator.stop()
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """CPU seconds and resident megabytes of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    ticks = int(fields[11]) + int(fields[12])
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def image_sizes(images: dict[str, tuple[str, str]]) -> None:
+    title("Images (uncompressed layers, as in the archive that is loaded)")
+    for name, (_, archive) in images.items():
+        row(name, f"{Path(archive).stat().st_size / 2**20:.0f} MiB")
+
+
+def main() -> None:
+    """Run all of it, or what `--only` names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["pods", "scale", "images"], help="one part instead of all")
+    only = parser.parse_args().only
+    images = build_images()
+    if only in (None, "pods"):
+        with cluster("agentsession-bench") as kubeconfig:
+            load_images("agentsession-bench", images)
+            kubectl = Kubectl(kubeconfig)
+            install(kubectl, images)
+            api = Api(kubeconfig)
+            make_namespace(api)
+            latency(api)
+            writes_of_one(api)
+            session_pod(api, kubectl)
+    if only in (None, "scale"):
+        with cluster("agentsession-scale", "--control-plane-only") as kubeconfig:
+            kind("create", "fake-nodes", "--name", "agentsession-scale", "--count", str(FAKE_NODES))
+            scale(kubeconfig)
+    if only in (None, "images"):
+        image_sizes(images)
+
+
+if __name__ == "__main__":
+    main()
