@@ -1,0 +1,109 @@
+"""The committed manifests: generated ones are up to date, and samples fit the kinds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jsonschema
+import pytest
+
+from agentsession_operator.api.session import AgentSessionSpec
+from agentsession_operator.objects import SessionClass
+from agentsession_operator.resolve import Resolved, resolve
+from chart.rendered import CHART, ROOT, Objects, Render, objects, only
+
+SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
+
+
+def definitions() -> dict[str, dict[str, Any]]:
+    """Schemas of the kinds, as committed."""
+    read = [item for path in (ROOT / "manifests" / "crds").glob("*.yaml") for item in objects(path.read_text())]
+    return {
+        item["spec"]["names"]["kind"]: item["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        for item in read
+    }
+
+
+def check(renderer: ModuleType, item: dict[str, Any]) -> None:
+    """Against the schema, and without a field that the API server would drop in silence."""
+    jsonschema.Draft202012Validator(renderer.strict(definitions()[item["kind"]])).validate(item["spec"])
+
+
+def test_generated_files_are_up_to_date(helm_path: str) -> None:
+    """Definitions, the chart's copies of them and its values schema, install.yaml, defaults.yaml."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manifests" / "render"), "--check"],
+        env={**os.environ, "HELM": helm_path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_chart_carries_the_same_definitions() -> None:
+    def read(folder: Path) -> dict[str, Objects]:
+        return {path.name: objects(path.read_text()) for path in folder.glob("*.yaml")}
+
+    assert read(CHART / "crds") == read(ROOT / "manifests" / "crds")
+    assert len(read(CHART / "crds")) == 3
+
+
+def test_the_plain_installation_holds_what_the_chart_makes(render: Render) -> None:
+    plain = objects((ROOT / "manifests" / "install.yaml").read_text())
+    defaults = objects((ROOT / "manifests" / "defaults.yaml").read_text())
+    assert plain[0]["kind"] == "Namespace"
+    named = {(item["kind"], item["metadata"]["name"]) for item in plain + defaults}
+    crds = objects("---\n".join(path.read_text() for path in (CHART / "crds").iterdir()))
+    made = {(item["kind"], item["metadata"]["name"]) for item in render() + crds}
+    assert named == made | {("Namespace", "agentsession-system")}
+    assert {item["kind"] for item in defaults} == {"AgentSessionClass", "SessionQuota"}
+
+
+def test_nothing_in_the_plain_installation_claims_to_be_helms() -> None:
+    for name in ("install.yaml", "defaults.yaml"):
+        text = (ROOT / "manifests" / name).read_text()
+        assert "managed-by" not in text
+        assert "helm.sh/chart" not in text
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples_fit_the_kinds(renderer: ModuleType, path: Path) -> None:
+    ours = [item for item in objects(path.read_text()) if item["apiVersion"].startswith("agentsession.dev/")]
+    assert ours
+    for item in ours:
+        assert item["apiVersion"] == "agentsession.dev/v1alpha1"
+        check(renderer, item)
+
+
+def test_a_field_that_a_kind_does_not_know_is_found(renderer: ModuleType) -> None:
+    """The check of the samples does find something."""
+    session = only(objects((ROOT / "manifests" / "samples" / "session.yaml").read_text()), "AgentSession", "capital")
+    session["spec"]["promt"] = session["spec"].pop("prompt")
+    with pytest.raises(jsonschema.ValidationError, match="promt"):
+        check(renderer, session)
+
+
+def test_the_charts_own_objects_fit_the_kinds(renderer: ModuleType, everything: Objects) -> None:
+    for kind in ("AgentSessionClass", "SessionQuota"):
+        check(renderer, only(everything, kind, "default"))
+
+
+def test_the_sample_sessions_can_start_under_the_default_class(everything: Objects) -> None:
+    default = only(everything, "AgentSessionClass", "default")
+    default["metadata"] |= {"uid": "u", "resourceVersion": "1", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    classes = {"default": SessionClass.of(default)}
+    sessions = [item for path in SAMPLES for item in objects(path.read_text()) if item["kind"] == "AgentSession"]
+    assert len(sessions) == 3
+    for session in sessions:
+        assert isinstance(resolve(AgentSessionSpec.model_validate(session["spec"]), classes), Resolved)
+
+
+def test_there_is_no_key_in_the_samples() -> None:
+    (secret,) = [item for path in SAMPLES for item in objects(path.read_text()) if item["kind"] == "Secret"]
+    assert set(secret["stringData"].values()) == {"replace-me"}
