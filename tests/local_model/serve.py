@@ -126,6 +126,10 @@ def _serve(args: argparse.Namespace, failure: list[BaseException]) -> None:
         params.n_ctx = args.context * args.parallel
         params.fit_params = False  # it would shrink the context to the memory free at this moment
         params.cache_ram_mib = 0  # prompts of ended requests, kept in up to 8 GiB by default
+        # What a request does not say. The model is small enough to ramble: always its likeliest word, so that a question has one answer
+        # (SmolLM2's authors advise 0.2), and an end even when it repeats itself.
+        params.sampling.temp = 0.0
+        params.n_predict = 512
         params.n_threads_http = args.parallel + 4  # each waiting stream holds a thread; probes must still find one
         params.ui = False
         params.endpoint_metrics = True
