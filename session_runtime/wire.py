@@ -103,7 +103,8 @@ class PendingApproval(_Wire):
 class SessionReport(_Wire):
     """A snapshot of the session, sent on change and every 60 s; the newest one says everything.
 
-    The final one (`outcome` set) is also written to the container's termination message, so that it survives an absent operator.
+    The final one (`outcome` set) is also written to the container's termination message, so that it survives an absent
+    operator.
     """
 
     session_uid: str

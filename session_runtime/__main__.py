@@ -1,0 +1,107 @@
+"""The command line of the session runtime.
+
+Importing the server takes most of a second, so the port is bound before: a client that comes early waits in the
+backlog, and is not refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """\
+Run one agent session and serve it over HTTP. The session is read from the environment variable AGENTSESSION_CONFIG
+(JSON of session_runtime.wire.SessionConfig), as the operator sets it; credentials are the variables that begin with
+AGENTSESSION_CREDENTIAL_. Other commands: `chat`, see `python -m session_runtime chat --help`."""
+
+STUCK_PEER_MILLISECONDS = 60_000
+"""A client that takes nothing for so long loses its connection (TCP_USER_TIMEOUT, see tcp(7))."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["chat"]:
+        from session_runtime.chat import main as chat
+
+        return chat(given[1:])
+    return run(given)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the session of this container."""
+    # The kernel ignores signals to process 1 that have no handler, and the imports take their time.
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    options = _parser().parse_args(arguments)
+    listener = bind(options.port)
+    gc.disable()  # nothing that an import makes is garbage, and looking for it takes a tenth of the start
+    from pydantic import ValidationError
+
+    from session_runtime import server, wire
+
+    try:
+        config = wire.config_from_environment(os.environ)
+    except (KeyError, ValidationError) as error:
+        print(f"{wire.CONFIG_ENV} does not hold a session: {error}", file=sys.stderr)
+        return 2
+    gc.enable()
+    surroundings = server.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
+    try:
+        return asyncio.new_event_loop().run_until_complete(server.serve(listener, config, surroundings))
+    except server.StoreError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def bind(port: int) -> socket.socket:
+    """Listen on all addresses of this host. A client that is stuck cannot hold its connection for ever."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024)
+    # Accepted sockets inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_PEER_MILLISECONDS)
+    listener.setblocking(False)
+    return listener
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m session_runtime", description=DESCRIPTION)
+    # The defaults are those of session_runtime.wire, which is too slow to import before the port is bound.
+    parser.add_argument("--port", type=int, default=8080, help="TCP port (%(default)s)")
+    parser.add_argument(
+        "--state-dir", type=Path, default=Path("/var/lib/agentsession"), help="the session's database (%(default)s)"
+    )
+    parser.add_argument(
+        "--workspace-socket",
+        type=Path,
+        default=Path("/run/agentsession/workspace.sock"),
+        help="socket of the workspace server (%(default)s)",
+    )
+    parser.add_argument(
+        "--report-token",
+        type=Path,
+        default=Path("/var/run/secrets/agentsession.dev/token"),
+        help="file with the token for reports to the operator (%(default)s)",
+    )
+    parser.add_argument(
+        "--termination-log",
+        type=Path,
+        default=Path("/dev/termination-log"),
+        help="file for the last report (%(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that wait for a model's or the operator's server must not hold up the end of a session that is saved.
+    os._exit(status)

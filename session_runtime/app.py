@@ -1,0 +1,226 @@
+"""The HTTP API of a session (`/v1`), as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import Body, FastAPI, Header, Query, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
+
+from session_runtime import problems
+from session_runtime.auth import RequireToken
+from session_runtime.journal import Journal
+from session_runtime.metrics import Metrics
+from session_runtime.problems import ProblemError
+from session_runtime.report import usage
+from session_runtime.session import IdReused, QueueFull, Session, SessionFinished, SubmissionRefused
+from session_runtime.submissions import AnySubmission, Receipt
+from session_runtime.wire import Activity, Outcome, PendingApproval, SessionConfig, Usage
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of a request."""
+
+KEEP_ALIVE: Final = 15.0
+"""Seconds of silence after which an event stream gets a comment, so that no proxy takes it for dead."""
+
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that need no token: the kubelet's and Prometheus's."""
+
+
+class SessionInfo(BaseModel):
+    """A session at one moment."""
+
+    session_id: str
+    name: str
+    namespace: str
+    user: str
+    created_at: str
+    is_active: bool
+    """False once it has finished."""
+    is_processing: bool
+    activity: Activity
+    message_count: int
+    queued: int
+    last_seq: int
+    pending_approval: list[PendingApproval]
+    usage: Usage
+    outcome: Outcome | None
+    outcome_message: str | None
+
+
+class Messages(BaseModel):
+    """The conversation, without the system message."""
+
+    messages: list[dict[str, Any]]
+
+
+class Checkpoint(BaseModel):
+    """Up to where the session is on the disk in one file."""
+
+    last_seq: int
+
+
+def create_app(
+    config: SessionConfig,
+    session: Session,
+    journal: Journal,
+    metrics: Metrics,
+    problems_of: Callable[[], Mapping[str, str]] = dict,
+    keep_alive: float = KEEP_ALIVE,
+) -> FastAPI:
+    """The application. `problems_of` says what keeps this process from being ready, by name."""
+    app = FastAPI(
+        title="AgentSession runtime",
+        version="1",
+        description="One agent session: submit input, follow its events, read its state.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MAX_BODY,
+    )
+    app.add_middleware(RequireToken, token_sha256=config.token_sha256, open_paths=OPEN_PATHS)
+    problems.install(app)
+    _add_health(app, session, metrics, problems_of)
+    _add_submissions(app, session)
+    _add_events(app, session, journal, metrics, keep_alive)
+    _add_state(app, config, session, journal)
+    return app
+
+
+def _add_health(app: FastAPI, session: Session, metrics: Metrics, problems_of: Callable[[], Mapping[str, str]]) -> None:
+    @app.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """The process answers."""
+        return "ok\n"
+
+    @app.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "What is wrong."}})
+    async def readyz() -> Response:
+        """The session can be talked to."""
+        wrong = problems_of()
+        if wrong:
+            return PlainTextResponse("".join(f"{name}: {why}\n" for name, why in wrong.items()), 503)
+        return PlainTextResponse("ok\n")
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> Response:
+        """Metrics in Prometheus's text format."""
+        return Response(metrics.text(session.snapshot()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_submissions(app: FastAPI, session: Session) -> None:
+    @app.post("/v1/submissions", status_code=202, responses=problems.documented(401, 403, 409, 413, 422, 429))
+    async def submit(submission: Annotated[AnySubmission, Body()]) -> Receipt:
+        """Ask something of the session. Submissions run in order; `interrupt` and `shutdown` take effect at once.
+
+        The same `id` again is acknowledged and not repeated.
+        """
+        try:
+            return await session.submit(submission)
+        except SubmissionRefused as refused:
+            raise _problem(refused) from refused
+
+
+def _problem(refused: SubmissionRefused) -> ProblemError:
+    match refused:
+        case SessionFinished():
+            detail = f"{refused} It takes no more submissions; start a new session."
+            return ProblemError(409, "finished", "The session has finished", detail)
+        case QueueFull():
+            detail = "Too many submissions wait already; send it again when some of them are done."
+            return ProblemError(429, "queue-full", "The queue is full", detail, headers={"Retry-After": "5"})
+        case IdReused():
+            field = problems.FieldProblem(field="body.id", detail="another submission has this id")
+            detail = "body.id: another submission has this id; send this one with an id of its own."
+            return ProblemError(422, "id-reused", "The id is taken", detail, errors=[field])
+    raise AssertionError(refused)
+
+
+def _add_events(app: FastAPI, session: Session, journal: Journal, metrics: Metrics, keep_alive: float) -> None:
+    @app.get(
+        "/v1/events",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."},
+            **problems.documented(401, 403, 404, 422),
+        },
+    )
+    async def events(
+        after: Annotated[int, Query(ge=0, description="Number of the last event that the caller has.")] = 0,
+        submission: Annotated[str | None, Query(description="Only the events of this submission.")] = None,
+        last_event_id: Annotated[int | None, Header(ge=0, description="Wins over `after`.")] = None,
+    ) -> Response:
+        """Every event since, then each one as it happens: no gap and no duplicate.
+
+        The stream ends when the session has finished, or with the last event of the one submission that was asked for.
+        """
+        if submission is not None and session.submission(submission) is None:
+            detail = "No submission has this id; send it first, or leave `submission` out."
+            raise ProblemError(404, "submission-unknown", "Unknown submission", detail)
+        start = after if last_event_id is None else last_event_id
+        stream = _stream(session, journal, metrics, start, submission, keep_alive)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+
+
+async def _stream(
+    session: Session, journal: Journal, metrics: Metrics, after: int, submission: str | None, keep_alive: float
+) -> AsyncIterator[bytes]:
+    with metrics.subscribers.track_inprogress():
+        if submission is not None and _has_ended(session, submission, after):
+            return
+        async for frames in journal.follow(after, keep_alive):
+            wanted = frames if submission is None else [f for f in frames if f.submission_id == submission]
+            after = frames[-1].seq if frames else after
+            if wanted:
+                yield b"".join(frame.encode() for frame in wanted)
+            elif not frames:
+                yield b": keep-alive\n\n"
+            if submission is not None and _has_ended(session, submission, after):
+                return
+
+
+def _has_ended(session: Session, submission_id: str, after: int) -> bool:
+    """Whether the submission has ended with an event that is not behind number `after`."""
+    submitted = session.submission(submission_id)
+    return submitted is not None and submitted.ended_by is not None and submitted.ended_by <= after
+
+
+def _add_state(app: FastAPI, config: SessionConfig, session: Session, journal: Journal) -> None:
+    refused = problems.documented(401, 403)
+
+    @app.get("/v1/session", responses=refused)
+    async def info() -> SessionInfo:
+        """The session's state."""
+        now = session.snapshot()
+        return SessionInfo(
+            session_id=config.uid,
+            name=config.name,
+            namespace=config.namespace,
+            user=config.user,
+            created_at=now.created_at,
+            is_active=now.ending is None,
+            is_processing=now.is_processing,
+            activity=now.activity,
+            message_count=len(now.messages),
+            queued=now.queued,
+            last_seq=now.last_seq,
+            pending_approval=[
+                PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments) for p in now.pending
+            ],
+            usage=usage(now.usage),
+            outcome=None if now.ending is None else now.ending.outcome,
+            outcome_message=None if now.ending is None else now.ending.message,
+        )
+
+    @app.get("/v1/messages", responses=refused)
+    async def messages() -> Response:
+        """The conversation as it stands."""
+        return JSONResponse({"messages": [message.to_dict() for message in session.snapshot().messages]})
+
+    @app.post("/v1/checkpoint", responses=refused)
+    async def checkpoint() -> Checkpoint:
+        """Bring the whole session into one file on its volume."""
+        await journal.checkpoint()
+        return Checkpoint(last_seq=journal.last_seq)

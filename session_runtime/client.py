@@ -1,0 +1,160 @@
+"""The client of a session's API: submit, follow the events without losing any, wait for a result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from session_runtime.events import ends_submission
+
+SILENCE_SECONDS: Final = 40.0
+"""A stream that says nothing for so long is taken for dead; the server sends a comment every 15 s."""
+
+RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Waits before the tries to connect again; the last one is repeated."""
+
+
+class SessionError(Exception):
+    """The session refused a request; the message says why and what to do."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP {status}"))
+        self.status = status
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True)
+class ReceivedEvent:
+    """One event of a session."""
+
+    seq: int
+    type: str
+    time: str
+    submission_id: str | None
+    data: dict[str, Any]
+
+
+class SessionClient:
+    """Talks to one session. Use it as an async context manager.
+
+    `patience` is how many seconds a broken connection is tried again, for instance while the pod's container restarts.
+    """
+
+    def __init__(self, url: str, token: str, *, patience: float = 60.0) -> None:
+        self._patience = patience
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(10.0, read=SILENCE_SECONDS),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def submit(self, type_: str, **fields: Any) -> str:
+        """Submit something and return its id. A try whose answer was lost is repeated under the same id.
+
+        Raises SessionError when the session refuses it, httpx.TransportError when it cannot be reached.
+        """
+        body = {"id": f"sub_{uuid.uuid4().hex}", "type": type_, **fields}
+        failures = _Failures(self._patience)
+        while True:
+            try:
+                response = await self._http.post("/v1/submissions", json=body)
+            except httpx.TransportError as error:
+                await failures.wait(error)
+                continue
+            _raise_for_problem(response)
+            return str(response.json()["id"])
+
+    async def info(self) -> dict[str, Any]:
+        """`GET /v1/session`."""
+        response = await self._http.get("/v1/session")
+        _raise_for_problem(response)
+        info: dict[str, Any] = response.json()
+        return info
+
+    async def events(self, after: int = 0, submission: str | None = None) -> AsyncIterator[ReceivedEvent]:
+        """Every event behind number `after`, and then each new one; with `submission`, only those of that submission.
+
+        Connections that break are taken up where they broke. Ends when the session has finished, or with the
+        submission's last event.
+        """
+        failures = _Failures(self._patience)
+        query = {} if submission is None else {"submission": submission}
+        while True:
+            headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+            try:
+                async with self._http.stream("GET", "/v1/events", params=query, headers=headers) as response:
+                    if response.is_error:
+                        await response.aread()
+                    _raise_for_problem(response)
+                    async for event in _parse(response.aiter_lines()):
+                        failures.forget()
+                        after = event.seq
+                        yield event
+                        if event.type == "shutdown":
+                            return
+                if submission is not None or not (await self.info())["is_active"]:
+                    return
+                await failures.wait(ConnectionError("the stream ended before the session did"))
+            except httpx.TransportError as error:
+                await failures.wait(error)
+
+    async def run(self, text: str) -> ReceivedEvent:
+        """Say something and wait for the turn's last event (`turn_complete`, `error`, ...)."""
+        submission = await self.submit("user_input", text=text)
+        async for event in self.events(submission=submission):
+            if ends_submission("user_input", event.type):
+                return event
+        raise ConnectionError("the session ended before the turn did")
+
+
+class _Failures:
+    """Waits longer from failure to failure, and not for ever."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.forget()
+
+    def forget(self) -> None:
+        self._count = 0
+        self._since: float | None = None
+
+    async def wait(self, error: Exception) -> None:
+        """Wait before the next try; raises `error` when it has been tried for long enough."""
+        now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._patience:
+            raise error
+        await asyncio.sleep(RETRY_SECONDS[min(self._count, len(RETRY_SECONDS) - 1)])
+        self._count += 1
+
+
+async def _parse(lines: AsyncIterator[str]) -> AsyncIterator[ReceivedEvent]:
+    """Events of a stream. The server puts each on one `data:` line, and repeats its number in it."""
+    async for line in lines:
+        if line.startswith("data:"):
+            body = json.loads(line.removeprefix("data:"))
+            yield ReceivedEvent(body["seq"], body["type"], body["time"], body["submission_id"], body["data"])
+
+
+def _raise_for_problem(response: httpx.Response) -> None:
+    if response.is_error:
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {"detail": f"HTTP {response.status_code} {response.reason_phrase}"}
+        raise SessionError(response.status_code, problem)

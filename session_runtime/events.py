@@ -1,0 +1,79 @@
+"""Events as the session keeps and sends them: numbered, dated, and encoded once for the database and every subscriber."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from agent.events import TURN_ENDS
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event that has no number yet."""
+
+    type: str
+    data: Mapping[str, Any]
+    time: datetime
+    submission_id: str | None = None
+
+
+class Frame(NamedTuple):
+    """One event as it goes over the wire."""
+
+    seq: int
+    submission_id: str | None
+    body: str
+    """The event as JSON: `seq`, `type`, `time`, `submission_id`, `data`."""
+
+    def encode(self) -> bytes:
+        """As a server-sent event (WHATWG HTML, 9.2.5). JSON has no raw line breaks, so one `data:` line is enough."""
+        return f"id: {self.seq}\ndata: {self.body}\n\n".encode()
+
+
+def number(draft: Draft, seq: int) -> Frame:
+    """The event with its place in the session."""
+    body = {
+        "seq": seq,
+        "type": draft.type,
+        "time": timestamp(draft.time),
+        "submission_id": draft.submission_id,
+        "data": draft.data,
+    }
+    # Escaped to ASCII, because text that a tool printed may hold lone surrogates, which UTF-8 cannot carry.
+    return Frame(seq, draft.submission_id, json.dumps(body, separators=(",", ":")))
+
+
+def joined(first: Draft, second: Draft) -> Draft | None:
+    """Two neighbouring pieces of one message as one event; None when they are not that.
+
+    A model streams some hundred pieces a second; the database and the subscribers are told of them ten times a second.
+    """
+    if not (first.type == second.type == "assistant_chunk") or first.submission_id != second.submission_id:
+        return None
+    before, after = first.data, second.data
+    if before.get("message_id") != after.get("message_id") or not ("text" in before and "text" in after):
+        return None
+    return replace(first, data={**before, "text": before["text"] + after["text"]})
+
+
+def ends_submission(submission_type: str, event_type: str) -> bool:
+    """Whether an event of this type is the last one of such a submission."""
+    if submission_type in ("user_input", "approval"):
+        return event_type in TURN_ENDS
+    return event_type in _LAST_EVENTS.get(submission_type, ())
+
+
+_LAST_EVENTS: Mapping[str, frozenset[str]] = {
+    "undo": frozenset({"undo_complete", "error", "interrupted"}),
+    "compact": frozenset({"compacted", "error", "interrupted"}),
+    "shutdown": frozenset({"shutdown"}),
+}
+
+
+def timestamp(time: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds. `time` must be in UTC."""
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -1,0 +1,254 @@
+"""The session's event log: numbers events, makes them durable, and only then shows them to whoever follows.
+
+A follower has a position and no queue: it reads on from there, from the latest events in memory or from the database
+when it is behind. So nothing can be lost or doubled between replay and live, a slow follower costs nothing but its
+position, and it holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+from agent.conversation import Conversation
+from session_runtime.events import Draft, Frame, joined, number
+from session_runtime.store import Commit, Store, Submitted
+
+CHUNK_SECONDS: Final = 0.1
+"""Pieces of a message are written, and sent, at most this often; the first of a burst goes at once."""
+
+TAIL_CHARACTERS: Final = 2_000_000
+"""Latest events kept in memory, at least, and at most twice that, by the size of their JSON; older ones are read from
+the database."""
+
+BATCH: Final = 256
+"""Events that a follower gets at once."""
+
+T = TypeVar("T")
+
+Listener = Callable[[Commit, Sequence[Draft]], None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something to be written: all of it in one transaction, or nothing."""
+
+    draft: Draft | None = None
+    conversation: Conversation | None = None
+    accepted: Submitted | None = None
+    started: tuple[str, ...] = ()
+    """Ids of submissions that are being worked on."""
+    ended: tuple[str, ...] = ()
+    """Ids of submissions that the event ends; without an event, the latest one counts as their end."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_chunk(self) -> bool:
+        """Nothing but a piece of a message, which may wait a moment for the next one."""
+        return self == Change(draft=self.draft) and self.draft is not None and self.draft.type == "assistant_chunk"
+
+
+def assemble(changes: Sequence[Change], last_seq: int) -> Commit:
+    """One transaction of these changes, with their events numbered on from `last_seq`."""
+    frames: list[Frame] = []
+    ended: dict[str, int] = {}
+    facts: dict[str, str] = {}
+    for change in changes:
+        if change.draft is not None:
+            last_seq += 1
+            frames.append(number(change.draft, last_seq))
+        ended.update(dict.fromkeys(change.ended, last_seq))
+        facts.update(change.facts)
+    return Commit(
+        frames=tuple(frames),
+        accepted=tuple(change.accepted for change in changes if change.accepted is not None),
+        started=tuple(submission_id for change in changes for submission_id in change.started),
+        ended=ended,
+        conversation=next((c.conversation for c in reversed(changes) if c.conversation is not None), None),
+        facts=facts,
+        only_chunks=all(change.is_chunk for change in changes),
+    )
+
+
+def latest(frames: Sequence[Frame], characters: int) -> list[Frame]:
+    """The last of the frames that fit into so many characters; at least one."""
+    at = len(frames) - 1
+    size = len(frames[at].body)
+    while at > 0 and size + len(frames[at - 1].body) <= characters:
+        at -= 1
+        size += len(frames[at].body)
+    return list(frames[at:])
+
+
+class Journal:
+    """The one way into the database. `run` must be running for changes to be written; when it fails, the process
+    must end, because what it knows is then ahead of what is durable.
+    """
+
+    def __init__(self, store: Store, last_seq: int, clock: Callable[[], datetime]) -> None:
+        self.listeners: list[Listener] = []
+        """Told of each transaction when it is durable, and before any follower is."""
+        self._store = store
+        self._last_seq = last_seq
+        self._clock = clock
+        self._pending: list[tuple[Change, asyncio.Future[Commit] | None]] = []
+        self._something = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._tail: list[Frame] = []
+        self._tail_size = 0
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = False
+        self._failure: BaseException | None = None
+        # Blocking file work stays off the event loop. Two threads, because a long replay must not hold up a commit.
+        self._write_thread = ThreadPoolExecutor(1, "database-writer")
+        self._read_thread = ThreadPoolExecutor(1, "database-reader")
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the latest durable event, 0 before the first."""
+        return self._last_seq
+
+    def draft(self, type_: str, data: Mapping[str, object], submission_id: str | None = None) -> Draft:
+        """An event of this moment."""
+        return Draft(type_, data, self._clock(), submission_id)
+
+    def chunk(self, draft: Draft) -> None:
+        """Take a piece of a message; it is written within `CHUNK_SECONDS`, or with the next change."""
+        if self._pending and self._pending[-1][0].is_chunk:
+            last = self._pending[-1][0].draft
+            together = joined(last, draft) if last is not None else None
+            if together is not None:
+                self._pending[-1] = (Change(draft=together), None)
+                return
+        self._pending.append((Change(draft=draft), None))
+        self._something.set()
+
+    async def write(self, change: Change) -> Commit:
+        """Write a change, behind all that came before it; it is durable when this returns.
+
+        Cancelling the call takes nothing back. Raises what the database raised, which also ends `run`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        done: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
+        self._pending.append((change, done))
+        self._something.set()
+        self._urgent.set()
+        return await done
+
+    async def run(self) -> None:
+        """Write what is pending, until cancelled. Raises what the database raises, and from then on so does `write`."""
+        try:
+            await self._run()
+        except BaseException as error:
+            self._failure = error
+            for _, done in self._pending:
+                if done is not None and not done.done():
+                    done.set_exception(error)
+            raise
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_chunks = loop.time()
+        while True:
+            await self._something.wait()
+            if not self._urgent.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_chunks):
+                        await self._urgent.wait()
+            batch, self._pending = self._pending, []
+            self._something.clear()
+            self._urgent.clear()
+            await self._commit(batch)
+            next_chunks = loop.time() + CHUNK_SECONDS
+
+    async def _commit(self, batch: Sequence[tuple[Change, asyncio.Future[Commit] | None]]) -> None:
+        waiting = [done for _, done in batch if done is not None]
+        changes = [change for change, _ in batch]
+        commit = assemble(changes, self._last_seq)
+        try:
+            await asyncio.shield(self._in(self._write_thread, lambda: self._store.apply(commit)))
+        except BaseException as error:
+            for done in waiting:
+                if not done.done():
+                    done.set_exception(error)
+                    done.exception()  # whoever waited may be gone
+            raise
+        drafts = [change.draft for change in changes if change.draft is not None]
+        for listener in self.listeners:
+            listener(commit, drafts)
+        self._show(commit.frames)
+        for done in waiting:
+            if not done.done():
+                done.set_result(commit)
+
+    def _show(self, frames: Sequence[Frame]) -> None:
+        if not frames:
+            return
+        self._last_seq = frames[-1].seq
+        self._tail.extend(frames)
+        self._tail_size += sum(len(frame.body) for frame in frames)
+        if self._tail_size > 2 * TAIL_CHARACTERS:
+            self._tail = latest(self._tail, TAIL_CHARACTERS)
+            self._tail_size = sum(len(frame.body) for frame in self._tail)
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
+
+    async def changed(self) -> None:
+        """Wait for the next durable event, or for the end."""
+        if not self._closed:
+            await asyncio.shield(self._changed)
+
+    async def read(self, after: int) -> list[Frame]:
+        """Up to `BATCH` events behind number `after`; none when there are no more yet."""
+        if after >= self._last_seq:
+            return []
+        if self._tail and self._tail[0].seq <= after + 1:
+            skip = after + 1 - self._tail[0].seq
+            return self._tail[skip : skip + BATCH]
+        return await self._in(self._read_thread, lambda: self._store.frames(after, BATCH))
+
+    async def follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
+        """Events behind number `after` for as long as the session lasts, in batches; an empty one after each
+        `keep_alive` seconds of silence."""
+        while True:
+            changed = self._changed  # before reading: what comes in between is then not waited for
+            frames = await self.read(after)
+            if frames:
+                after = frames[-1].seq
+            elif self._closed:
+                return
+            else:
+                await asyncio.wait([changed], timeout=keep_alive)
+                if changed.done():
+                    continue
+            yield frames
+
+    def close(self) -> None:
+        """No more events will come: followers get what there is, and then their end."""
+        self._closed = True
+        self._wake()
+
+    async def checkpoint(self) -> None:
+        """See `Store.checkpoint`."""
+        await self._in(self._write_thread, self._store.checkpoint)
+
+    async def release(self) -> None:
+        """Let the threads and the database go. Call it when `run` and all followers have ended."""
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._write_thread.shutdown()
+        self._read_thread.shutdown()
+        self._store.close()
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -1,0 +1,53 @@
+"""How a session ends, in words that tell a person what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from session_runtime.wire import Mode, Outcome
+
+CUT_OFF: Final = (
+    "The session's container ended again and again while this was being worked on. What was done until then is done; "
+    "say it again to go on."
+)
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "model": "Check the model's name, and that the session's credentials Secret holds a valid key for its provider",
+    "unavailable": "Check that the model's server runs and can be reached from the pod, and start the session again",
+    "rate_limited": "The provider limits this key; start the session again later, or use another key",
+    "context_overflow": "The conversation is longer than the model takes; use a model with a larger context window",
+}
+"""What to do about an `error` event, by its `kind`."""
+
+
+class Ending(NamedTuple):
+    """What becomes of the session."""
+
+    outcome: Outcome
+    message: str
+
+
+ON_REQUEST: Final = Ending("Completed", "The session was ended on request.")
+SHUT_DOWN_EARLY: Final = Ending("Failed", "The session was shut down before its task was done.")
+
+
+def after_turn(mode: Mode, model: str, event_type: str, data: Mapping[str, Any]) -> Ending | None:
+    """What the last event of a turn means for the session; None when the session goes on.
+
+    A Task is over with its first turn, unless that waits for a person's approval.
+    """
+    if mode != "Task" or event_type == "approval_required":
+        return None
+    if event_type == "turn_complete":
+        return Ending("Completed", "The task's turn is complete.")
+    if event_type == "interrupted":
+        return Ending("Failed", f"The task's turn was interrupted: {data.get('reason', 'no reason given')}.")
+    return Ending("Failed", explained(model, data))
+
+
+def explained(model: str, error: Mapping[str, Any]) -> str:
+    """An `error` event's data in words, with the model's name and what to do where that is known."""
+    message = str(error.get("message", "unknown error"))
+    remedy = REMEDIES.get(str(error.get("kind")))
+    return message if remedy is None else f"Model {model}: {message.rstrip('. ')}. {remedy}."

@@ -1,0 +1,108 @@
+"""What the operator is told of a session, as a function of the session's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from agent.conversation import PendingApproval as AgentApproval
+from agent.messages import Usage as AgentUsage
+from session_runtime.session import Snapshot
+from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionReport, Usage
+
+TERMINATION_BYTES: Final = 4096
+"""The kubelet reads no more of a termination message (per container; 12 KiB in all)."""
+
+ARGUMENT_CHARACTERS: Final = 500
+"""Longest text in the arguments of a call that waits for approval; the whole is at `GET /v1/session`."""
+
+MAX_APPROVALS: Final = 16
+
+
+def build(snapshot: Snapshot, session_uid: str, sequence: int = 0) -> SessionReport:
+    """The report of this moment. Its outcome is set as soon as it is decided."""
+    ending = snapshot.ending
+    return SessionReport(
+        session_uid=session_uid,
+        sequence=sequence,
+        activity=snapshot.activity if ending is None else "Idle",
+        usage=usage(snapshot.usage),
+        message_count=len(snapshot.messages),
+        last_activity_time=snapshot.last_activity_time,
+        last_message=None if snapshot.last_message is None else cut(snapshot.last_message, LAST_MESSAGE_BYTES),
+        pending_approvals=tuple(_brief(approval) for approval in snapshot.pending[:MAX_APPROVALS]),
+        outcome=None if ending is None else ending.outcome,
+        outcome_message=None if ending is None else ending.message,
+    )
+
+
+def differs(before: SessionReport, after: SessionReport) -> bool:
+    """Whether the operator must hear of it now. That time goes by, it hears with the next report."""
+    ignored = {"sequence": 0, "last_activity_time": None}
+    return before.model_copy(update=ignored) != after.model_copy(update=ignored)
+
+
+def termination_message(report: SessionReport) -> str:
+    """The report as JSON in at most 4096 bytes: the last message gives way first, then what else can be long."""
+    for update in ({}, {"pending_approvals": ()}):
+        report = report.model_copy(update=update)
+        text = report.model_dump_json()
+        excess = len(text.encode()) - TERMINATION_BYTES
+        if excess <= 0:
+            return text
+        for field in ("last_message", "outcome_message"):
+            report = _shortened(report, field)
+            text = report.model_dump_json()
+            if len(text.encode()) <= TERMINATION_BYTES:
+                return text
+    raise ValueError("the fields of fixed size alone are longer than a termination message")
+
+
+def usage(used: AgentUsage) -> Usage:
+    """The agent's counts in the terms of the wire."""
+    return Usage(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cost_usd=used.cost_usd,
+        llm_calls=used.llm_calls,
+        tool_calls=used.tool_calls,
+    )
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, or its beginning and an ellipsis, in at most `limit` bytes of UTF-8."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: max(0, limit - 3)].decode("utf-8", "ignore") + "…" if limit >= 3 else ""
+
+
+def _shortened(report: SessionReport, field: str) -> SessionReport:
+    """With so much less in this field that the whole fits, or with none of it."""
+    value: str | None = getattr(report, field)
+    low, high = 0, 0 if value is None else len(value.encode())
+    while value is not None and low < high:  # JSON escapes make the size of a text a matter of trying
+        middle = (low + high + 1) // 2
+        candidate = report.model_copy(update={field: cut(value, middle)})
+        if len(candidate.model_dump_json().encode()) <= TERMINATION_BYTES:
+            low = middle
+        else:
+            high = middle - 1
+    return report.model_copy(update={field: cut(value, low) if value is not None and low else None})
+
+
+def _brief(approval: AgentApproval) -> PendingApproval:
+    return PendingApproval(
+        tool=approval.tool, tool_call_id=approval.tool_call_id, arguments=_brief_arguments(approval.arguments)
+    )
+
+
+def _brief_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: cut(value, ARGUMENT_CHARACTERS)
+        if isinstance(value, str)
+        else value
+        if isinstance(value, int | float | None)
+        else cut(str(value), ARGUMENT_CHARACTERS)
+        for name, value in list(arguments.items())[:20]
+    }

@@ -1,0 +1,125 @@
+"""Keeps the operator up to date: sends the latest snapshot, until it gets through, and never holds up the session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from session_runtime import report as reports
+from session_runtime.wire import SessionReport
+
+logger = logging.getLogger(__name__)
+
+INTERVAL: Final = 60.0
+"""Seconds after which a report is sent though nothing has changed."""
+
+REFUSED_INTERVAL: Final = 10.0
+"""The same after a refusal: the operator may only not know this pod yet."""
+
+COALESCE: Final = 1.0
+"""Least seconds between two reports."""
+
+BACKOFF: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before the next try; the last one is repeated for as long as it takes."""
+
+REQUEST_TIMEOUT: Final = 5.0
+
+FINAL_SECONDS: Final = 5.0
+"""How long the process waits at its end for the operator to take the last report."""
+
+
+class Refused(Exception):
+    """The operator will not take this report, however often it is sent."""
+
+
+def put(url: str, token_path: Path, body: bytes, timeout: float) -> None:
+    """Send a report; blocks. Raises Refused, or OSError when it may get through later.
+
+    The token is read anew each time, because the kubelet replaces it. Proxies of the environment are meant for the
+    way out of the cluster and not used here.
+    """
+    headers = {"Content-Type": "application/json"}
+    if token_path.exists():
+        headers["Authorization"] = f"Bearer {token_path.read_text().strip()}"
+    request = urllib.request.Request(url, body, headers, method="PUT")  # noqa: S310 - the operator's own address
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        opener.open(request, timeout=timeout).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            if 400 <= error.code < 500 and error.code not in (408, 429):
+                raise Refused(f"{error.code} {error.reason}") from error
+            raise OSError(f"{error.code} {error.reason}") from error
+
+
+class Reporter:
+    """Sends reports of what `build` says. `next_sequence` makes a sequence number durable and returns it."""
+
+    def __init__(
+        self,
+        url: str,
+        token_path: Path,
+        build: Callable[[int], SessionReport],
+        changed: Callable[[], Awaitable[None]],
+        next_sequence: Callable[[], Awaitable[int]],
+    ) -> None:
+        self._url = url
+        self._token_path = token_path
+        self._build = build
+        self._changed = changed
+        self._next_sequence = next_sequence
+        self._refusal: str | None = None
+
+    async def run(self) -> None:
+        """Report at once, on each change, and every `INTERVAL` seconds, until cancelled."""
+        while True:
+            sent = await self._deliver()
+            await asyncio.sleep(COALESCE)
+            interval = INTERVAL if self._refusal is None else REFUSED_INTERVAL
+            try:
+                async with asyncio.timeout(interval - COALESCE):
+                    while not reports.differs(sent, self._build(0)):
+                        await self._changed()
+                        await asyncio.sleep(COALESCE)
+            except TimeoutError:
+                pass
+
+    async def finish(self) -> bool:
+        """Send the last report; False when it did not get through within `FINAL_SECONDS`."""
+        try:
+            async with asyncio.timeout(FINAL_SECONDS):
+                await self._deliver(REQUEST_TIMEOUT / 4)
+        except TimeoutError:
+            logger.warning("the operator did not take the last report; the termination message holds it as well")
+            return False
+        return True
+
+    async def _deliver(self, timeout: float = REQUEST_TIMEOUT) -> SessionReport:
+        """Send the state of the moment until the operator has answered; each try says what is true by then."""
+        failures = 0
+        while True:
+            report = self._build(await self._next_sequence())
+            try:
+                await asyncio.to_thread(put, self._url, self._token_path, report.model_dump_json().encode(), timeout)
+            except Refused as refusal:
+                self._log_refusal(str(refusal))
+            except OSError as error:
+                wait = BACKOFF[min(failures, len(BACKOFF) - 1)]
+                failures += 1
+                log = logger.warning if failures == 1 else logger.debug
+                log("the operator did not take a report: %s; trying again", error)
+                await asyncio.sleep(wait)
+                continue
+            else:
+                self._refusal = None
+            return report
+
+    def _log_refusal(self, refusal: str) -> None:
+        if refusal != self._refusal:
+            logger.error("the operator refuses the reports: %s", refusal)
+        self._refusal = refusal

@@ -1,0 +1,193 @@
+"""The runtime's process: opens the session, serves it, and ends it properly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from agent.redaction import Redactor
+from session_runtime import engine, report
+from session_runtime.app import create_app
+from session_runtime.console import Console, set_up_logging
+from session_runtime.journal import Change, Journal
+from session_runtime.metrics import Metrics
+from session_runtime.reporter import Reporter
+from session_runtime.session import Session
+from session_runtime.store import Loaded, Store, StoreError
+from session_runtime.supervisor import Supervisor
+from session_runtime.wire import SessionConfig
+from session_runtime.workspace_client import SocketWorkspace
+
+__all__ = ["Options", "StoreError", "serve"]
+
+FINISHED: Final = 0
+FAILED: Final = 1
+STOPPED: Final = 128 + signal.SIGTERM
+"""Exit status of a session that was stopped and has not finished; the kubelet restarts the container."""
+
+FAILURE_SECONDS: Final = 1.5
+"""How long `/readyz` names a failure before the process ends: the kubelet asks every second."""
+
+STOP_SECONDS: Final = 1.0
+"""How long a turn that is taken back has to kill its tools."""
+
+CLOSE_SECONDS: Final = 0.5
+"""How long open responses have for their end."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the process finds its surroundings."""
+
+    state_dir: Path
+    workspace_socket: Path
+    report_token: Path
+    termination_log: Path
+
+
+class Process:
+    """One run of the runtime, from an open database to an exit status."""
+
+    def __init__(self, config: SessionConfig, options: Options, open_model: engine.OpenModel) -> None:
+        self._config = config
+        self._options = options
+        redactor = Redactor(engine.credentials(os.environ).values())
+        set_up_logging(redactor)
+        self._store = Store(options.state_dir)
+        loaded = self._store.load()
+        self._journal = Journal(self._store, loaded.last_seq, _now)
+        self._workspace = SocketWorkspace(options.workspace_socket)
+        open_agent = engine.opener(config, self._workspace, open_model)
+        self._session = Session(config, self._journal, loaded, open_agent, _now)
+        self._console = Console(redactor, sys.stdout)
+        self._metrics = Metrics()
+        self._journal.listeners.append(lambda _, drafts: self._console.show(drafts))
+        self._journal.listeners.append(lambda _, drafts: self._metrics.observe(drafts, time.time()))
+        self._supervisor = Supervisor()
+        self._reporter = self._make_reporter(loaded)
+        self._stop = asyncio.Event()
+
+    async def run(self, listener: socket.socket) -> int:
+        """Serve the session on this socket until it ends, or is stopped, or breaks; returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        self._supervisor.start("journal", self._journal.run())
+        await self._session.recover()
+        app = create_app(self._config, self._session, self._journal, self._metrics, lambda: self._supervisor.problems)
+        server = _Server(_server_config(app))
+        http = self._supervisor.start("http", server.serve(sockets=[listener]), may_end=True)
+        worker = self._supervisor.start("session", self._session.run(), may_end=True)
+        if self._reporter is not None:
+            self._supervisor.start("reporter", self._reporter.run())
+        status = await self._wait(worker)
+        self._journal.close()
+        if status == FINISHED:
+            await self._conclude()
+        elif status == FAILED:
+            await asyncio.sleep(FAILURE_SECONDS)
+        server.should_exit = True
+        await asyncio.wait([http], timeout=2 * CLOSE_SECONDS)
+        await self._supervisor.cancel("session", "reporter", "http", "journal")
+        self._console.close(timeout=0.5)
+        await self._journal.release()
+        return status
+
+    async def _wait(self, worker: asyncio.Task[None]) -> int:
+        """Until there is an exit status. A stop takes the session out of its turn; the next process goes on with it."""
+        failed, stop = asyncio.create_task(self._supervisor.failed()), asyncio.create_task(self._stop.wait())
+        await asyncio.wait([worker, failed, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not worker.done() and stop.done():
+            worker.cancel()
+            await asyncio.wait([worker], timeout=STOP_SECONDS)
+        failed.cancel()
+        stop.cancel()
+        if self._supervisor.problems:
+            return FAILED
+        return FINISHED if self._session.finished else STOPPED
+
+    async def _conclude(self) -> None:
+        """Tell the operator and the workspace that the session has finished; a stop cuts the waiting short."""
+        final = report.build(self._session.snapshot(), self._config.uid, await self._next_sequence())
+        _write_termination_log(self._options.termination_log, report.termination_message(final))
+        await self._supervisor.cancel("reporter")
+        stop = asyncio.create_task(self._stop.wait())
+        farewell = asyncio.create_task(self._say_farewell())
+        await asyncio.wait([farewell, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        farewell.cancel()
+
+    async def _say_farewell(self) -> None:
+        await self._workspace.shut_down()
+        if self._reporter is not None:
+            await self._reporter.finish()
+
+    def _make_reporter(self, loaded: Loaded) -> Reporter | None:
+        # From the clock at first, so that a pod that lost its volume does not begin below its predecessor's numbers;
+        # with at most a report a second, the clock stays ahead.
+        self._sequence = int(loaded.facts.get("report_sequence", time.time()))
+        if self._config.report_url is None:
+            return None
+        return Reporter(
+            self._config.report_url,
+            self._options.report_token,
+            lambda sequence: report.build(self._session.snapshot(), self._config.uid, sequence),
+            self._journal.changed,
+            self._next_sequence,
+        )
+
+    async def _next_sequence(self) -> int:
+        self._sequence += 1
+        sequence = self._sequence
+        await self._journal.write(Change(facts={"report_sequence": str(sequence)}))
+        return sequence
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server_config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="h11",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,  # type: ignore[arg-type]
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _write_termination_log(path: Path, text: str) -> None:
+    """Where the kubelet looks when the container has ended; there is no such file when the runtime runs by hand."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "r+b") as file:
+        file.truncate()
+        file.write(text.encode())
+
+
+async def serve(
+    listener: socket.socket, config: SessionConfig, options: Options, open_model: engine.OpenModel = engine.litellm_model
+) -> int:
+    """Run the session; returns the exit status. Raises StoreError when its database cannot be used."""
+    return await Process(config, options, open_model).run(listener)

@@ -1,0 +1,395 @@
+"""A session: takes submissions, works on them one after the other, and keeps the story straight whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, Protocol
+
+from pydantic import TypeAdapter
+
+from agent.approval import ApprovalDecision
+from agent.conversation import Conversation, PendingApproval
+from agent.events import Emit, Event
+from agent.messages import Message, Usage
+from session_runtime.events import Draft, ends_submission, timestamp
+from session_runtime.journal import Change, Journal
+from session_runtime.ledger import TURNS, Ledger
+from session_runtime.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
+from session_runtime.store import Commit, Loaded, Submitted
+from session_runtime.submissions import (
+    AnySubmission,
+    Approval,
+    Compact,
+    Interrupt,
+    Receipt,
+    Shutdown,
+    Submission,
+    Undo,
+    UserInput,
+    canonical,
+)
+from session_runtime.wire import Activity, Outcome, SessionConfig
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUE: Final = 100
+"""Submissions that may wait."""
+
+PROMPT_ID: Final = "prompt"
+"""Id of the submission that the session's own prompt becomes."""
+
+MAX_RESUMES: Final = 3
+"""How often a submission is gone on with after the process ended in the middle of it. It may be what ends the process."""
+
+_SUBMISSION: Final[TypeAdapter[Submission]] = TypeAdapter(AnySubmission)
+
+
+class Agent(Protocol):
+    """What a session needs of an agent; `agent.loop.Agent` is one."""
+
+    @property
+    def conversation(self) -> Conversation: ...
+
+    async def run_turn(self, text: str) -> object: ...
+
+    async def decide(self, decisions: Sequence[ApprovalDecision]) -> object: ...
+
+    async def resume(self) -> object: ...
+
+    async def undo(self) -> object: ...
+
+    async def compact(self) -> object: ...
+
+    def interrupt(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class OpenedAgent:
+    """An agent that can be used, and what is to be said about it."""
+
+    agent: Agent
+    ready: Mapping[str, object]
+    """Data of the `ready` event."""
+
+
+OpenAgent = Callable[[Emit, Conversation], AbstractAsyncContextManager[OpenedAgent]]
+
+
+class SubmissionRefused(Exception):
+    """The session does not take this submission."""
+
+
+class SessionFinished(SubmissionRefused):
+    """The session is over, or about to be."""
+
+
+class IdReused(SubmissionRefused):
+    """The id belongs to a submission that says something else."""
+
+
+class QueueFull(SubmissionRefused):
+    """Too many submissions wait already."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What can be said of a session at one moment."""
+
+    activity: Activity
+    is_processing: bool
+    usage: Usage
+    messages: tuple[Message, ...]
+    last_message: str | None
+    pending: tuple[PendingApproval, ...]
+    queued: int
+    ended_turns: int
+    created_at: str
+    last_activity_time: datetime
+    last_seq: int
+    ending: Ending | None
+
+
+class Session:
+    """Give it a journal that runs, `recover` it once, then `run` it to its end."""
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        journal: Journal,
+        loaded: Loaded,
+        open_agent: OpenAgent,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        journal.listeners.append(self._note)
+        self._open_agent = open_agent
+        self._clock = clock
+        self._ledger = Ledger(loaded.submissions)
+        self._restored = loaded.conversation
+        self._agent: Agent | None = None
+        self._submitted = asyncio.Event()
+        self._resuming = False
+        self._resumes: tuple[str, int] = tuple(json.loads(loaded.facts.get("resumes", '["", 0]')))
+        self._created_at = loaded.facts.get("created_at") or timestamp(clock())
+        activity = loaded.facts.get("last_activity_time")
+        self._last_activity = clock() if activity is None else datetime.fromisoformat(activity)
+        outcome = loaded.facts.get("outcome")
+        self._ending = None if outcome is None else _ending(outcome)
+        self._finished = "finished" in loaded.facts
+
+    # -- what others see ---------------------------------------------------------------------------------------------
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._restored if self._agent is None else self._agent.conversation
+
+    @property
+    def finished(self) -> bool:
+        """Its last event is on the disk."""
+        return self._finished
+
+    def submission(self, submission_id: str) -> Submitted | None:
+        """What became of a submission; None when there never was one of this id."""
+        return self._ledger.get(submission_id)
+
+    def snapshot(self) -> Snapshot:
+        conversation, running = self.conversation, self._ledger.running
+        queued = len(self._ledger.queued)
+        activity: Activity = "AwaitingApproval" if conversation.pending else "Idle"
+        return Snapshot(
+            activity="Processing" if running or queued else activity,
+            is_processing=running is not None,
+            usage=conversation.usage,
+            messages=conversation.messages,
+            last_message=conversation.last_message,
+            pending=conversation.pending,
+            queued=queued,
+            ended_turns=self._ledger.ended_turns,
+            created_at=self._created_at,
+            last_activity_time=self._last_activity,
+            last_seq=self._journal.last_seq,
+            ending=self._ending,
+        )
+
+    # -- taking submissions --------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Take a submission; it is on the disk when this returns. Raises SubmissionRefused.
+
+        The same id again changes nothing and is answered as the first was, also when the session has finished since.
+        """
+        submission_id = submission.id or f"sub_{uuid.uuid4().hex}"
+        body = canonical(submission)
+        known = self._ledger.get(submission_id)
+        if known is not None:
+            if known.body != body:
+                raise IdReused(submission_id)
+            await self._journal.write(Change())  # the first one may still be on its way to the disk
+            return self._receipt(submission_id)
+        if self._ending is not None:
+            raise SessionFinished(self._ending.message)
+        if isinstance(submission, Interrupt):
+            await self._accept_interrupt(submission_id, body)
+        else:
+            if len(self._ledger.queued) >= MAX_QUEUE:
+                raise QueueFull(submission_id)
+            await self._accept(submission_id, submission.type, body)
+        return self._receipt(submission_id)
+
+    async def _accept(self, submission_id: str, type_: str, body: str) -> None:
+        submitted = Submitted(submission_id, type_, body, self._touch())
+        self._ledger.add(submitted)
+        self._submitted.set()
+        if type_ == "shutdown":
+            self._interrupt()
+        await self._journal.write(Change(accepted=submitted))
+
+    async def _accept_interrupt(self, submission_id: str, body: str) -> None:
+        submitted = Submitted(submission_id, "interrupt", body, self._touch())
+        self._ledger.add(submitted)
+        self._ledger.end(submission_id, self._journal.last_seq)  # at once, so that it never waits in the queue
+        self._interrupt()
+        await self._journal.write(Change(accepted=submitted, ended=(submission_id,)))
+
+    def _interrupt(self) -> None:
+        """End the running turn, if there is one."""
+        if self._agent is not None:
+            self._agent.interrupt()
+
+    def _receipt(self, submission_id: str) -> Receipt:
+        submitted = self._ledger.get(submission_id)
+        assert submitted is not None  # noqa: S101 - it was added before
+        state: Literal["queued", "running", "done"] = "running" if submitted.started else "queued"
+        if submitted.ended_by is not None:
+            state = "done"
+        return Receipt(id=submission_id, type=submitted.type, state=state, position=self._ledger.position(submission_id))
+
+    def _touch(self) -> str:
+        self._last_activity = self._clock()
+        return timestamp(self._last_activity)
+
+    # -- a life ------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Set right what the last process left unfinished, and take the prompt if this is the first one."""
+        await self._journal.write(Change(facts={"created_at": self._created_at}))
+        running = self._ledger.running
+        if running is not None:
+            await self._recover(running)
+        if self._config.prompt and self._ledger.get(PROMPT_ID) is None:
+            prompt = UserInput.model_construct(text=self._config.prompt)
+            await self._accept(PROMPT_ID, "user_input", canonical(prompt))
+
+    async def run(self) -> None:
+        """Work on submissions until the session is finished. A failure that comes out of this ends the process.
+
+        Cancelling it is like a kill: the next process goes on from there.
+        """
+        if self._ending is None:
+            async with self._open_agent(self._emit, self._restored) as opened:
+                self._agent = opened.agent
+                await self._emit(Event("ready", dict(opened.ready)))
+                while self._ending is None:
+                    submitted = self._ledger.running or next(iter(self._ledger.queued), None)
+                    if submitted is not None:
+                        await self._execute(submitted)
+                    else:
+                        self._submitted.clear()
+                        await self._submitted.wait()
+                self._restored, self._agent = self._agent.conversation, None
+        if not self._finished:
+            assert self._ending is not None  # noqa: S101 - what the loop above waits for
+            await self._finish(self._ending)
+
+    async def _recover(self, running: Submitted) -> None:
+        """The last process ended in the middle of this: go on with it, unless that has been tried too often."""
+        await self._retract_message(running)
+        count = self._resumes[1] + 1 if self._resumes[0] == running.id else 1
+        if count > MAX_RESUMES:
+            await self._cut_off(running)
+        else:
+            self._resumes = running.id, count
+            self._resuming = True
+            await self._journal.write(Change(facts={"resumes": json.dumps(self._resumes)}))
+
+    async def _retract_message(self, running: Submitted) -> None:
+        """Take back the pieces of a message that will never be whole: the model is asked for it anew."""
+        for frame in await self._journal.read(self._journal.last_seq - 1):
+            last = json.loads(frame.body)
+            if last["type"] == "assistant_chunk" and "text" in last["data"]:
+                data = {"message_id": last["data"]["message_id"], "superseded": True}
+                await self._journal.write(Change(self._journal.draft("assistant_chunk", data, running.id)))
+
+    async def _execute(self, submitted: Submitted) -> None:
+        resuming, self._resuming = self._resuming, False
+        self._ledger.start(submitted.id)
+        try:
+            await self._perform(submitted, resuming)
+        except Exception as error:
+            logger.exception("submission %s failed", submitted.id)
+            await self._emit(Event("error", {"kind": "internal", "message": f"{type(error).__name__}: {error}"}))
+        if self._ledger.is_open(submitted.id) and self._ending is None:
+            message = f"{submitted.type} ended without a word about how"
+            await self._emit(Event("error", {"kind": "internal", "message": message}))
+
+    async def _perform(self, submitted: Submitted, resuming: bool) -> None:
+        agent = self._agent
+        assert agent is not None  # noqa: S101 - only called from run
+        submission = _SUBMISSION.validate_json(submitted.body)
+        match submission:
+            case UserInput() | Approval() if resuming:
+                await agent.resume()
+            case UserInput():
+                await agent.run_turn(submission.text)
+            case Approval():
+                await agent.decide([ApprovalDecision(**decision.model_dump()) for decision in submission.decisions])
+            case Undo():
+                await agent.undo()
+            case Compact():
+                await agent.compact()
+            case Shutdown():
+                self._ending = SHUT_DOWN_EARLY if self._config.mode == "Task" else ON_REQUEST
+
+    async def _finish(self, ending: Ending) -> None:
+        """The session's last events; whatever still waits ends with them."""
+        reason = {"reason": "the session has finished before this was its turn"}
+        for waiting in self._ledger.queued:
+            draft = self._journal.draft("interrupted", reason, waiting.id)
+            await self._journal.write(Change(draft=draft, ended=(waiting.id,)))
+        running = self._ledger.running
+        ended = () if running is None else (running.id,)
+        data = {"reason": ending.message, "outcome": ending.outcome}
+        draft = self._journal.draft("shutdown", data, None if running is None else running.id)
+        facts = {"outcome": json.dumps(ending), "finished": timestamp(self._clock())}
+        await self._journal.write(Change(draft=draft, ended=ended, facts=facts))
+        self._finished = True
+
+    async def _cut_off(self, running: Submitted) -> None:
+        """End what the last process was working on: its calls get their results, and the turn its event."""
+        conversation = self._restored
+        for call in conversation.open_calls:
+            if call.id not in conversation.started:
+                continue
+            conversation = conversation.with_result(call.id, CUT_OFF)
+            output = {"tool_call_id": call.id, "tool": call.name, "output": CUT_OFF, "success": False}
+            draft = self._journal.draft("tool_output", output, running.id)
+            await self._journal.write(Change(draft=draft, conversation=conversation))
+        self._restored = conversation.closed(CUT_OFF)
+        error = {"kind": "cut_off", "message": CUT_OFF}
+        draft = self._journal.draft("error", error, running.id)
+        facts = self._turn_facts("error", error) if running.type in TURNS else {}
+        change = Change(draft, self._restored, ended=(running.id,), facts=facts)
+        await self._journal.write(change)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def _emit(self, event: Event) -> None:
+        """Take an event of the agent; but for pieces of a message it is durable when this returns, together with the
+        conversation that it tells of, and with what it means for the submission and the session."""
+        running, data = self._ledger.running, event.data
+        shutting_down = any(waiting.type == "shutdown" for waiting in self._ledger.queued)
+        if event.type == "interrupted" and shutting_down:
+            data = {"reason": "the session is being shut down"}
+        draft = self._journal.draft(event.type, data, None if running is None else running.id)
+        if event.type == "assistant_chunk":
+            self._last_activity = draft.time
+            self._journal.chunk(draft)
+            return
+        facts = {} if event.type == "ready" else {"last_activity_time": self._touch()}
+        started: tuple[str, ...] = ()
+        ended: tuple[str, ...] = ()
+        if running is not None:
+            started = (running.id,)
+            if ends_submission(running.type, event.type):
+                ended = (running.id,)
+                if running.type in TURNS and not (event.type == "interrupted" and shutting_down):
+                    facts |= self._turn_facts(event.type, data)
+        await self._journal.write(Change(draft, self.conversation, started=started, ended=ended, facts=facts))
+
+    def _note(self, commit: Commit, _: Sequence[Draft]) -> None:
+        """Keep the ledger at what is durable, before anyone sees an event that ends a submission."""
+        for submission_id, seq in commit.ended.items():
+            if self._ledger.is_open(submission_id):
+                self._ledger.end(submission_id, seq)
+
+    def _turn_facts(self, event_type: str, data: Mapping[str, Any]) -> dict[str, str]:
+        """What a turn's last event means for the session. Once that is its end, it takes no more submissions."""
+        ending = after_turn(self._config.mode, self._config.agent.model, event_type, data)
+        if ending is None:
+            return {}
+        self._ending = ending
+        return {"outcome": json.dumps(ending)}
+
+
+def _ending(fact: str) -> Ending:
+    outcome: Outcome
+    outcome, message = json.loads(fact)
+    return Ending(outcome, message)

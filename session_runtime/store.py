@@ -1,0 +1,221 @@
+"""The session's database: events, submissions, the conversation and a few facts, in one SQLite file.
+
+Each `apply` is one transaction, so that a kill at any moment leaves the events, the conversation and the state of the
+submissions telling the same story. All methods block; callers run them in a thread. One thread writes; reading
+has a connection of its own, which write-ahead logging keeps out of the writer's way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from agent.conversation import Conversation
+from agent.messages import Message
+from session_runtime.events import Frame
+
+DATABASE: Final = "session.db"
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE submissions (
+        position INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        type TEXT NOT NULL,
+        body TEXT NOT NULL,
+        accepted_at TEXT NOT NULL,
+        started INTEGER NOT NULL DEFAULT 0,
+        ended_by INTEGER
+    );
+    CREATE TABLE events (seq INTEGER PRIMARY KEY, submission_id TEXT, body TEXT NOT NULL);
+    CREATE TABLE messages (position INTEGER PRIMARY KEY, body TEXT NOT NULL);
+    """,
+)
+"""Scripts that bring a database from version n to n + 1; `PRAGMA user_version` says where it stands."""
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A submission as the ledger keeps it."""
+
+    id: str
+    type: str
+    body: str
+    """The submission as JSON, in one canonical form, so that equal submissions have equal bodies."""
+    accepted_at: str
+    started: bool = False
+    ended_by: int | None = None
+    """Number of the event that ended it; None while it is queued or runs."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything that one transaction writes."""
+
+    frames: tuple[Frame, ...] = ()
+    accepted: tuple[Submitted, ...] = ()
+    started: tuple[str, ...] = ()
+    ended: Mapping[str, int] = field(default_factory=dict)
+    """Ids of submissions, with the number of the event that ended them."""
+    conversation: Conversation | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    only_chunks: bool = False
+    """Nothing but pieces of a message that will be written whole later on."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a database holds when it is opened."""
+
+    last_seq: int
+    submissions: tuple[Submitted, ...]
+    conversation: Conversation
+    facts: Mapping[str, str]
+
+
+class Store:
+    """An open session database. Raises StoreError when another process has it open, or when it is of a newer version."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(directory / "lock")
+        self.path = directory / DATABASE
+        self._writer = _connect(self.path)
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        _migrate(self._writer, self.path)
+        self._reader = _connect(self.path)
+        self._reader.execute("PRAGMA query_only = 1")
+        self._stored: tuple[Message, ...] = ()
+
+    def load(self) -> Loaded:
+        """What the database holds. Call it once, before the first `apply`."""
+        rows = self._writer.execute("SELECT id, type, body, accepted_at, started, ended_by FROM submissions ORDER BY position")
+        submissions = tuple(Submitted(i, t, body, at, bool(started), end) for i, t, body, at, started, end in rows)
+        facts = dict(self._writer.execute("SELECT name, value FROM facts"))
+        bodies = self._writer.execute("SELECT body FROM messages ORDER BY position")
+        self._stored = tuple(Message.from_dict(json.loads(body)) for (body,) in bodies)
+        state = Conversation.from_json(facts.pop("conversation")) if "conversation" in facts else Conversation()
+        return Loaded(
+            last_seq=int(facts.pop("last_seq", 0)),
+            submissions=submissions,
+            conversation=replace(state, messages=self._stored),
+            facts=facts,
+        )
+
+    def apply(self, commit: Commit) -> None:
+        """Write all of it, or, when an exception comes out, nothing.
+
+        It is on the disk when this returns. Only pieces of a message are not waited for so long: a process that is
+        killed loses none, a machine that loses power may lose the last of them, and the turn is cut off then anyway.
+        """
+        self._writer.execute(f"PRAGMA synchronous = {'NORMAL' if commit.only_chunks else 'FULL'}")
+        with _transaction(self._writer) as database:
+            database.executemany(
+                "INSERT INTO submissions (id, type, body, accepted_at) VALUES (?, ?, ?, ?)",
+                [(s.id, s.type, s.body, s.accepted_at) for s in commit.accepted],
+            )
+            database.executemany("UPDATE submissions SET started = 1 WHERE id = ?", [(s,) for s in commit.started])
+            database.executemany("INSERT INTO events VALUES (?, ?, ?)", commit.frames)
+            database.executemany(
+                "UPDATE submissions SET ended_by = ? WHERE id = ?", [(seq, s) for s, seq in commit.ended.items()]
+            )
+            facts = dict(commit.facts)
+            if commit.frames:
+                facts["last_seq"] = str(commit.frames[-1].seq)
+            if commit.conversation is not None:
+                facts["conversation"] = self._write_conversation(database, commit.conversation)
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        if commit.conversation is not None:
+            self._stored = commit.conversation.messages
+
+    def frames(self, after: int, limit: int) -> list[Frame]:
+        """At most `limit` events behind number `after`, in order."""
+        rows = self._reader.execute(
+            "SELECT seq, submission_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+        )
+        return [Frame(*row) for row in rows]
+
+    def checkpoint(self) -> None:
+        """Bring everything into the one database file, so that a copy of it is the whole session."""
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+        os.close(self._lock)
+
+    def _write_conversation(self, database: sqlite3.Connection, conversation: Conversation) -> str:
+        """Write the messages that differ from the stored ones; returns the rest of the conversation as JSON.
+
+        A turn adds messages at the end, and rarely changes one, so that a step costs its own size and not the
+        conversation's.
+        """
+        kept = common_prefix(self._stored, conversation.messages)
+        database.execute("DELETE FROM messages WHERE position >= ?", (kept,))
+        database.executemany(
+            "INSERT INTO messages VALUES (?, ?)",
+            [
+                (position, json.dumps(message.to_dict(), separators=(",", ":")))
+                for position, message in enumerate(conversation.messages[kept:], kept)
+            ],
+        )
+        # Read and written again for the escapes: a lone surrogate in a call's arguments cannot be stored as UTF-8.
+        return json.dumps(json.loads(replace(conversation, messages=()).to_json()), separators=(",", ":"))
+
+
+def common_prefix(before: Sequence[Message], after: Sequence[Message]) -> int:
+    """How many messages both begin with."""
+    pairs = zip(before, after, strict=False)
+    same = (at for at, (a, b) in enumerate(pairs) if a is not b and a != b)
+    return next(same, min(len(before), len(after)))
+
+
+def _lock(path: Path) -> int:
+    """Keep a second process out for as long as this one lives, however it ends."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise StoreError(f"{path.parent} is in use by another process; end it, or name another --state-dir") from error
+    return handle
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Threads take turns at it, each connection has its own; sqlite3's check would only see that they differ.
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield database
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _migrate(database: sqlite3.Connection, path: Path) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path} is of version {version} and this runtime knows versions up to {len(MIGRATIONS)}; "
+            "use the runtime that wrote it, or a newer one"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        database.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
