@@ -11,9 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from tests.images import host
+from images import host
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+RENEW = {"overlay": 60, "vfs": 8}
+"""Builds after which buildah's storage starts anew: layers of old builds pile up, and vfs keeps a whole copy for each step."""
 
 
 class Builder(Protocol):
@@ -79,9 +83,11 @@ class Docker:
         with secrets(self.cache) as options:
             options += [word for name in PROXIES if os.environ.get(name) for word in ("--build-arg", name)]
             host.run(
-                ["env", "DOCKER_BUILDKIT=1", "docker", "build", "--progress", "plain", *options]
-                + ["--build-arg", f"BASE_IMAGE={base}", "--target", target, "--tag", reference]
-                + ["--file", str(context / "Containerfile"), str(context)],
+                [
+                    *("env", "DOCKER_BUILDKIT=1", "docker", "build", "--progress", "plain", *options),
+                    *("--build-arg", f"BASE_IMAGE={base}", "--target", target, "--tag", reference),
+                    *("--file", context / "Containerfile", context),
+                ],
                 log,
             )
 
@@ -92,11 +98,8 @@ class Docker:
 class Buildah:
     """buildah as root, with a storage of its own beside the archives: nothing of the machine's is touched.
 
-    Isolation is a chroot, which works inside containers too; what runs in it are Debian's and PyPI's installers, checked by hash.
+    Isolation is a chroot, which works inside containers too; what runs in it are the installers of Debian and PyPI.
     """
-
-    RENEW = {"overlay": 60, "vfs": 8}
-    """Builds after which the storage starts anew: the layers of old builds pile up, and vfs keeps a whole copy for each step."""
 
     def __init__(self, cache: Path) -> None:
         self.storage = cache / "buildah"
@@ -117,7 +120,7 @@ class Buildah:
 
     def _renew(self) -> None:
         counter = self.storage / self.driver / "builds"
-        if counter.exists() and len(counter.read_bytes()) >= self.RENEW[self.driver]:
+        if counter.exists() and len(counter.read_bytes()) >= RENEW[self.driver]:
             host.say("starting buildah's storage anew: it holds the layers of many old builds")
             host.succeeds([*self._command(), "rm", "--all"], seconds=120)
             host.succeeds([*self._command(), "rmi", "--all", "--force"], seconds=600)
@@ -145,9 +148,11 @@ class Buildah:
             counter.write(".")
         with secrets(self.cache) as options:
             host.run(
-                [*self._command(), "bud", "--isolation", "chroot", "--layers", "--pull-never", *options]
-                + ["--build-arg", f"BASE_IMAGE={base}", "--target", target, "--tag", reference]
-                + ["--file", str(context / "Containerfile"), str(context)],
+                [
+                    *(*self._command(), "bud", "--isolation", "chroot", "--layers", "--pull-never", *options),
+                    *("--build-arg", f"BASE_IMAGE={base}", "--target", target, "--tag", reference),
+                    *("--file", context / "Containerfile", context),
+                ],
                 log,
             )
 

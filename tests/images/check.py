@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.images import host
+from images import host
 
 UID = 65532
 
@@ -51,7 +51,8 @@ assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 """,
     "local-model": """
 import subprocess, time, urllib.request, json
-server = subprocess.Popen([sys.executable, "-P", "/opt/agentsession/local-model/serve.py", "--port", "8080", "--context", "512"])
+program = "/opt/agentsession/local-model/serve.py"
+server = subprocess.Popen([sys.executable, "-P", program, "--port", "8080", "--context", "512"])
 url = "http://127.0.0.1:8080"
 for _ in range(300):
     try:
@@ -120,7 +121,7 @@ def specification(config: dict[str, Any], command: list[str]) -> dict[str, Any]:
     """An OCI runtime specification: what the restricted Pod Security Standard asks for, and no network but loopback."""
     if config["User"] != f"{UID}:{UID}":
         raise host.Refusal(f"the image's user is {config['User']!r}, not {UID}:{UID}")
-    tmpfs = {"type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"]}
+    tmpfs = {"type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]}
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -135,7 +136,7 @@ def specification(config: dict[str, Any], command: list[str]) -> dict[str, Any]:
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", **tmpfs},
-            {"destination": "/tmp", **tmpfs},  # noqa: S108 - the container's
+            {"destination": "/tmp", **tmpfs},
         ],
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]},
     }

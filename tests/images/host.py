@@ -1,4 +1,4 @@
-"""What the images need of the machine: its cache folder, its programs, its pip configuration; and how to tell a person what goes on."""
+"""What the images need of the machine (cache folder, programs, pip's configuration), and telling a person what goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.images import plan
+from images import plan
 
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -94,12 +94,12 @@ def succeeds(command: Sequence[str | Path], seconds: float = 10) -> bool:
 
 
 def install(*programs: str) -> None:
-    """See that these programs are there; install Debian's packages of the same names where they are missing, saying so first."""
+    """Install Debian's packages of these names where the programs are missing, saying so first."""
     missing = [name for name in programs if not shutil.which(name)]
     if not missing:
         return
     if not shutil.which("apt-get"):
-        raise Refusal(f"{', '.join(missing)}: not installed, and there is no apt-get to install it: install it, or start Docker")
+        raise Refusal(f"{', '.join(missing)}: not installed, and no apt-get to do it: install it, or start Docker")
     if os.geteuid():
         raise Refusal(f"{', '.join(missing)}: not installed: run `sudo apt-get install {' '.join(missing)}`, or start Docker")
     extra = ["debian-archive-keyring"] if "debootstrap" in missing else []  # not there on Ubuntu

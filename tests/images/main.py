@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from tests.images import check, host, plan, rootfs
-from tests.images.builders import Buildah, Builder, Docker
+from images import check, host, plan, rootfs
+from images.builders import Buildah, Builder, Docker
 
 KEPT = 4
 """Archives kept of each image: the ones that a developer goes back and forth between."""
@@ -149,7 +149,7 @@ def sizes(archive: Path) -> tuple[int, int]:
             data: IO[bytes] | None = tar.extractfile(layer)
             assert data is not None
             unpacked += tar.getmember(layer).size
-            with gzip.GzipFile(fileobj=counter, mode="wb", compresslevel=6) as packer:  # type: ignore[arg-type]
+            with gzip.GzipFile(fileobj=counter, mode="wb", compresslevel=6) as packer:
                 shutil.copyfileobj(data, packer, 1 << 20)
     note.write_text(json.dumps([counter.bytes, unpacked]))
     return counter.bytes, unpacked

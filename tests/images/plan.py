@@ -108,8 +108,8 @@ def choose_builder(wanted: str, docker_answers: bool) -> str:
 def choose_base(wanted: str, present: bool, reachable: bool) -> str:
     """The base to build on, a reference or `debootstrap`: the usual one when it is here or can be had.
 
-    Asked once and then remembered: a registry that does not answer costs ten seconds, and a base that changes with the weather would
-    change every tag.
+    Asked once and then remembered: a registry that does not answer costs ten seconds, and a base that changes with the
+    weather would change every tag.
     """
     if wanted != "auto":
         return wanted
@@ -119,8 +119,8 @@ def choose_base(wanted: str, present: bool, reachable: bool) -> str:
 def pip_configuration(environ: Mapping[str, str], files: Mapping[str, str], ca: bool) -> str:
     """A pip.conf for the builder stage, from the host's environment and files.
 
-    `files` are the options of the host's own pip.conf. Paths of the host mean nothing inside, so only addresses and numbers go along;
-    `ca` says that the host's CA bundle is mounted.
+    `files` are the options of the host's own pip.conf. Paths of the host mean nothing inside, so only addresses and
+    numbers go along; `ca` says that the host's CA bundle is mounted.
     """
     options = {key: value for key, value in files.items() if key in CARRIED}
     options |= {key: environ["UV_" + name] for key, name in UV_NAMES.items() if environ.get("UV_" + name)}
@@ -145,16 +145,18 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tests/images/build",
         description="Build the images agentsession/{" + ",".join(names) + "}.",
-        epilog="Prints a line per image on stdout: NAME:TAG and the path of its docker-archive. The tag is a hash of what the image is "
-        "made of; an image whose archive is there already is not built again. Archives, the base and buildah's storage are in "
-        "$AGENTSESSION_CACHE_DIR (default ~/.cache/agentsession).",
+        epilog="Prints a line per image on stdout: NAME:TAG and the path of its docker-archive. The tag is a hash of what the "
+        "image is made of; an image whose archive is there already is not built again. Archives, the base and buildah's "
+        "storage are in $AGENTSESSION_CACHE_DIR (default ~/.cache/agentsession).",
         allow_abbrev=False,
     )
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="build this one (may be repeated)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="also put the archives there, as NAME.tar")
-    parser.add_argument("--sizes", action="store_true", help="also print each image's size, as pulled (gzip) and unpacked")
+    parser.add_argument("--sizes", action="store_true", help="also print each image's size")
     parser.add_argument("--check", action="store_true", help="also run each image as uid 65532 on a read-only root")
-    parser.add_argument("--builder", choices=["auto", "docker", "buildah"], default="auto", help="default: docker if it answers")
+    parser.add_argument(
+        "--builder", choices=["auto", "docker", "buildah"], default="auto", help="default: docker if it answers"
+    )
     parser.add_argument(
         "--base",
         default="auto",

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.images import host
+from images import host
 
 SUITE = "bookworm"
 RECIPE = 1
@@ -64,14 +64,14 @@ def _make(work: Path, log: Path) -> None:
     if mirrors:
         lines = [f"deb {uri} {suite} main\n" for uri, suite in mirrors]
         (work / "etc/apt/sources.list").write_text("".join(lines))
-        chroot = ["chroot", work, "env", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        chroot = ["chroot", str(work), "env", "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         host.run([*chroot, "apt-get", "update", "-q"], log)
         host.run([*chroot, "apt-get", "dist-upgrade", "-qy", "--no-install-recommends"], log)
     host.run(["sh", "-c", f"cd '{work}' && {SHRINK}"], log)
 
 
 def _mirrors() -> list[tuple[str, str]]:
-    """Where this machine gets that release from, security updates included; empty (debootstrap's own mirror) on another release."""
+    """Where this machine gets that release from, security updates included; empty on a machine of another release."""
     try:
         text = host.run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"])
     except (host.Refusal, OSError):

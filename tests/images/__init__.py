@@ -1,0 +1,1 @@
+"""Builds the images; see `build` in this folder."""
