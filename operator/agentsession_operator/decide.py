@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from agentsession_operator import podstate
@@ -26,7 +26,7 @@ POSITIONS_SHOWN: Final = 50
 """Sessions further back in the queue are not told their place: it would cost a write each whenever anyone moves."""
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
-"""How long a pod may linger after its session reported its outcome. Then it is deleted, so that no slot leaks."""
+"""How long a pod may linger after its session is over. Then it is deleted, so that no slot leaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,13 @@ class _Draft:
             self.conditions.set("Active", "False", "NotStarted")
         self.fields["queue"] = None
         self.fields["pod_name"] = pod_name(session.meta.name, session.meta.uid)
-        if isinstance(resolved, Resolved):
-            self.fields["model"] = resolved.agent.model
-        self._take_report()
+        if isinstance(resolved, Resolved) and (self.fields["model"] is None or (pod is None and not self._has_started())):
+            self.fields["model"] = resolved.agent.model  # a pod keeps the model that it was made with
         if pod is None:
             self._without_pod()
+        elif pod.ended and pod.meta.deleting and not self._has_started():
+            # A kubelet calls a deleted pod failed before it lets it go (KEP-3329), also one that never ran: another will.
+            self.conditions.set("PodReady", "False", "PodGone", "The pod is being deleted.")
         elif pod.ended:
             self._finish_with(pod)
         else:
@@ -154,8 +156,18 @@ class _Draft:
 
     # What the pod says.
 
+    def _has_started(self) -> bool:
+        """Whether the prompt may have been worked on. It is not worked on twice, so such a pod is not made again."""
+        pod = self.facts.pod
+        return (
+            self.fields["start_time"] is not None
+            or self.facts.report is not None
+            or (pod is not None and podstate.started_at(pod) is not None)
+        )
+
     def _without_pod(self) -> None:
-        if self.fields["start_time"] is not None:
+        if self._has_started():
+            self._take_report()
             received = self.facts.report
             if received and received.report.outcome:
                 self._finish(received.report.outcome, received.report.outcome_message or "")
@@ -183,31 +195,50 @@ class _Draft:
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
             if received and not received.report.outcome:
                 self.conditions.set("Active", "True", received.report.activity)
-        elif ready.reason == "Crashed":
+        elif ready.reason in ("Crashed", "PodGone", "PodEnded"):
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
+        if ready.reason == "Crashed":
             self.conditions.set("Active", "False", "Stopped", "The container has crashed; the kubelet starts it again.")
-        if received and received.report.outcome and not pod.meta.deleting:
-            waited = self.now - received.received
-            if waited >= OUTCOME_GRACE:
-                self.actions = (DeletePod(pod),)
-            else:
-                self.look_again = OUTCOME_GRACE - waited
+        if self.fields["start_time"] is not None:
+            self._take_report()  # an earlier one is told together with Ready: it is not worth a write of its own
+        self._end_what_lingers(pod)
+
+    def _end_what_lingers(self, pod: Pod) -> None:
+        """A pod whose session is over gets some time to end by itself.
+
+        The end is written first, and then the pod is deleted (`after_the_end`): an operator that restarts in between knows
+        no report any more, and would take a pod that is gone for one that was lost.
+        """
+        received = self.facts.report
+        over = received.received if received and received.report.outcome else podstate.agent_ended_at(pod)
+        if over is None or pod.meta.deleting:
+            return
+        waited = self.now - over
+        if waited < OUTCOME_GRACE:
+            self.look_again = OUTCOME_GRACE - waited
+        else:
+            self._finish_as_told(pod)
 
     def _finish_with(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
         self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
-        last = podstate.final_report(pod)
+        self._finish_as_told(pod)
+
+    def _finish_as_told(self, pod: Pod) -> None:
+        """Finish with the outcome of a report: of the one that was received, or else of the pod's last words."""
+        self._take_report()
         received = self.facts.report.report if self.facts.report else None
-        report = received if received and received.outcome else last
-        if report is not None and report.outcome:
-            if report is last:
-                self._copy_report(last)
-            self._finish(report.outcome, report.outcome_message or "")
+        last = podstate.final_report(pod)
+        if received is not None and received.outcome:
+            self._finish(received.outcome, received.outcome_message or "")
+        elif last is not None and last.outcome:
+            self._copy_report(last)
+            self._finish(last.outcome, last.outcome_message or "")
         elif pod.phase == "Failed":
             self._finish("Failed", f"The pod failed: {pod.reason or 'Error'}: {pod.message or 'no message'}")
         else:
-            self._finish("Failed", "The pod ended without saying how the session went; its log may tell.")
+            self._finish("Failed", "The agent ended without saying how the session went; its log may tell.")
 
     # Reports, and the end.
 
@@ -229,9 +260,11 @@ class _Draft:
         if report.last_message is not None:
             self.fields["last_message"] = report.last_message
         if report.last_activity_time is not None:
-            self.fields["last_activity_time"] = report.last_activity_time.strftime("%Y-%m-%dT%H:%M:%SZ")
+            self.fields["last_activity_time"] = _utc(report.last_activity_time)
+        # A map by id, in the schema; but not every model gives its calls different ones.
+        pending = {call.tool_call_id: call for call in reversed(report.pending_approvals)}
         self.fields["pending_approvals"] = [
-            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id) for call in report.pending_approvals
+            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id) for call in reversed(pending.values())
         ]
 
     def _finish(self, outcome: Literal["Completed", "Failed"], message: str) -> None:
@@ -283,11 +316,17 @@ class _Draft:
         if admitted.status != "True":
             return "Queued"
         if not self.conditions.holds("PodReady"):
-            return "Starting"
+            pod = self.conditions.get("PodReady")
+            ending = pod is not None and pod.reason in ("PodEnded", "PodGone") and self.fields["start_time"] is not None
+            return "Running" if ending else "Starting"
         active = self.conditions.get("Active")
         if active is not None and active.reason == "AwaitingApproval":
             return "AwaitingApproval"
         return "Idle" if active is not None and active.reason == "Idle" else "Running"
+
+
+def _utc(moment: datetime) -> str:
+    return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge_patch(current: object, desired: object) -> object:

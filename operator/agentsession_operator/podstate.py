@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
@@ -55,6 +56,8 @@ def readiness(pod: Pod) -> Readiness:
             return Readiness("False", "ImageError", f"{name}: {message or reason}")
         if reason in _CONFIG_REASONS:
             return Readiness("False", "ContainerError", f"{name}: {message or reason}")
+    if agent_ended_at(pod) is not None:
+        return Readiness("False", "PodEnded", "The agent has ended, and the pod is about to.")
     if crash := _crash(pod):
         return Readiness("False", "Crashed", crash)
     if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod.conditions):
@@ -95,6 +98,15 @@ def started_at(pod: Pod) -> str | None:
                     started = state.get(kind, {}).get("startedAt")
                     if started and started != _NEVER:
                         return str(started)
+    return None
+
+
+def agent_ended_at(pod: Pod) -> datetime | None:
+    """When the agent's container ended for good: with exit code 0, after which the kubelet does not start it again."""
+    for container in pod.containers:
+        terminated = container.get("state", {}).get("terminated")
+        if container["name"] == AGENT_CONTAINER and terminated and terminated.get("exitCode") == 0:
+            return datetime.fromisoformat(terminated["finishedAt"])
     return None
 
 

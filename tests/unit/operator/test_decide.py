@@ -1,0 +1,527 @@
+"""The reconciler's decision at each stage of a session's life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agentsession_operator.admission import Wait
+from agentsession_operator.api.meta import Condition
+from agentsession_operator.api.session import QueuePlace
+from agentsession_operator.decide import (
+    POSITIONS_SHOWN,
+    CreatePod,
+    Decision,
+    DeletePod,
+    Facts,
+    Granted,
+    ReceivedReport,
+    decide,
+    only_activity,
+)
+from agentsession_operator.objects import Pod, Session
+from agentsession_operator.resolve import Misconfigured, Resolved
+from session_runtime.wire import SessionReport
+from tests.unit.operator.builders import (
+    COMPLETED,
+    CREATED,
+    EARLIER,
+    JSON,
+    NO_CLASS,
+    NOW,
+    READY,
+    STAMP,
+    STARTING,
+    admitted,
+    condition,
+    container,
+    ended,
+    finished,
+    later,
+    pod,
+    pod_status,
+    report,
+    resolved,
+    running,
+    session,
+    terminated,
+    waiting,
+)
+
+QUEUED = Wait("GlobalLimitReached", "Server is at capacity (50/50 sessions). Please try again later.", 3)
+CRASHED = pod_status(
+    "Running",
+    container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=2),
+    container("workspace", running(), ready=True),
+)
+STARTED: JSON = {"startTime": EARLIER}
+
+
+def decided(
+    of: Session,
+    *,
+    pod: Pod | None = None,
+    resolved_: Resolved | Misconfigured | None = None,
+    said: SessionReport | None = None,
+    ago: float = 0,
+    verdict: Granted | Wait | None = None,
+    pod_error: str | None = None,
+) -> Decision:
+    """`said` was received `ago` seconds before now."""
+    received = None if said is None else ReceivedReport(said, later(-ago))
+    return decide(Facts(of, resolved_ or resolved(), pod, received, verdict, pod_error), NOW)
+
+
+def told(decision: Decision, kind: str) -> Condition:
+    """A condition; fails where it is not there."""
+    return {item.type: item for item in decision.status.conditions}[kind]
+
+
+def reasons(decision: Decision) -> dict[str, tuple[str, str]]:
+    return {item.type: (item.status, item.reason) for item in decision.status.conditions}
+
+
+def deletes(decision: Decision) -> Sequence[str]:
+    return [action.pod.meta.uid for action in decision.actions if isinstance(action, DeletePod)]
+
+
+def creates(decision: Decision) -> int:
+    return sum(isinstance(action, CreatePod) for action in decision.actions)
+
+
+# Before admission.
+
+
+def test_a_session_that_nobody_has_looked_at_is_pending_and_has_no_conditions() -> None:
+    decision = decided(session())
+    assert (decision.status.phase, decision.status.conditions, decision.actions) == ("Pending", [], ())
+
+
+def test_a_session_that_waits_says_for_which_cap_and_at_which_place() -> None:
+    decision = decided(session(), verdict=QUEUED)
+    assert reasons(decision) == {
+        "Admitted": ("False", "GlobalLimitReached"),
+        "Ready": ("False", "GlobalLimitReached"),
+    }
+    assert told(decision, "Ready").message == told(decision, "Admitted").message == QUEUED.message
+    assert decision.status.queue == QueuePlace(position=3, since=STAMP)
+    assert decision.status.phase == "Queued"
+    assert not decision.actions
+
+
+@pytest.mark.parametrize("reason", ["UserLimitReached", "GlobalLimitReached", "Queued"])
+def test_the_reason_to_wait_is_the_admitters(reason: str) -> None:
+    assert reasons(decided(session(), verdict=Wait(reason, "because", 1)))["Admitted"] == ("False", reason)
+
+
+def test_only_those_near_the_front_are_told_their_place() -> None:
+    for position, shown in ((POSITIONS_SHOWN, POSITIONS_SHOWN), (POSITIONS_SHOWN + 1, None)):
+        queue = decided(session(), verdict=Wait("GlobalLimitReached", "", position)).status.queue
+        assert queue == QueuePlace(position=shown, since=STAMP)
+
+
+def test_the_beginning_of_the_wait_stays_when_the_place_changes() -> None:
+    before = session(status={"queue": {"position": 9, "since": EARLIER}})
+    assert decided(before, verdict=QUEUED).status.queue == QueuePlace(position=3, since=EARLIER)
+
+
+def test_a_misconfigured_session_is_stalled_with_the_message_that_names_the_field() -> None:
+    decision = decided(session(), resolved_=NO_CLASS)
+    assert reasons(decision) == {
+        "Admitted": ("False", "Misconfigured"),
+        "Ready": ("False", "Misconfigured"),
+        "Stalled": ("True", "Misconfigured"),
+    }
+    assert told(decision, "Ready").message == NO_CLASS.message
+    assert (decision.status.phase, decision.actions) == ("Pending", ())
+
+
+def test_a_session_that_becomes_misconfigured_leaves_the_queue() -> None:
+    waiting_ = session(
+        status={
+            "conditions": [condition("Admitted", "False", "GlobalLimitReached")],
+            "queue": {"position": 1, "since": EARLIER},
+        }
+    )
+    assert decided(waiting_, resolved_=NO_CLASS, verdict=QUEUED).status.queue is None
+
+
+def test_a_mended_session_waits_and_is_not_stalled_any_more() -> None:
+    broken = session(
+        status={"conditions": [condition("Admitted", "False", "Misconfigured"), condition("Stalled", "True", "Misconfigured")]}
+    )
+    assert reasons(decided(broken, verdict=QUEUED)).keys() == {"Admitted", "Ready"}
+
+
+def test_a_pod_without_a_slot_is_stopped() -> None:
+    """Somebody took the admission out of the status."""
+    assert deletes(decided(session(), pod=pod(status=READY), verdict=QUEUED)) == ["pod-of-demo"]
+    assert not decided(session(), pod=pod(status=READY, deleting=True), verdict=QUEUED).actions
+    assert not decided(session(), pod=pod(status=ended()), verdict=QUEUED).actions
+
+
+# The slot, and then the pod.
+
+
+def test_the_reservation_and_the_pod_are_decided_together_and_the_reservation_is_in_the_status() -> None:
+    decision = decided(session(), verdict=Granted())
+    assert reasons(decision) == {
+        "Admitted": ("True", "Admitted"),
+        "Finished": ("False", "Running"),
+        "Active": ("False", "NotStarted"),
+        "PodReady": ("False", "Creating"),
+        "Ready": ("False", "Creating"),
+    }
+    assert decision.actions == (CreatePod(resolved()),)
+    assert (decision.status.phase, decision.status.model) == ("Starting", "openai/small")
+    assert decision.status.pod_name == pod().meta.name
+
+
+def test_a_grant_takes_the_session_out_of_the_queue() -> None:
+    waiting_ = session(status={"queue": {"position": 1, "since": EARLIER}})
+    assert decided(waiting_, verdict=Granted()).status.queue is None
+
+
+def test_an_admitted_session_gets_its_pod_whatever_the_admitter_says_now() -> None:
+    assert creates(decided(admitted())) == 1
+    assert creates(decided(admitted(), verdict=QUEUED)) == 1
+
+
+def test_a_pod_that_the_api_server_refuses_is_told_and_tried_again() -> None:
+    decision = decided(admitted(), pod_error='The pod cannot be created: pods "x" is forbidden: exceeded quota')
+    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "CreateFailed")
+    assert "exceeded quota" in told(decision, "Ready").message
+    assert creates(decision) == 1
+
+
+def test_an_admitted_session_whose_class_went_away_keeps_its_slot_and_says_so() -> None:
+    decision = decided(admitted(), resolved_=NO_CLASS)
+    assert reasons(decision)["Admitted"] == ("True", "Admitted")
+    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "Misconfigured")
+    assert not decision.actions
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (STARTING, "Creating"),
+        (pod_status("Pending", unschedulable="0/1 nodes are available"), "Unschedulable"),
+        (pod_status("Pending", container("agent", waiting("ErrImagePull", "not found"))), "ImageError"),
+        (pod_status("Pending", container("agent", waiting("CreateContainerConfigError", "no secret"))), "ContainerError"),
+        (CRASHED, "Crashed"),
+    ],
+)
+def test_what_keeps_the_pod_from_running_is_the_reason_of_pod_ready_and_of_ready(status: JSON, reason: str) -> None:
+    decision = decided(admitted(), pod=pod(status=status))
+    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", reason)
+    assert decision.status.phase == "Starting"
+    assert not decision.actions
+
+
+def test_a_pod_that_goes_before_it_has_started_is_waited_for_and_then_made_again() -> None:
+    going = decided(admitted(), pod=pod(status=STARTING, deleting=True))
+    assert reasons(going)["PodReady"] == ("False", "PodGone")
+    assert not going.actions
+    gone = decided(admitted(extra=[condition("PodReady", "False", "PodGone")]))
+    assert creates(gone) == 1
+    assert reasons(gone)["Finished"] == ("False", "Running")
+
+
+def test_a_pod_drained_away_before_it_has_started_is_made_again_though_the_kubelet_calls_it_failed() -> None:
+    """A kubelet gives a deleted pod its last phase before it lets it go (KEP-3329), also one that never ran."""
+    never_ran = pod_status("Failed", container("agent", waiting("ContainerCreating")))
+    decision = decided(admitted(), pod=pod(status=never_ran, deleting=True))
+    assert reasons(decision)["Finished"] == ("False", "Running")
+    assert reasons(decision)["Admitted"] == ("True", "Admitted")
+    assert reasons(decision)["PodReady"] == ("False", "PodGone")
+    assert not decision.actions
+
+
+# Running.
+
+
+def test_a_ready_pod_makes_a_session_that_can_be_talked_to() -> None:
+    decision = decided(admitted(extra=[condition("Active", "False", "NotStarted")]), pod=pod(status=READY))
+    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("True", "PodReady")
+    assert decision.status.start_time == EARLIER
+    assert decision.status.phase == "Running"
+
+
+def test_the_start_time_is_written_once() -> None:
+    before = admitted(status={"startTime": CREATED})
+    assert decided(before, pod=pod(status=READY)).status.start_time == CREATED
+
+
+@pytest.mark.parametrize(
+    ("activity", "phase"), [("Processing", "Running"), ("AwaitingApproval", "AwaitingApproval"), ("Idle", "Idle")]
+)
+def test_what_the_agent_does_is_its_activity(activity: str, phase: str) -> None:
+    decision = decided(admitted(), pod=pod(status=READY), said=report(activity=activity))
+    assert reasons(decision)["Active"] == ("True", activity)
+    assert decision.status.phase == phase
+
+
+def test_a_report_fills_the_status() -> None:
+    said = report(
+        usage={"input_tokens": 1200, "output_tokens": 34, "cost_usd": 0.0125, "llm_calls": 3, "tool_calls": 2},
+        message_count=7,
+        last_activity_time="2026-05-04T11:59:58Z",
+        last_message="Done.",
+        pending_approvals=[{"tool": "bash", "tool_call_id": "call_1", "arguments": {"command": "rm -r /"}}],
+    )
+    wire = decided(admitted(), pod=pod(status=READY), said=said).status.to_wire()
+    assert wire["usage"] == {
+        "inputTokens": 1200,
+        "outputTokens": 34,
+        "totalTokens": 1234,
+        "costUSD": "0.0125",
+        "llmCalls": 3,
+        "toolCalls": 2,
+    }
+    assert (wire["messageCount"], wire["lastMessage"]) == (7, "Done.")
+    assert wire["lastActivityTime"] == "2026-05-04T11:59:58Z"
+    assert wire["pendingApprovals"] == [{"tool": "bash", "toolCallId": "call_1"}]
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(0.0, "0"), (10.0, "10"), (0.5, "0.5"), (0.000001, "0.000001"), (0.0000001, "0"), (1234.567891, "1234.567891")],
+)
+def test_a_cost_is_a_plain_decimal(cost: float, text: str) -> None:
+    usage = decided(admitted(), pod=pod(status=READY), said=report(usage={"cost_usd": cost})).status.usage
+    assert usage is not None
+    assert usage.cost_usd == text
+
+
+def test_times_of_reports_are_written_in_utc() -> None:
+    said = report(last_activity_time="2026-05-04T13:30:00+02:00")
+    assert decided(admitted(), pod=pod(status=READY), said=said).status.last_activity_time == "2026-05-04T11:30:00Z"
+
+
+def test_two_pending_calls_of_one_id_do_not_make_a_status_that_the_api_server_refuses() -> None:
+    """`pendingApprovals` is a map by toolCallId, and not every model gives its calls different ids."""
+    twice = [{"tool": tool, "tool_call_id": "call_0"} for tool in ("read", "bash")]
+    said = report(activity="AwaitingApproval", pending_approvals=twice)
+    pending = decided(admitted(), pod=pod(status=READY), said=said).status.pending_approvals
+    assert [call.tool_call_id for call in pending] == ["call_0"]
+
+
+def test_a_report_from_before_the_pod_is_ready_is_not_worth_a_write_of_its_own() -> None:
+    before = decided(admitted(), pod=pod(status=STARTING)).status
+    assert decided(admitted(), pod=pod(status=STARTING), said=report(message_count=1)).status == before
+
+
+def test_a_report_without_a_last_message_keeps_the_last_one() -> None:
+    before = admitted(status={"lastMessage": "Hello."})
+    assert decided(before, pod=pod(status=READY), said=report()).status.last_message == "Hello."
+
+
+def test_the_model_is_that_with_which_the_pod_was_made_though_the_class_changes() -> None:
+    before = admitted(status={"model": "openai/small"})
+    changed = resolved(agent={"model": "openai/large"})
+    assert decided(before, resolved_=changed, pod=pod(status=READY)).status.model == "openai/small"
+    assert decided(before, resolved_=changed).status.model == "openai/large"
+
+
+def test_a_crash_of_a_running_session_is_told_and_left_to_the_kubelet() -> None:
+    before = admitted(extra=[condition("Active", "True", "Processing"), condition("PodReady", "True", "PodReady")])
+    decision = decided(before, pod=pod(status=CRASHED), said=report(activity="Processing"))
+    assert reasons(decision)["PodReady"] == ("False", "Crashed")
+    assert reasons(decision)["Active"] == ("False", "Stopped")
+    assert reasons(decision)["Finished"] == ("False", "Running")
+    assert decision.status.start_time == EARLIER
+    assert not decision.actions
+
+
+# The end.
+
+
+def test_the_outcome_is_that_of_the_report_in_the_termination_message() -> None:
+    last = report(outcome="Completed", outcome_message="All done.", message_count=4, last_message="Bye.", sequence=9)
+    decision = decided(admitted(status=STARTED), pod=pod(status=ended(message=last.model_dump_json())))
+    assert reasons(decision)["Finished"] == ("True", "Completed")
+    assert told(decision, "Finished").message == "All done."
+    assert reasons(decision)["Admitted"] == ("False", "Released")
+    assert reasons(decision)["Active"] == ("False", "Stopped")
+    assert reasons(decision)["PodReady"] == ("False", "PodEnded")
+    assert (decision.status.message_count, decision.status.last_message) == (4, "Bye.")
+    assert (decision.status.phase, decision.status.finish_time) == ("Completed", STAMP)
+
+
+def test_the_outcome_that_was_received_counts_where_the_pod_left_none() -> None:
+    decision = decided(
+        admitted(status=STARTED), pod=pod(status=ended()), said=report(outcome="Failed", outcome_message="No key.")
+    )
+    assert reasons(decision)["Finished"] == ("True", "Failed")
+    assert told(decision, "Finished").message == "No key."
+
+
+def test_a_task_that_was_over_before_anybody_saw_it_ready_has_its_times() -> None:
+    last = report(outcome="Completed")
+    status = decided(admitted(), pod=pod(status=ended(message=last.model_dump_json()))).status
+    assert (status.start_time, status.finish_time) == (EARLIER, STAMP)
+
+
+def test_nothing_is_pending_when_the_session_has_finished() -> None:
+    last = report(outcome="Failed", pending_approvals=[{"tool": "bash", "tool_call_id": "1"}])
+    assert not decided(admitted(), pod=pod(status=ended(message=last.model_dump_json()))).status.pending_approvals
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (pod_status("Failed", reason="Evicted", message="The node was low on resource: memory."), "low on resource"),
+        (pod_status("Failed", reason="OutOfcpu", message="Node didn't have enough resource"), "OutOfcpu"),
+        (ended("Failed", code=1), "The pod failed"),
+        (ended("Succeeded"), "without saying how the session went"),
+    ],
+)
+def test_an_end_without_a_report_is_a_failure_that_says_what_is_known(status: JSON, words: str) -> None:
+    decision = decided(admitted(status=STARTED), pod=pod(status=status))
+    assert reasons(decision)["Finished"] == ("True", "Failed")
+    assert words in told(decision, "Finished").message
+    assert reasons(decision)["Stalled"] == ("True", "Failed")
+    assert decision.status.phase == "Failed"
+
+
+def test_an_evicted_pod_is_told_as_evicted() -> None:
+    evicted = pod_status("Failed", reason="Evicted", message="The node was low on resource: memory.")
+    assert reasons(decided(admitted(status=STARTED), pod=pod(status=evicted)))["PodReady"] == ("False", "Evicted")
+
+
+def test_a_pod_that_is_lost_after_its_start_fails_the_session() -> None:
+    decision = decided(admitted(status=STARTED))
+    assert reasons(decision)["Finished"] == ("True", "Failed")
+    assert reasons(decision)["PodReady"] == ("False", "PodGone")
+    assert reasons(decision)["Admitted"] == ("False", "Released")
+    assert not decision.actions
+
+
+def test_a_pod_that_is_lost_after_it_reported_its_outcome_does_not_change_it() -> None:
+    decision = decided(admitted(status=STARTED), said=report(outcome="Completed", outcome_message="All done."))
+    assert reasons(decision)["Finished"] == ("True", "Completed")
+
+
+@pytest.mark.parametrize("outcome", [None, "Completed"])
+def test_a_pod_that_reported_has_started_though_nobody_saw_it_ready(outcome: str | None) -> None:
+    """Its prompt has been worked on: it is not worked on a second time."""
+    decision = decided(admitted(), said=report(outcome=outcome))
+    assert not decision.actions
+    assert reasons(decision)["Finished"] == ("True", outcome or "Failed")
+
+
+def test_the_start_of_a_pod_that_is_deleted_before_it_was_ready_is_remembered() -> None:
+    starting = pod_status("Running", container("agent", running()), container("workspace", waiting("ContainerCreating")))
+    assert decided(admitted(), pod=pod(status=starting)).status.start_time is None
+    assert decided(admitted(), pod=pod(status=starting, deleting=True)).status.start_time == EARLIER
+
+
+def written(of: Session, decision: Decision) -> Session:
+    """The session with the status that was decided on."""
+    return Session(of.meta, of.spec, decision.status)
+
+
+def test_a_pod_that_lingers_after_its_outcome_has_some_time_to_end_by_itself() -> None:
+    decision = decided(admitted(status=STARTED), pod=pod(status=READY), said=report(outcome="Completed"), ago=59)
+    assert (decision.actions, decision.look_again) == ((), timedelta(seconds=1))
+    assert reasons(decision)["Finished"] == ("False", "Running")
+
+
+def test_then_its_outcome_is_written_and_only_then_it_is_deleted() -> None:
+    """An operator that restarts in between has no report any more, and would find a pod that is gone."""
+    lingering = pod(status=READY)
+    late = decided(admitted(status=STARTED), pod=lingering, said=report(outcome="Completed"), ago=60)
+    assert (late.actions, late.look_again) == ((), None)
+    assert reasons(late)["Finished"] == ("True", "Completed")
+    assert reasons(late)["Admitted"] == ("True", "Admitted")
+    assert deletes(decided(written(admitted(), late), pod=lingering)) == ["pod-of-demo"]
+
+
+def test_a_lingering_pod_that_is_being_deleted_is_not_deleted_again() -> None:
+    decision = decided(
+        admitted(status=STARTED), pod=pod(status=READY, deleting=True), said=report(outcome="Completed"), ago=600
+    )
+    assert (decision.actions, decision.look_again) == ((), None)
+
+
+@pytest.mark.parametrize("last", [report(outcome="Completed").model_dump_json(), ""], ids=["with a report", "without"])
+def test_a_workspace_that_outlives_its_agent_is_ended_also_by_an_operator_that_was_away(last: str) -> None:
+    """The kubelet does not start an agent again that ended with 0: such a pod would hold its slot for ever."""
+
+    def lingering(ended_ago: float) -> Pod:
+        over = terminated(0, reason="Completed", message=last, ended=later(-ended_ago).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return pod(status=pod_status("Running", container("agent", over), container("workspace", running(), ready=True)))
+
+    early = decided(admitted(status=STARTED), pod=lingering(45))
+    assert (early.actions, early.look_again) == ((), timedelta(seconds=15))
+    assert reasons(early)["PodReady"] == ("False", "PodEnded")
+    assert early.status.phase == "Running"
+    late = decided(admitted(status=STARTED), pod=lingering(60))
+    assert reasons(late)["Finished"] == ("True", "Completed" if last else "Failed")
+    assert reasons(late)["Admitted"] == ("True", "Admitted")
+    assert deletes(decided(written(admitted(), late), pod=lingering(61))) == ["pod-of-demo"]
+
+
+# After the end.
+
+
+def test_a_finished_session_stays_as_it_is() -> None:
+    done = finished()
+    decision = decided(done, said=report(outcome="Failed"), verdict=Granted())
+    assert reasons(decision)["Finished"] == ("True", "Completed")
+    assert reasons(decision)["Admitted"] == ("False", "Released")
+    assert not decision.actions
+
+
+def test_a_pod_that_runs_after_the_end_is_deleted_and_keeps_the_slot() -> None:
+    decision = decided(finished(released=False), pod=pod(status=READY))
+    assert deletes(decision) == ["pod-of-demo"]
+    assert reasons(decision)["Admitted"] == ("True", "Admitted")
+    assert not decided(finished(released=False), pod=pod(status=READY, deleting=True)).actions
+
+
+@pytest.mark.parametrize("last", [None, pod(status=ended())])
+def test_the_slot_is_released_when_the_pod_of_a_finished_session_is_gone_or_over(last: Pod | None) -> None:
+    assert reasons(decided(finished(released=False), pod=last))["Admitted"] == ("False", "Released")
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "ready", "stalled"),
+    [("Task", "Completed", "True", False), ("Interactive", "Completed", "False", False), ("Task", "Failed", "False", True)],
+)
+def test_ready_at_the_end_says_what_kubectl_wait_should_hear(mode: str, reason: str, ready: str, stalled: bool) -> None:
+    over = session(
+        mode=mode,
+        prompt="hi",
+        status={"conditions": [{**COMPLETED, "reason": reason}, condition("Admitted", "False", "Released")]},
+    )
+    decision = decided(over)
+    assert reasons(decision)["Ready"] == (ready, reason)
+    assert ("Stalled" in reasons(decision)) is stalled
+
+
+# Details that hold everywhere.
+
+
+def test_conditions_carry_the_generation_that_was_looked_at() -> None:
+    body: dict[str, Any] = {"generation": 4}
+    of = session()
+    newer = Session(type(of.meta)(**{**{f: getattr(of.meta, f) for f in of.meta.__slots__}, **body}), of.spec, of.status)
+    decision = decided(newer, verdict=QUEUED)
+    assert decision.status.observed_generation == 4
+    assert {item.observed_generation for item in decision.status.conditions} == {4}
+
+
+def test_progress_alone_may_wait_to_be_written_and_anything_else_may_not() -> None:
+    assert only_activity({"usage": {"llmCalls": 3}, "messageCount": 4, "lastMessage": "x", "lastActivityTime": STAMP})
+    for field in ("phase", "conditions", "pendingApprovals", "startTime", "queue", "podName"):
+        assert not only_activity({"usage": {}, field: None})
+
+
+def test_a_cut_condition_message_ends_with_an_ellipsis() -> None:
+    message = told(decided(admitted(), pod_error="x" * 5000), "PodReady").message
+    assert len(message) == 2048
+    assert message.endswith("x…")
