@@ -335,8 +335,11 @@ def cni_config(node: Node) -> dict[str, Any]:
 
 
 def corefile(node: Node) -> str:
-    """There is no upstream: every other name does not exist, at once rather than after a time-out."""
-    return f""".:53 {{
+    """There is no upstream: every other name does not exist, at once rather than after a time-out.
+
+    In a server block of its own, because within one `template` is asked before `kubernetes`.
+    """
+    return f"""cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {{
     bind {node.plan.node_ip}
     errors
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
@@ -344,6 +347,10 @@ def corefile(node: Node) -> str:
         pods insecure
         ttl 5
     }}
+}}
+.:53 {{
+    bind {node.plan.node_ip}
+    errors
     template ANY ANY . {{
         rcode NXDOMAIN
     }}
