@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.approval import Rule
+from agent.budget import Budget
+
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -22,5 +25,10 @@ class AgentConfig:
     tools_allow: tuple[str, ...] = ("*",)
     """Globs over tool names: a tool is offered when `tools_allow` matches it and `tools_deny` does not."""
     tools_deny: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    """The approval policy; the first rule that matches a call decides, before the tool's own default."""
+    budget: Budget = field(default_factory=Budget)
+    context_window: int | None = None
+    """Tokens; None means what the price table says of the model, if anything."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must appear in no event, no message and no log."""

@@ -11,7 +11,9 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from agent.doom_loop import Pattern
 from agent.messages import Message, ToolCall, Usage
+from agent.plan import PlanStep
 
 STATE_VERSION = 1
 
@@ -39,6 +41,15 @@ class Conversation:
     """Ids of those open calls whose execution has begun."""
     in_turn: bool = False
     """A turn is under way, or waits for approval."""
+    iterations: int = 0
+    """Model calls in this turn so far."""
+    plan: tuple[PlanStep, ...] = ()
+    continued: int = 0
+    """How often this turn was sent back to an unfinished plan."""
+    loop: Pattern | None = None
+    """The loop that the model is in and has been warned of."""
+    measured: tuple[int, int] | None = None
+    """The provider's own count: the first so many messages (and the system message) are so many tokens."""
 
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
@@ -52,7 +63,7 @@ class Conversation:
     @property
     def last_message(self) -> str | None:
         """The model's last words."""
-        said = (m.content for m in reversed(self.messages) if m.role == "assistant" and m.content and not m.synthetic)
+        said = (m.content for m in reversed(self.messages) if m.role == "assistant" and m.content)
         return next(said, None)
 
     def with_message(self, message: Message) -> Conversation:
@@ -60,6 +71,24 @@ class Conversation:
         if self.open_calls:
             raise ValueError("a tool call has no result yet")
         return replace(self, messages=(*self.messages, message))
+
+    def with_note(self, text: str) -> Conversation:
+        """With something that the loop has to say to the model."""
+        return self.with_message(Message("user", text, origin="note"))
+
+    def without_last_turn(self) -> Conversation | None:
+        """Without the last thing a person said and all that came after it, at rest.
+
+        None when nobody has said anything, or when it has become part of a summary, which cannot be taken apart.
+        """
+        for at in reversed(range(len(self.messages))):
+            if self.messages[at].origin == "summary":
+                return None
+            if self.messages[at].from_person:
+                measured = self.measured if self.measured and self.measured[0] <= at else None
+                kept = self.messages[:at]
+                return replace(self, messages=kept, measured=measured).closed("")
+        return None
 
     def with_result(self, call_id: str, content: str) -> Conversation:
         """With the result of an open call, put in the place that the order of the calls gives it."""
@@ -76,12 +105,16 @@ class Conversation:
             pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
         )
 
+    def with_started(self, call_id: str) -> Conversation:
+        """With the note that an open call has begun, so that nobody runs it a second time."""
+        return replace(self, started=(*self.started, call_id))
+
     def closed(self, reason: str) -> Conversation:
         """At rest: every open call has `reason` for its result, nothing is pending, no turn is under way."""
         conversation = self
         for call in self.open_calls:
             conversation = conversation.with_result(call.id, reason)
-        return replace(conversation, pending=(), started=(), in_turn=False)
+        return replace(conversation, pending=(), started=(), in_turn=False, loop=None, continued=0, iterations=0)
 
     def to_json(self) -> str:
         data = asdict(self) | {"version": STATE_VERSION}
@@ -99,6 +132,11 @@ class Conversation:
             pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
             started=tuple(data["started"]),
             in_turn=data["in_turn"],
+            iterations=data["iterations"],
+            plan=tuple(data["plan"]),
+            continued=data["continued"],
+            loop=None if data["loop"] is None else tuple((name, arguments) for name, arguments in data["loop"]),
+            measured=None if data["measured"] is None else (data["measured"][0], data["measured"][1]),
         )
 
     def _last_calls_at(self) -> int | None:

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from agent.calls import call_ids, parse, usable_calls, with_advice
+from agent.approval import ApprovalDecision
+from agent.compactor import Compactor
 from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
-from agent.events import Emit, Event, EventType
-from agent.interrupt import GRACE, Interrupted, InterruptSignal
-from agent.messages import Answer, Message, ModelChunk, ToolCall, Usage
+from agent.doom_loop import calls_of_turn, find_loop, warning
+from agent.events import Emit, EventType
+from agent.interrupt import Interrupted, InterruptSignal
+from agent.messages import Message, Usage
 from agent.model import Model
-from agent.prompt import system_prompt
+from agent.model_step import INTERRUPTED, ModelStep, tell_result
+from agent.plan import continuation
 from agent.redaction import Redactor
-from agent.retry import ModelError, retry_wait
+from agent.retry import ContextOverflowError, ModelError
+from agent.run_context import RunContext, TurnFailed
+from agent.tool_step import ToolStep
 from agent.tools.router import ToolRouter
-from agent.tools.tool import ToolResult, cut_output
+from agent.tools.tool import ToolResult
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-INTERRUPTED = "[interrupted by the user]"
 CUT_OFF = "[not finished: the agent was stopped; whether the call had any effect is unknown]"
+ABANDONED = "[not run: the person did not decide about it and said something else]"
+IN_FLIGHT = "[no result: the agent was restarted while this call was under way; find out what it has done before you repeat it]"
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,13 @@ class TurnOutcome:
     message: str | None = None
 
 
-class TurnFailed(Exception):
-    """Ends the turn with an `error` event."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
 class Agent:
     """One session's agent. Its methods run one at a time; `interrupt` may be called while another one runs.
 
     The conversation is changed before the event that tells of it is emitted, so that whoever stores
-    `agent.conversation` inside `emit` stores exactly what the events so far have told.
+    `agent.conversation` inside `emit` stores exactly what the events so far have told. A conversation stored that way
+    can be given to a new agent after a crash, at any point: `resume` goes on with the turn that was cut off.
+    Cancelling a method is like a crash: no event tells of it, and the turn can be resumed.
     """
 
     def __init__(
@@ -64,268 +59,220 @@ class Agent:
         conversation: Conversation | None = None,
     ) -> None:
         self._config = config
-        self._model = model
-        self._tools = tools
-        self._emit_event = emit
-        self._conversation = conversation or Conversation()
-        self._redactor = Redactor((*config.secrets, *([config.api_key] if config.api_key else [])))
+        redactor = Redactor((*config.secrets, *([config.api_key] if config.api_key else [])))
+        self._run = RunContext(conversation or Conversation(), emit, redactor)
+        self._model_step = ModelStep(self._run, config, model, tools)
+        self._tool_step = ToolStep(self._run, tools, config.rules)
+        self._compactor = Compactor(self._run, self._model_step)
         self._busy = asyncio.Lock()
-        self._signal: InterruptSignal | None = None
 
     @property
     def conversation(self) -> Conversation:
-        return self._conversation
+        return self._run.conversation
 
     @property
     def usage(self) -> Usage:
-        return self._conversation.usage
+        return self._run.conversation.usage
 
     @property
     def pending_approvals(self) -> tuple[PendingApproval, ...]:
-        return self._conversation.pending
+        return self._run.conversation.pending
 
     @property
     def last_message(self) -> str | None:
-        return self._conversation.last_message
+        return self._run.conversation.last_message
 
     @property
     def is_processing(self) -> bool:
-        """A turn is being worked on right now; False while it waits for approval."""
-        return self._signal is not None
+        """Something is being worked on right now; False while a turn waits for approval."""
+        return self._run.signal is not None
+
+    @property
+    def model(self) -> Model:
+        """The model that is asked; it can be changed between turns."""
+        return self._model_step.model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        self._model_step.model = model
 
     async def run_turn(self, text: str) -> TurnOutcome:
-        """Work on what the user said until the model has nothing more to do. Never raises but for a cancellation."""
+        """Work on what the user said until the model has nothing more to do. Never raises but for a cancellation.
+
+        Calls that wait for approval are abandoned: the user has said something else instead.
+        """
 
         async def turn() -> TurnOutcome:
-            said = self._redactor.text(text)
-            conversation = self._conversation.closed(CUT_OFF)
-            self._conversation = replace(conversation.with_message(Message("user", said)), in_turn=True)
-            await self._emit("processing", status="started", text=said)
-            return await self._iterate()
+            said = self._run.redactor.text(text)
+            conversation = self.conversation.closed(ABANDONED if self.pending_approvals else CUT_OFF)
+            self._run.conversation = replace(conversation.with_message(Message("user", said)), in_turn=True)
+            await self._run.emit("processing", status="started", text=said)
+            return await self._go_on()
 
         return await self._guarded(turn)
 
-    def interrupt(self) -> bool:
-        """End the turn that is being worked on, within 100 ms. False when there is none."""
-        if self._signal is None:
-            return False
-        self._signal.set()
-        return True
+    async def decide(self, decisions: Sequence[ApprovalDecision]) -> TurnOutcome:
+        """Go on with a turn that waits for approval. A pending call without a decision is denied."""
 
-    # -- a turn ----------------------------------------------------------------------------------------------------
+        async def turn() -> TurnOutcome:
+            if not self.pending_approvals:
+                raise TurnFailed("nothing_pending", "no call waits for approval")
+            by_id = {decision.tool_call_id: decision for decision in decisions}
+            decided = {
+                pending.tool_call_id: by_id.get(pending.tool_call_id, ApprovalDecision(pending.tool_call_id, False))
+                for pending in self.pending_approvals
+            }
+            self._run.conversation = replace(self.conversation, pending=())
+            await self._run.emit("processing", status="resumed")
+            return await self._go_on(decided)
 
-    async def _guarded(self, turn: Callable[[], Awaitable[TurnOutcome]]) -> TurnOutcome:
-        """Run a turn so that it ends with one event and a valid conversation, whatever happens in it."""
+        return await self._guarded(turn)
+
+    async def resume(self) -> TurnOutcome | None:
+        """Go on with a turn that was cut off by a crash; None when there is none, or it waits for approval.
+
+        No call is run again that had begun: the model is told that its outcome is unknown.
+        """
+        if not self.conversation.in_turn or self.pending_approvals:
+            return None
+
+        async def turn() -> TurnOutcome:
+            for call in self.conversation.open_calls:
+                if call.id in self.conversation.started:
+                    self._run.conversation = self.conversation.with_result(call.id, IN_FLIGHT)
+                    await tell_result(self._run, call, ToolResult(IN_FLIGHT, False))
+            await self._run.emit("processing", status="resumed")
+            return await self._go_on()
+
+        return await self._guarded(turn)
+
+    async def abandon(self, reason: str) -> None:
+        """End a turn that waits for approval, with no answer of the model."""
         async with self._busy:
-            self._signal = InterruptSignal()
-            try:
-                return await turn()
-            except Interrupted:
-                event = Event("interrupted", {"reason": "by the user"})
-                return await self._end(TurnOutcome("interrupted"), event, INTERRUPTED)
-            except TurnFailed as failure:
-                return await self._fail(failure.kind, str(failure))
-            except ModelError as error:
-                return await self._fail(error.kind, str(error))
-            except Exception as error:
-                logger.exception("the turn failed")
-                return await self._fail("internal", f"{type(error).__name__}: {error}")
-            finally:
-                self._signal = None
-
-    async def _iterate(self) -> TurnOutcome:
-        for _ in range(self._config.max_iterations):
-            answer = await self._ask_model()
-            if not answer.tool_calls:
-                self._conversation = replace(self._conversation, in_turn=False)
-                await self._emit("turn_complete", message=answer.content or None)
-                return TurnOutcome("complete", answer.content or None)
-            await self._run_calls(self._conversation.open_calls)
-        limit = self._config.max_iterations
-        raise TurnFailed("iteration_limit", f"the turn was ended after {limit} model calls; say “go on” to go on")
+            if self.pending_approvals:
+                self._run.conversation = self.conversation.closed(f"[not run: {reason}]")
+                await self._run.emit("interrupted", reason=reason)
 
     async def undo(self) -> bool:
         """Take back the last thing the user said and all that came of it in the conversation, not in the world.
 
-        False when the user has said nothing yet.
+        False when there is nothing to take back: nothing was said, or it has been compacted away.
         """
         async with self._busy:
-            messages = self._conversation.messages
-            at = last_user_message(messages)
-            if at is not None:
-                self._conversation = replace(self._conversation, messages=messages[:at], pending=(), started=(), in_turn=False)
-            removed = 0 if at is None else len(messages) - at
-            await self._emit("undo_complete", removed_messages=removed, text=None if at is None else messages[at].content)
-            return at is not None
+            before = self.conversation
+            shorter = before.without_last_turn()
+            if shorter is None:
+                await self._run.emit("undo_complete", removed_messages=0, text=None)
+                return False
+            self._run.conversation = shorter
+            removed = before.messages[len(shorter.messages) :]
+            await self._run.emit("undo_complete", removed_messages=len(removed), text=removed[0].content)
+            return True
 
-    async def _end(self, outcome: TurnOutcome, event: Event, result: str) -> TurnOutcome:
-        """End a turn early, with `result` for every open call. Never raises: there is nobody left to tell."""
-        begun = [call for call in self._conversation.open_calls if call.id in self._conversation.started]
-        self._conversation = self._conversation.closed(result)
+    async def compact(self) -> TurnOutcome:
+        """Shorten the conversation now. Not while calls wait for approval: they would be lost."""
+        if self.pending_approvals:
+            message = "a call waits for approval; decide about it first"
+            await self._run.emit("error", kind="compaction", message=message)
+            return TurnOutcome("error", message)
+
+        async def turn() -> TurnOutcome:
+            await self._compactor.compact()
+            return TurnOutcome("complete")
+
+        return await self._guarded(turn)
+
+    def interrupt(self) -> bool:
+        """End what is being worked on, within 100 ms. False when that is nothing."""
+        if self._run.signal is None:
+            return False
+        self._run.signal.set()
+        return True
+
+    # -- one turn --------------------------------------------------------------------------------------------------
+
+    async def _guarded(self, turn: Callable[[], Awaitable[TurnOutcome]]) -> TurnOutcome:
+        """Run a turn so that it ends with one event and a valid conversation, whatever happens in it."""
+        async with self._busy:
+            self._run.signal = InterruptSignal()
+            try:
+                return await turn()
+            except Interrupted:
+                await self._cut_short(INTERRUPTED, "interrupted", reason="by the user")
+                return TurnOutcome("interrupted")
+            except (TurnFailed, ModelError) as failure:
+                return await self._fail(failure.kind, str(failure))
+            except Exception as error:
+                logger.exception("the turn failed")
+                return await self._fail("internal", f"{type(error).__name__}: {error}")
+            finally:
+                self._run.signal = None
+
+    async def _go_on(self, decisions: Mapping[str, ApprovalDecision] | None = None) -> TurnOutcome:
+        """From wherever the conversation is: run the open calls, ask the model, and so on until the turn is over."""
+        while True:
+            if not await self._tool_step.run_calls(decisions):
+                return TurnOutcome("awaiting_approval")
+            decisions = None
+            if self._answered() and not self._continue_plan():
+                return await self._complete(self.conversation.messages[-1])
+            self._warn_of_loop()
+            self._count_iteration()
+            await self._compactor.make_room()
+            answer = await self._answer()
+            if not answer.content and not answer.tool_calls:
+                return await self._complete(answer)
+
+    async def _answer(self) -> Message:
         try:
-            for call in begun:
-                await self._tell_result(call, ToolResult(result, False))
-            await self._emit_event(event)
-        except Exception:
-            logger.exception("the event %s could not be emitted", event.type)
-        return outcome
+            return await self._model_step.answer()
+        except ContextOverflowError:
+            # The window is smaller than the price table says, or unknown. Once: a second overflow is an error.
+            await self._compactor.compact()
+            return await self._model_step.answer()
+
+    def _answered(self) -> bool:
+        last = self.conversation.messages[-1]
+        return last.role == "assistant" and not last.tool_calls
+
+    def _continue_plan(self) -> bool:
+        """Send the model back to a plan that it has left unfinished; False when there is none, or enough is enough."""
+        note = continuation(self.conversation.plan, self.conversation.continued)
+        if note is None:
+            return False
+        self._run.conversation = replace(self.conversation.with_note(note), continued=self.conversation.continued + 1)
+        return True
+
+    def _warn_of_loop(self) -> None:
+        """Tell the model that it goes in circles: once for each loop, not at each step of it."""
+        loop = find_loop(calls_of_turn(self.conversation.messages))
+        if loop is not None and loop != self.conversation.loop:
+            self._run.conversation = self.conversation.with_note(warning(loop))
+        self._run.conversation = replace(self.conversation, loop=loop)
+
+    def _count_iteration(self) -> None:
+        limit = self._config.max_iterations
+        if self.conversation.iterations >= limit:
+            raise TurnFailed("iteration_limit", f"the turn was ended after {limit} model calls; say “go on” to go on")
+        self._run.conversation = replace(self.conversation, iterations=self.conversation.iterations + 1)
+
+    async def _complete(self, answer: Message) -> TurnOutcome:
+        self._run.conversation = self.conversation.closed("")
+        await self._run.emit("turn_complete", message=answer.content or None)
+        return TurnOutcome("complete", answer.content or None)
 
     async def _fail(self, kind: str, message: str) -> TurnOutcome:
-        message = self._redactor.text(message)
-        event = Event("error", {"kind": kind, "message": message})
-        return await self._end(TurnOutcome("error", message), event, CUT_OFF)
+        message = self._run.redactor.text(message)
+        await self._cut_short(CUT_OFF, "error", kind=kind, message=message)
+        return TurnOutcome("error", message)
 
-    # -- the model -------------------------------------------------------------------------------------------------
-
-    async def _ask_model(self) -> Message:
-        """One answer of the model, tried again as the kind of failure allows; it is added to the conversation."""
-        failures = 0
-        while True:
-            message_id = uuid.uuid4().hex
-            try:
-                return await self._stream_answer(message_id)
-            except ModelError as error:
-                failures += 1
-                wait = retry_wait(error, failures)
-                if wait is None:
-                    raise
-                reason = self._redactor.text(str(error))
-                await self._emit("processing", status="retrying", attempt=failures + 1, wait_seconds=wait, reason=reason)
-                await self._interruptible(asyncio.sleep(wait))
-
-    async def _stream_answer(self, message_id: str) -> Message:
-        system = Message("system", system_prompt(self._config.instructions))
-        messages = (system, *self._conversation.messages)
-        stream = self._model.stream(messages, [tool.definition() for tool in self._tools.tools])
-        answer, shown = Answer(), self._redactor.stream()
+    async def _cut_short(self, result: str, event: EventType, **data: object) -> None:
+        """End a turn early, with `result` for every open call. Never raises: there is nobody left to tell."""
+        begun = [call for call in self.conversation.open_calls if call.id in self.conversation.started]
+        self._run.conversation = self.conversation.closed(result)
         try:
-            while (chunk := await self._interruptible(_next(stream))) is not None:
-                answer.add(chunk)
-                await self._emit_chunk(message_id, shown.feed(chunk.text))
-            await self._emit_chunk(message_id, shown.flush())
-        except Interrupted:
-            self._keep_partial(answer)
-            raise
-        except ModelError:
-            self._count(answer)
-            if answer.text:
-                await self._emit("assistant_chunk", message_id=message_id, superseded=True)
-            raise
-        finally:
-            await _close(stream)
-        return await self._accept(message_id, answer)
-
-    def _keep_partial(self, answer: Answer) -> None:
-        """What was shown before the interrupt stays in the conversation, marked as what it is."""
-        self._count(answer)
-        if answer.text:
-            text = f"{self._redactor.text(answer.text)}\n{INTERRUPTED}"
-            self._conversation = self._conversation.with_message(Message("assistant", text))
-
-    def _count(self, answer: Answer) -> None:
-        used = replace(answer.usage, llm_calls=1)
-        self._conversation = replace(self._conversation, usage=self._conversation.usage + used)
-
-    async def _accept(self, message_id: str, answer: Answer) -> Message:
-        """Take a whole answer into the conversation, together with the results of the calls that cannot be run."""
-        self._count(answer)
-        redacted = [replace(call, arguments=self._redactor.text(call.arguments)) for call in answer.tool_calls]
-        calls, problems = usable_calls(redacted, call_ids(self._conversation.messages), _new_call_id)
-        message = Message("assistant", self._redactor.text(answer.text), calls)
-        refused: list[tuple[ToolCall, ToolResult]] = []
-        if message.content or calls:
-            before = self._conversation
-            self._conversation = before.with_message(message)
-            for call in calls:
-                if call.id in problems:
-                    result = ToolResult(with_advice(problems[call.id], before, call), False)
-                    refused.append((call, result))
-                    self._conversation = self._conversation.with_result(call.id, result.output)
-        if message.content:
-            await self._emit("assistant_message", message_id=message_id, text=message.content)
-        await self._emit("usage", **asdict(self.usage))
-        for call, result in refused:
-            await self._tell_call(call)
-            await self._tell_result(call, result)
-        return message
-
-    # -- the tools -------------------------------------------------------------------------------------------------
-
-    async def _run_calls(self, calls: Sequence[ToolCall]) -> None:
-        """Run calls in order; neighbours that only read run at the same time."""
-        for read_only, neighbours in groupby(calls, self._is_read_only):
-            group = list(neighbours)
-            for together in [group] if read_only else [[call] for call in group]:
-                await self._run_together(together)
-
-    async def _run_together(self, calls: Sequence[ToolCall]) -> None:
-        running: dict[asyncio.Task[ToolResult], ToolCall] = {}
-        for call in calls:
-            self._conversation = replace(self._conversation, started=(*self._conversation.started, call.id))
-            await self._tell_call(call)
-        for call in calls:
-            running[asyncio.create_task(self._tools.call(call.name, parse(call)))] = call
-        try:
-            while running:
-                done, _ = await self._interruptible(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
-                for task in [task for task in running if task in done]:  # those that ended together, in order
-                    await self._finish(running.pop(task), task.result())
-        finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running, timeout=GRACE)
-
-    async def _finish(self, call: ToolCall, result: ToolResult) -> None:
-        result = replace(result, output=cut_output(self._redactor.text(result.output)))  # in this order: see cut_output
-        conversation = self._conversation.with_result(call.id, result.output)
-        self._conversation = replace(conversation, usage=conversation.usage + Usage(tool_calls=1))
-        await self._tell_result(call, result)
-
-    def _is_read_only(self, call: ToolCall) -> bool:
-        tool = self._tools.get(call.name)
-        return tool is not None and tool.read_only
-
-    # -- events ----------------------------------------------------------------------------------------------------
-
-    async def _emit(self, event: EventType, **data: object) -> None:
-        await self._emit_event(Event(event, data))
-
-    async def _emit_chunk(self, message_id: str, text: str) -> None:
-        if text:
-            await self._emit("assistant_chunk", message_id=message_id, text=text)
-
-    async def _tell_call(self, call: ToolCall) -> None:
-        await self._emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=parse(call))
-
-    async def _tell_result(self, call: ToolCall, result: ToolResult) -> None:
-        await self._emit("tool_output", tool_call_id=call.id, tool=call.name, output=result.output, success=result.success)
-
-    async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        assert self._signal is not None  # noqa: S101 - only used inside a turn
-        return await self._signal.guard(work)
-
-
-def last_user_message(messages: Sequence[Message]) -> int | None:
-    """Where the last message is that a person wrote."""
-    return next((at for at in reversed(range(len(messages))) if _from_person(messages[at])), None)
-
-
-def _from_person(message: Message) -> bool:
-    return message.role == "user" and not message.synthetic
-
-
-def _new_call_id() -> str:
-    return f"call_{uuid.uuid4().hex}"
-
-
-async def _next(stream: AsyncIterator[ModelChunk]) -> ModelChunk | None:
-    return await anext(stream, None)
-
-
-async def _close(stream: AsyncIterator[ModelChunk]) -> None:
-    """End the request behind a stream that was not read to its end."""
-    if isinstance(stream, AsyncGenerator):
-        # A stream that did not end within the grace time after an interrupt is still running.
-        with contextlib.suppress(RuntimeError):
-            await stream.aclose()
+            for call in begun:
+                await tell_result(self._run, call, ToolResult(result, False))
+            await self._run.emit(event, **data)
+        except Exception:
+            logger.exception("the event %s could not be emitted", event)

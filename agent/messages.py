@@ -25,8 +25,12 @@ class Message:
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    synthetic: bool = False
-    """Written by the loop and not by the user or the model: a warning, a summary. Undo looks for real ones."""
+    origin: Literal["said", "note", "summary"] = "said"
+    """`note` and `summary` are written by the loop; a summary stands for things that a person said, too."""
+
+    @property
+    def from_person(self) -> bool:
+        return self.role == "user" and self.origin == "said"
 
     def to_wire(self) -> dict[str, Any]:
         """As the OpenAI chat API has it; litellm translates that for the other providers."""

@@ -25,6 +25,10 @@ class Model(Protocol):
     @property
     def name(self) -> str: ...
 
+    async def context_window(self) -> int | None:
+        """Tokens that a request can have, None when nobody knows."""
+        ...
+
     def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         """The answer in pieces. `tools` are OpenAI function definitions. Raises `ModelError`, also half way."""
         ...
@@ -45,6 +49,14 @@ class LiteLLMModel:
     @property
     def name(self) -> str:
         return self._name
+
+    async def context_window(self) -> int | None:
+        litellm = await asyncio.to_thread(load_litellm)
+        # litellm raises for a model that its table does not have.
+        with contextlib.suppress(Exception):
+            window = litellm.get_model_info(self._routed_name(litellm))["max_input_tokens"]
+            return int(window) if window else None
+        return None
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         litellm = await asyncio.to_thread(load_litellm)

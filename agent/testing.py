@@ -65,11 +65,15 @@ def fails(error: ModelError, text: str = "") -> Reply:
 class ScriptedModel:
     """Answers with the replies of a script in order, and keeps what it was asked in `requests`."""
 
-    def __init__(self, *replies: Reply, name: str = "scripted") -> None:
+    def __init__(self, *replies: Reply, name: str = "scripted", context_window: int | None = None) -> None:
         self.name = name
+        self._context_window = context_window
         self.requests: list[tuple[Message, ...]] = []
         self.tools: list[list[str]] = []
         self._replies = list(replies)
+
+    async def context_window(self) -> int | None:
+        return self._context_window
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.requests.append(tuple(messages))

@@ -41,6 +41,8 @@ class Tool:
     timeout: float = DEFAULT_TIMEOUT
     read_only: bool = False
     """It changes nothing, so that several of its calls may run at the same time."""
+    needs_consent: Callable[[Mapping[str, Any]], str | None] = lambda arguments: None
+    """Why a person should be asked before a call with these arguments, where no rule says otherwise; None: need not."""
 
     def definition(self) -> dict[str, Any]:
         """As the OpenAI chat API has it."""

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from agent.loop import INTERRUPTED, TurnOutcome
+from agent.loop import TurnOutcome
+from agent.model_step import INTERRUPTED
 from agent.retry import RateLimitedError
 from agent.testing import calls, fails, says
 from agent.tools.tool import Tool, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from tests.unit.agent.stage import Stage, stage
-from tests.unit.agent.test_workspace import gone, read_pid
+from unit.agent.stage import Stage, stage
+from unit.agent.test_workspace import gone, read_pid, until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +56,9 @@ async def test_in_the_stream() -> None:
 
 async def test_before_the_first_byte() -> None:
     s = stage(says("", hangs=True), says("back"))
-    await interrupt_at(s, "processing")
+    turn = asyncio.create_task(s.agent.run_turn("go"))
+    await until(lambda: s.model.requests)
+    await interrupt(s, turn)
     assert [m.role for m in s.agent.conversation.messages] == ["user"]
     assert (await s.agent.run_turn("again")).message == "back"
 

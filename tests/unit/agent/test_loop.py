@@ -13,7 +13,7 @@ from agent.testing import calls, fails, says
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from tests.unit.agent.stage import stage
+from unit.agent.stage import stage
 
 pytestmark = pytest.mark.anyio
 

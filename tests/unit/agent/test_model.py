@@ -15,7 +15,7 @@ from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError,
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from tests.unit.agent.openai_server import Answer, serve
+from unit.agent.openai_server import Answer, serve
 
 pytestmark = [
     pytest.mark.anyio,

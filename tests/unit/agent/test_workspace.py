@@ -43,9 +43,13 @@ async def gone(pid: int) -> None:
     await until(lambda: not running(pid))
 
 
+def pid_in(path: Path) -> int:
+    return int(path.read_text())
+
+
 async def read_pid(path: Path) -> int:
     await until(lambda: path.exists() and path.read_text().endswith("\n"))
-    return int(path.read_text())
+    return pid_in(path)
 
 
 async def test_a_command_runs_in_the_root_with_its_own_environment(workspace: LocalWorkspace, tmp_path: Path) -> None:

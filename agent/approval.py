@@ -1,0 +1,74 @@
+"""Which tool calls may run, which are refused, and which need a person's consent. Decisions only; the loop acts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from agent.tools.tool import Tool
+
+Action = Literal["allow", "ask", "deny"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of an approval policy."""
+
+    tool: str
+    """Glob over tool names."""
+    action: Action
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Glob for each argument that must be there and match; text as it is, anything else as JSON."""
+    reason: str = ""
+
+    def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        return fnmatchcase(tool, self.tool) and all(
+            name in arguments and fnmatchcase(_as_text(arguments[name]), glob) for name, glob in self.arguments.items()
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to happen with a call, and why."""
+
+    action: Action
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ApprovalDecision:
+    """What a person decided about one pending call."""
+
+    tool_call_id: str
+    approved: bool
+    feedback: str | None = None
+    """For the model, when it is denied."""
+    arguments: dict[str, Any] | None = None
+    """Run it with these arguments instead."""
+
+
+def judge(rules: Sequence[Rule], name: str, tool: Tool | None, arguments: Mapping[str, Any]) -> Verdict:
+    """The first rule that matches decides; without one, the tool itself knows whether it needs consent."""
+    for rule in rules:
+        if rule.matches(name, arguments):
+            return Verdict(rule.action, rule.reason or f"the policy says {rule.action} for {rule.tool}")
+    reason = tool.needs_consent(arguments) if tool is not None else None
+    return Verdict("allow") if reason is None else Verdict("ask", reason)
+
+
+def denial(feedback: str | None) -> str:
+    """The result of a call that a person did not approve."""
+    said = f" They said: {feedback}" if feedback else ""
+    return f"A person denied this call; it was not run.{said}"
+
+
+def refusal(reason: str) -> str:
+    """The result of a call that the policy forbids."""
+    return f"This call is not allowed: {reason}. It was not run."
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

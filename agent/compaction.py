@@ -1,0 +1,135 @@
+"""How a conversation that grows too long for the model is made shorter. Decisions only; `compactor` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agent.conversation import Conversation
+from agent.messages import Message
+from agent.tools.tool import cut_output
+
+TRIGGER = 0.9
+"""Part of the model's window that may be full before a call."""
+
+TAIL = 0.3
+"""Part of it that the last exchanges, which are kept as they are, may take."""
+
+TRANSCRIPT = 0.6
+"""Part of it that the text to be summarised may take in the request for its summary."""
+
+WORTHWHILE = 200
+"""Tokens; a shorter stretch is kept as it is."""
+
+SHORT_RESULT = 2_000
+"""Characters that a tool's result is cut to, when summarising alone does not help."""
+
+BYTES_PER_TOKEN = 3.5
+"""A rule of thumb, on the safe side for English and code; the provider's own count is used where there is one."""
+
+SUMMARY_REQUEST = """\
+You summarise a part of a conversation between a person and an agent that works with tools, so that the agent can go \
+on without that part. Keep what was asked for and decided, what was found out (names, paths, numbers, error messages \
+as they were), what was done and changed, what failed and why, and what is still to be done. Leave out greetings and \
+repetitions. Write plain text, as short as that allows."""
+
+SUMMARY_INTRODUCTION = "[This stands for an earlier part of the conversation.]\n"
+
+
+def text_tokens(text: str) -> int:
+    """An estimate."""
+    return int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 1
+
+
+def message_tokens(message: Message) -> int:
+    """An estimate, with the few tokens that hold a message together."""
+    calls = sum(text_tokens(call.name + call.arguments) + 8 for call in message.tool_calls)
+    return text_tokens(message.content) + calls + 4
+
+
+def total_tokens(messages: Sequence[Message]) -> int:
+    """An estimate."""
+    return sum(map(message_tokens, messages))
+
+
+def context_tokens(conversation: Conversation, overhead: int) -> int:
+    """What the next request will take: the provider's last count where there is one, and an estimate of what is new.
+
+    `overhead` is an estimate of what is not in the conversation: the system message and the tools.
+    """
+    if conversation.measured is None:
+        return overhead + total_tokens(conversation.messages)
+    counted, tokens = conversation.measured
+    return tokens + total_tokens(conversation.messages[counted:])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A conversation in parts: `early` and `late` are to be summarised, the others stay as they are.
+
+    What a person said last stands between the two, so that undo still knows what came of it.
+    """
+
+    first: tuple[Message, ...]
+    early: tuple[Message, ...]
+    said: tuple[Message, ...]
+    late: tuple[Message, ...]
+    tail: tuple[Message, ...]
+
+
+def choose_cut(messages: Sequence[Message], tail_tokens: int) -> Cut:
+    """Keep the first message, the last one of a person, and as many of the last exchanges as `tail_tokens` hold.
+
+    At least the last exchange is kept, and a call is never parted from its results.
+    """
+    tail_at = _tail_start(messages, tail_tokens)
+    said_at = max((at for at, message in enumerate(messages) if message.from_person), default=0)
+    if said_at == 0 or said_at >= tail_at:
+        before_tail = tuple(messages[1:tail_at])
+        early, late = (before_tail, ()) if said_at else ((), before_tail)
+        return Cut(tuple(messages[:1]), early, (), late, tuple(messages[max(1, tail_at) :]))
+    return Cut(
+        tuple(messages[:1]),
+        tuple(messages[1:said_at]),
+        (messages[said_at],),
+        tuple(messages[said_at + 1 : tail_at]),
+        tuple(messages[tail_at:]),
+    )
+
+
+def _tail_start(messages: Sequence[Message], tail_tokens: int) -> int:
+    start, size, at = len(messages), 0, len(messages)
+    while at > 1:
+        end, at = at, at - 1
+        while messages[at].role == "tool":
+            at -= 1
+        size += total_tokens(messages[at:end])
+        if size > tail_tokens and start < len(messages):
+            break
+        start = at
+    return start
+
+
+def summary_of(part: Sequence[Message], summary: str) -> Message:
+    """The message that takes the place of a part; never longer than half of it."""
+    text = cut_output(summary, max(100, len(transcript(part)) // 2 - len(SUMMARY_INTRODUCTION)))
+    stands_for_a_person = any(message.from_person or message.origin == "summary" for message in part)
+    return Message("user", SUMMARY_INTRODUCTION + text, origin="summary" if stands_for_a_person else "note")
+
+
+def with_short_results(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same messages with the results of tools cut short."""
+    return tuple(
+        replace(message, content=cut_output(message.content, SHORT_RESULT)) if message.role == "tool" else message
+        for message in messages
+    )
+
+
+def transcript(part: Sequence[Message]) -> str:
+    """A part of a conversation as text to be read."""
+    lines: list[str] = []
+    for message in part:
+        if message.content:
+            lines.append(f"{message.role}: {message.content}")
+        lines.extend(f"{message.role} calls {call.name} {call.arguments}" for call in message.tool_calls)
+    return "\n".join(lines)

@@ -1,0 +1,195 @@
+"""The model's half of a turn: one answer, asked for until it is whole or there is no hope."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from agent.calls import call_ids, usable_calls, with_advice
+from agent.compaction import text_tokens
+from agent.config import AgentConfig
+from agent.interrupt import Interrupted
+from agent.messages import Answer, Message, ModelChunk, ToolCall
+from agent.model import Model
+from agent.prompt import system_prompt
+from agent.retry import ModelError, retry_wait
+from agent.run_context import RunContext, TurnFailed
+from agent.tools.router import ToolRouter
+from agent.tools.tool import ToolResult
+
+T = TypeVar("T")
+
+INTERRUPTED = "[interrupted by the user]"
+
+
+class ModelStep:
+    """Asks the model, and takes its answer into the conversation."""
+
+    def __init__(self, run: RunContext, config: AgentConfig, model: Model, tools: ToolRouter) -> None:
+        self._run = run
+        self._config = config
+        self._tools = tools
+        self.model = model
+
+    async def answer(self) -> Message:
+        """The model's next answer, which is then the conversation's last message.
+
+        Raises ModelError when the model cannot be had, TurnFailed when the budget is used up.
+        """
+        return await self._persist(self._stream_answer)
+
+    async def complete(self, messages: Sequence[Message]) -> str:
+        """An answer in words to other messages, outside of the conversation; its cost is counted all the same."""
+        return await self._persist(lambda: self._complete(messages))
+
+    async def context_window(self) -> int | None:
+        """Tokens that the model can take, None when nobody knows."""
+        if self._config.context_window is not None:
+            return self._config.context_window
+        return await self._run.interruptible(self.model.context_window())
+
+    def overhead(self) -> int:
+        """An estimate of the tokens in a request that are not the conversation's."""
+        return text_tokens(system_prompt(self._config.instructions)) + text_tokens(json.dumps(self._definitions()))
+
+    # -- trying ----------------------------------------------------------------------------------------------------
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works, or until the failure's class says that it will not."""
+        failures = 0
+        while True:
+            problem = self._config.budget.exhausted_by(self._run.conversation.usage)
+            if problem is not None:
+                raise TurnFailed("budget", problem)
+            try:
+                return await attempt()
+            except ModelError as error:
+                failures += 1
+                wait = retry_wait(error, failures)
+                if wait is None:
+                    raise
+                reason = self._run.redactor.text(str(error))
+                await self._run.emit("processing", status="retrying", attempt=failures + 1, wait_seconds=wait, reason=reason)
+                await self._run.interruptible(asyncio.sleep(wait))
+
+    async def _stream_answer(self) -> Message:
+        message_id = uuid.uuid4().hex
+        system = Message("system", system_prompt(self._config.instructions))
+        stream = self.model.stream((system, *self._run.conversation.messages), self._definitions())
+        answer, shown = Answer(), self._run.redactor.stream()
+        try:
+            while (chunk := await self._run.interruptible(_next(stream))) is not None:
+                answer.add(chunk)
+                await self._show(message_id, shown.feed(chunk.text))
+            await self._show(message_id, shown.flush())
+        except Interrupted:
+            self._keep_partial(answer)
+            raise
+        except ModelError:
+            self._count(answer)
+            if answer.text:
+                await self._run.emit("assistant_chunk", message_id=message_id, superseded=True)
+            raise
+        finally:
+            await _close(stream)
+        return await self._accept(message_id, answer)
+
+    async def _complete(self, messages: Sequence[Message]) -> str:
+        stream = self.model.stream(messages, ())
+        answer = Answer()
+        try:
+            while (chunk := await self._run.interruptible(_next(stream))) is not None:
+                answer.add(chunk)
+        finally:
+            await _close(stream)
+            self._count(answer)
+        await self._run.emit("usage", **asdict(self._run.conversation.usage))
+        return self._run.redactor.text(answer.text)
+
+    def _definitions(self) -> list[dict[str, Any]]:
+        return [tool.definition() for tool in self._tools.tools]
+
+    # -- taking the answer -----------------------------------------------------------------------------------------
+
+    async def _accept(self, message_id: str, answer: Answer) -> Message:
+        """Take a whole answer into the conversation, together with the results of the calls that cannot be run."""
+        self._count(answer)
+        if answer.finish_reason == "content_filter" and not answer.text and not answer.tool_calls:
+            raise TurnFailed("content_filter", "the provider's content filter withheld the answer")
+        message, refused = self._take(answer)
+        if message.content:
+            await self._run.emit("assistant_message", message_id=message_id, text=message.content)
+        await self._run.emit("usage", **asdict(self._run.conversation.usage))
+        for call, result in refused:
+            await tell_call(self._run, call, {})
+            await tell_result(self._run, call, result)
+        return message
+
+    def _take(self, answer: Answer) -> tuple[Message, list[tuple[ToolCall, ToolResult]]]:
+        run = self._run
+        redacted = [replace(call, arguments=run.redactor.text(call.arguments)) for call in answer.tool_calls]
+        calls, problems = usable_calls(redacted, call_ids(run.conversation.messages), _new_call_id)
+        message = Message("assistant", run.redactor.text(answer.text), calls)
+        if not message.content and not calls:
+            return message, []  # an empty message would be refused by some providers when it is sent back
+        before = run.conversation
+        conversation = before.with_message(message)
+        if answer.usage.input_tokens:
+            measured = (len(conversation.messages), answer.usage.input_tokens + answer.usage.output_tokens)
+            conversation = replace(conversation, measured=measured)
+        refused: list[tuple[ToolCall, ToolResult]] = []
+        for call in calls:
+            if call.id in problems:
+                problem = with_advice(problems[call.id], before, call)
+                if answer.finish_reason == "length":
+                    problem += "\nYour answer was cut off: it reached the limit for one answer. Send less at once."
+                conversation = conversation.with_result(call.id, problem)
+                refused.append((call, ToolResult(problem, False)))
+        run.conversation = conversation
+        return message, refused
+
+    def _keep_partial(self, answer: Answer) -> None:
+        """What was shown before an interrupt stays in the conversation, marked as what it is."""
+        self._count(answer)
+        if answer.text:
+            text = f"{self._run.redactor.text(answer.text)}\n{INTERRUPTED}"
+            self._run.conversation = self._run.conversation.with_message(Message("assistant", text))
+
+    def _count(self, answer: Answer) -> None:
+        usage = self._run.conversation.usage + replace(answer.usage, llm_calls=1)
+        self._run.conversation = replace(self._run.conversation, usage=usage)
+
+    async def _show(self, message_id: str, text: str) -> None:
+        if text:
+            await self._run.emit("assistant_chunk", message_id=message_id, text=text)
+
+
+async def tell_call(run: RunContext, call: ToolCall, arguments: dict[str, Any]) -> None:
+    """Emit that a call begins."""
+    await run.emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=arguments)
+
+
+async def tell_result(run: RunContext, call: ToolCall, result: ToolResult) -> None:
+    """Emit how a call ended."""
+    await run.emit("tool_output", tool_call_id=call.id, tool=call.name, output=result.output, success=result.success)
+
+
+def _new_call_id() -> str:
+    return f"call_{uuid.uuid4().hex}"
+
+
+async def _next(stream: AsyncIterator[ModelChunk]) -> ModelChunk | None:
+    return await anext(stream, None)
+
+
+async def _close(stream: AsyncIterator[ModelChunk]) -> None:
+    """End the request behind a stream that was not read to its end."""
+    if isinstance(stream, AsyncGenerator):
+        # A stream that did not end within the grace time after an interrupt is still running.
+        with contextlib.suppress(RuntimeError):
+            await stream.aclose()

@@ -1,0 +1,51 @@
+"""The agent's plan: a list of steps that it writes with the `plan` tool and is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent.tools.tool import Tool, parameters
+
+PLAN_TOOL = "plan"
+
+MAX_CONTINUATIONS = 2
+"""How often in one turn the model is sent back to a plan that it left unfinished."""
+
+PlanStep = dict[str, str]
+"""`step` (what is to be done) and `status` (`pending`, `in_progress` or `done`)."""
+
+
+def plan_tool() -> Tool:
+    """`plan`: replaces the plan as a whole. The loop keeps it and shows it; the tool only has to be called."""
+
+    async def call(arguments: dict[str, Any]) -> str:
+        left = sum(step["status"] != "done" for step in arguments["plan"])
+        return f"plan noted; {left} of {len(arguments['plan'])} steps are left"
+
+    step = parameters(
+        "step",
+        "status",
+        step={"type": "string", "description": "What is to be done."},
+        status={"type": "string", "enum": ["pending", "in_progress", "done"]},
+    )
+    return Tool(
+        name=PLAN_TOOL,
+        description=(
+            "Write down the steps of a longer task, and keep them up to date as you work. Each call replaces the whole "
+            "plan. Use it for work of several steps; the person sees it."
+        ),
+        parameters=parameters("plan", plan={"type": "array", "items": step, "maxItems": 50}),
+        call=call,
+    )
+
+
+def continuation(plan: Sequence[PlanStep], continued: int) -> str | None:
+    """What to tell a model that ends its turn with its plan unfinished; None lets it end."""
+    left = [step["step"] for step in plan if step["status"] != "done"]
+    if not left or continued >= MAX_CONTINUATIONS:
+        return None
+    return (
+        f"Your plan is not finished: {'; '.join(left)}. Go on with it. If a step is done or no longer needed, update "
+        "the plan; if something is in the way that only the person can remove, say so."
+    )
