@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.doom_loop import Pattern
 from agent.messages import Message, ToolCall, Usage
-from agent.plan import PlanStep
+from agent.plan import PlanStep, last_plan
 
 STATE_VERSION = 1
 
@@ -87,7 +87,7 @@ class Conversation:
             if self.messages[at].from_person:
                 measured = self.measured if self.measured and self.measured[0] <= at else None
                 kept = self.messages[:at]
-                return replace(self, messages=kept, measured=measured).closed("")
+                return replace(self, messages=kept, measured=measured, plan=last_plan(kept)).closed("")
         return None
 
     def with_result(self, call_id: str, content: str) -> Conversation:

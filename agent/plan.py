@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from agent.messages import Message
 from agent.tools.tool import Tool, parameters
 
 PLAN_TOOL = "plan"
+
+NOTED = "plan noted"
+"""How the result of a call begins that was taken for the plan."""
 
 MAX_CONTINUATIONS = 2
 """How often in one turn the model is sent back to a plan that it left unfinished."""
@@ -21,7 +26,7 @@ def plan_tool() -> Tool:
 
     async def call(arguments: dict[str, Any]) -> str:
         left = sum(step["status"] != "done" for step in arguments["plan"])
-        return f"plan noted; {left} of {len(arguments['plan'])} steps are left"
+        return f"{NOTED}; {left} of {len(arguments['plan'])} steps are left"
 
     step = parameters(
         "step",
@@ -38,6 +43,13 @@ def plan_tool() -> Tool:
         parameters=parameters("plan", plan={"type": "array", "items": step, "maxItems": 50}),
         call=call,
     )
+
+
+def last_plan(messages: Sequence[Message]) -> tuple[PlanStep, ...]:
+    """The plan that these messages end with."""
+    noted = {m.tool_call_id for m in messages if m.role == "tool" and m.content.startswith(NOTED)}
+    calls = [c for m in messages for c in m.tool_calls if c.name == PLAN_TOOL and c.id in noted]
+    return tuple(json.loads(calls[-1].arguments)["plan"]) if calls else ()
 
 
 def continuation(plan: Sequence[PlanStep], continued: int) -> str | None:

@@ -37,13 +37,13 @@ class ToolStep:
         """
         decisions = decisions or {}
         verdicts = {call.id: self._verdict(call, decisions) for call in self._run.conversation.open_calls}
-        for together, calls in groupby(self._run.conversation.open_calls, lambda c: self._goes_together(c, verdicts)):
-            group = list(calls)
-            if any(verdicts[call.id].action == "ask" for call in group):
+        batches = groupby(enumerate(self._run.conversation.open_calls), lambda item: self._batch(item[0], item[1], verdicts))
+        for _, items in batches:
+            batch = [call for _, call in items]
+            if verdicts[batch[0].id].action == "ask":
                 await self._ask(verdicts)
                 return False
-            for batch in [group] if together else [[call] for call in group]:
-                await self._run_batch(batch, verdicts, decisions)
+            await self._run_batch(batch, verdicts, decisions)
         return True
 
     def _verdict(self, call: ToolCall, decisions: Mapping[str, ApprovalDecision]) -> Verdict:
@@ -53,9 +53,10 @@ class ToolStep:
         verdict = judge(self._rules, call.name, self._tools.get(call.name), parse(call))
         return replace(verdict, reason=refusal(verdict.reason)) if verdict.action == "deny" else verdict
 
-    def _goes_together(self, call: ToolCall, verdicts: Mapping[str, Verdict]) -> bool:
+    def _batch(self, at: int, call: ToolCall, verdicts: Mapping[str, Verdict]) -> int:
+        """The same for neighbours that may run at the same time; its own for every other call."""
         tool = self._tools.get(call.name)
-        return tool is not None and tool.read_only and verdicts[call.id].action == "allow"
+        return -1 if tool is not None and tool.read_only and verdicts[call.id].action == "allow" else at
 
     async def _ask(self, verdicts: Mapping[str, Verdict]) -> None:
         pending = tuple(

@@ -1,0 +1,202 @@
+"""Long and broken turns: loops, plans, budgets, retries, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from agent.budget import Budget
+from agent.conversation import Conversation
+from agent.doom_loop import find_loop
+from agent.events import TURN_ENDS
+from agent.messages import ToolCall
+from agent.plan import plan_tool
+from agent.retry import (
+    ContextOverflowError,
+    ModelError,
+    ModelUnavailableError,
+    RateLimitedError,
+    retry_wait,
+)
+from agent.testing import calls, fails, says
+from agent.tools.tool import Tool, parameters
+from unit.agent.stage import Stage, stage
+from unit.agent.validity import check_request
+
+pytestmark = pytest.mark.anyio
+
+
+async def look(arguments: dict[str, Any]) -> str:
+    return "nothing new"
+
+
+LOOK = Tool("look", "", parameters(at={"type": "string"}), look)
+
+
+def notes(s: Stage) -> list[str]:
+    return [m.content for m in s.agent.conversation.messages if m.origin == "note"]
+
+
+def sequence(names: str) -> list[ToolCall]:
+    return [ToolCall(str(at), name, "{}") for at, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("names", "looping"),
+    [
+        ("", False),
+        ("aa", False),
+        ("aaa", True),
+        ("baaa", True),
+        ("aaab", False),
+        ("abab", True),
+        ("xabcabc", True),
+        ("abcdeabcde", True),
+        ("abcdefabcdef", False),
+        ("abac", False),
+    ],
+)
+def test_what_counts_as_a_loop(names: str, looping: bool) -> None:
+    assert (find_loop(sequence(names)) is not None) is looping
+
+
+def test_a_loop_is_the_same_wherever_in_it_the_model_is() -> None:
+    assert find_loop(sequence("abab")) == find_loop(sequence("ababa")) == find_loop(sequence("ababab"))
+
+
+async def test_a_loop_is_warned_of_once_and_again_when_it_is_a_new_one() -> None:
+    again, other = calls(("look", {"at": "x"})), calls(("look", {"at": "y"}))
+    s = stage(*[again] * 6, *[other] * 3, says("I give up"), tools=(LOOK,))
+    await s.agent.run_turn("go")
+    assert len(notes(s)) == 2
+    third = s.model.requests[3]
+    assert third[-1].origin == "note"
+    assert "3 times in a row" in third[-1].content
+    for request in s.model.requests:
+        check_request(request)
+
+
+async def test_an_unfinished_plan_is_continued_at_most_twice() -> None:
+    plan = [{"step": "dig", "status": "done"}, {"step": "plant", "status": "pending"}]
+    s = stage(calls(("plan", {"plan": plan})), says("a"), says("b"), says("c"), tools=(plan_tool(),))
+    assert (await s.agent.run_turn("make a garden")).message == "c"
+    assert s.data("plan_update") == [{"plan": plan}]
+    assert len(notes(s)) == 2
+    assert "plant" in notes(s)[0]
+    assert "dig" not in notes(s)[0]
+    await s.agent.undo()
+    assert s.agent.conversation.plan == ()
+
+
+async def test_a_finished_plan_lets_the_turn_end() -> None:
+    done = [{"step": "dig", "status": "done"}]
+    s = stage(calls(("plan", {"plan": [{"step": "dig"}]})), calls(("plan", {"plan": done})), says("a"), tools=(plan_tool(),))
+    assert (await s.agent.run_turn("go")).message == "a"
+    assert s.data("plan_update") == [{"plan": done}]  # the first one did not fit the schema
+
+
+async def test_budgets_are_checked_before_each_model_call() -> None:
+    s = stage(calls(("look", {})), says("never asked for"), tools=(LOOK,), budget=Budget(tokens=15))
+    outcome = await s.agent.run_turn("go")
+    assert outcome.status == "error"
+    assert s.data("error")[0]["kind"] == "budget"
+    assert len(s.model.requests) == 1
+    assert Budget(cost_usd=0.001).exhausted_by(s.agent.usage) is not None
+    assert Budget(cost_usd=0.002).exhausted_by(s.agent.usage) is None
+
+
+def test_the_schedule_of_retries() -> None:
+    assert [retry_wait(ModelUnavailableError(""), n) for n in (1, 2, 3)] == [5, 15, None]
+    assert [retry_wait(RateLimitedError(""), n) for n in (1, 2, 3, 4)] == [30, 60, 120, None]
+    assert retry_wait(RateLimitedError("", retry_after=7), 3) == 7
+    assert retry_wait(RateLimitedError("", retry_after=86_400), 1) is None
+    assert retry_wait(ModelError(""), 1) is None
+    assert retry_wait(ContextOverflowError(""), 1) is None
+
+
+async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
+    broken = fails(ModelUnavailableError("gone"), text="Once upon")
+    s = stage(broken, broken, says("The end."))
+    assert (await s.agent.run_turn("tell me")).message == "The end."
+    superseded = {d["message_id"] for d in s.data("assistant_chunk") if d.get("superseded")}
+    told = {d["message_id"] for d in s.data("assistant_chunk")}
+    assert len(superseded) == 2
+    assert told - superseded == {s.data("assistant_message")[0]["message_id"]}
+    assert [d["attempt"] for d in s.data("processing") if d["status"] == "retrying"] == [2, 3]
+    assert [m.content for m in s.agent.conversation.messages] == ["tell me", "The end."]
+
+
+async def test_it_gives_up_after_three_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
+    s = stage(*[fails(ModelUnavailableError("gone"))] * 4)
+    assert (await s.agent.run_turn("tell me")).status == "error"
+    assert len(s.model.requests) == 3
+    assert s.data("error") == [{"kind": "unavailable", "message": "gone"}]
+
+
+async def test_a_retry_after_is_honoured() -> None:
+    s = stage(fails(RateLimitedError("slow down", retry_after=0.01)), says("hi"))
+    assert (await s.agent.run_turn("tell me")).message == "hi"
+    assert s.data("processing")[1]["wait_seconds"] == 0.01
+
+
+async def test_a_withheld_answer_is_an_error_and_an_empty_one_ends_the_turn() -> None:
+    s = stage(says("", finish_reason="content_filter"), says(""))
+    assert (await s.agent.run_turn("a")).status == "error"
+    outcome = await s.agent.run_turn("b")
+    assert (outcome.status, outcome.message) == ("complete", None)
+    assert [m.role for m in s.agent.conversation.messages] == ["user", "user"]
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+async def test_a_turn_cut_off_at_any_event_is_resumed_without_running_a_call_twice(at: int) -> None:
+    """The process dies when event number `at` is emitted; what was stored inside `emit` is all that is left."""
+    ran: list[str] = []
+
+    async def work(arguments: dict[str, Any]) -> str:
+        ran.append(arguments["at"])
+        return "worked"
+
+    tool = Tool("work", "", parameters("at", at={"type": "string"}), work)
+    script = (calls(("work", {"at": "1"}), ("work", "broken{"), ("work", {"at": "2"}), piece=1000), says("done"))
+    first = stage(*script, tools=(tool,))
+    stored: list[str] = []
+    dead = asyncio.Event()
+
+    def die(_: object) -> None:
+        stored.append(first.agent.conversation.to_json())
+        if len(stored) == at:
+            dead.set()
+            raise asyncio.CancelledError
+
+    first.hooks.append(die)
+    with contextlib.suppress(asyncio.CancelledError):
+        await first.agent.run_turn("go")
+    conversation = Conversation.from_json(stored[-1])
+    answered = sum(m.role == "assistant" for m in conversation.messages)
+    second = stage(*script[answered:], says("and so on"), tools=(tool,), conversation=conversation)
+    outcome = await second.agent.resume()
+    if not dead.is_set() or not conversation.in_turn:
+        assert outcome is None
+    else:
+        assert outcome is not None
+        assert outcome.status == "complete"
+    assert len(ran) == len(set(ran))
+    results = [m.content for m in second.agent.conversation.messages if m.role == "tool"]
+    assert len(results) == 3
+    assert sum("restarted while this call was under way" in r for r in results) + len(ran) >= 2
+    for request in second.model.requests:
+        check_request(request)
+
+
+async def test_every_turn_ends_with_one_event() -> None:
+    s = stage(says("a"), fails(ModelError("no")), calls(("look", {})), says("b"), tools=(LOOK,))
+    for text in ("one", "two", "three"):
+        s.events.clear()
+        await s.agent.run_turn(text)
+        assert sum(kind in TURN_ENDS for kind in s.types()) == 1
+        assert s.types()[-1] in TURN_ENDS
