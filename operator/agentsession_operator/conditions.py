@@ -15,12 +15,13 @@ class ConditionSet:
     """The conditions of one object while a new status is being decided."""
 
     def __init__(self, current: Iterable[Condition], *, generation: int, now: str) -> None:
-        self._conditions = {condition.type: condition for condition in current}
+        self._before = {condition.type: condition for condition in current}
+        self._conditions = dict(self._before)
         self._generation, self._now = generation, now
 
     def set(self, kind: str, status: Status, reason: str, message: str = "") -> None:
         """Set one condition; keeps the time of its last transition where `status` stays the same."""
-        previous = self._conditions.get(kind)
+        previous = self._before.get(kind)
         self._conditions[kind] = Condition(
             type=kind,
             status=status,

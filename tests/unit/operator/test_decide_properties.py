@@ -1,0 +1,298 @@
+"""What holds for every decision, over lives of sessions in which anything may happen next."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentsession_operator.admission import Wait
+from agentsession_operator.api.session import AgentSessionStatus
+from agentsession_operator.decide import (
+    OUTCOME_GRACE,
+    CreatePod,
+    Decision,
+    DeletePod,
+    Facts,
+    Granted,
+    ReceivedReport,
+    decide,
+    merge_patch,
+)
+from agentsession_operator.objects import Pod, Session
+from agentsession_operator.resolve import Misconfigured, Resolved
+from tests.unit.operator.builders import (
+    JSON,
+    NO_CLASS,
+    READY,
+    STARTING,
+    container,
+    ended,
+    later,
+    pod,
+    pod_status,
+    report,
+    resolved,
+    running,
+    session,
+    terminated,
+    waiting,
+)
+
+FINAL = report(outcome="Completed", outcome_message="Done.", sequence=9)
+
+pod_statuses = st.sampled_from(
+    [
+        {},
+        STARTING,
+        READY,
+        pod_status("Pending", unschedulable="0/1 nodes are available"),
+        pod_status("Pending", container("agent", waiting("ErrImagePull", "not found"))),
+        pod_status("Running", container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=1)),
+        pod_status(
+            "Running", container("agent", terminated(0, message=FINAL.model_dump_json())), container("workspace", running())
+        ),
+        pod_status("Failed", reason="Evicted", message="The node was low on resource: memory."),
+        ended("Succeeded", message=FINAL.model_dump_json()),
+        ended("Succeeded"),
+        ended("Failed", code=1),
+    ]
+)
+pods: st.SearchStrategy[Pod | None] = st.none() | st.builds(
+    lambda status, deleting: pod(status=status, deleting=deleting), pod_statuses, st.booleans()
+)
+said = st.sampled_from(
+    [
+        None,
+        report(activity="Processing", message_count=2),
+        report(activity="AwaitingApproval", pending_approvals=[{"tool": "bash", "tool_call_id": "1"}]),
+        report(activity="Idle", last_message="Hello.", last_activity_time="2026-05-04T11:59:00Z"),
+        FINAL,
+        report(outcome="Failed", outcome_message="No key."),
+    ]
+)
+verdicts: st.SearchStrategy[Granted | Wait | None] = st.sampled_from(
+    [None, Granted(), Wait("UserLimitReached", "yours", 1), Wait("GlobalLimitReached", "all", 51), Wait("Queued", "hm", 2)]
+)
+settings: st.SearchStrategy[Resolved | Misconfigured] = st.sampled_from(
+    [resolved(), resolved(agent={"model": "openai/large"}), NO_CLASS]
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is known at one moment of a session's life, its status left out."""
+
+    pod: Pod | None
+    received: ReceivedReport | None
+    verdict: Granted | Wait | None
+    resolved: Resolved | Misconfigured
+    pod_error: str | None
+    seconds: float
+
+    def facts(self, of: Session) -> Facts:
+        return Facts(of, self.resolved, self.pod, self.received, self.verdict, self.pod_error)
+
+
+@st.composite
+def moments(draw: st.DrawFn) -> Moment:
+    seconds = draw(st.integers(0, 600))
+    words = draw(said)
+    received = ReceivedReport(words, later(seconds - draw(st.integers(0, 120)))) if words else None
+    error = draw(st.sampled_from([None, "The pod cannot be created: exceeded quota"]))
+    return Moment(draw(pods), received, draw(verdicts), draw(settings), error, seconds)
+
+
+new_sessions = st.sampled_from([session(), session(mode="Task", prompt="hi")])
+lives = st.lists(moments(), min_size=1, max_size=6)
+
+
+def stored(of: Session, decision: Decision) -> Session:
+    """The session as the API server gives it back after the patch."""
+    now = apply_rfc_7386(of.status.to_wire(), merge_patch(of.status.to_wire(), decision.status.to_wire()))
+    return Session(replace(of.meta, version=of.meta.version + 1), of.spec, AgentSessionStatus.model_validate(now))
+
+
+def live(of: Session, life: list[Moment]) -> list[tuple[Session, Moment, Decision]]:
+    """Each moment with the session as it was and the decision; the status is carried from one to the next."""
+    steps = []
+    for moment in life:
+        decision = decide(moment.facts(of), later(moment.seconds))
+        steps.append((of, moment, decision))
+        of = stored(of, decision)
+    return steps
+
+
+def holds(status: AgentSessionStatus, kind: str) -> bool:
+    return any(item.type == kind and item.status == "True" for item in status.conditions)
+
+
+@given(new_sessions, lives)
+def test_what_was_written_is_what_was_decided(of: Session, life: list[Moment]) -> None:
+    for before, _, decision in live(of, life):
+        assert stored(before, decision).status == decision.status
+
+
+@given(new_sessions, lives, st.integers(0, 10_000))
+def test_a_decision_carried_out_is_not_decided_again(of: Session, life: list[Moment], passed: int) -> None:
+    """Time alone changes nothing either, until the moment at which the decision said it would."""
+    for before, moment, decision in live(of, life):
+        after = stored(before, decision)
+        seconds = moment.seconds + passed
+        if decision.look_again is not None:
+            seconds = min(seconds, moment.seconds + decision.look_again.total_seconds() - 1)
+        again = decide(moment.facts(after), later(seconds))
+        assert merge_patch(after.status.to_wire(), again.status.to_wire()) == {}
+
+
+@given(new_sessions, lives)
+def test_equal_facts_give_equal_decisions(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        assert decide(moment.facts(before), later(moment.seconds)) == decision
+
+
+@given(new_sessions, lives)
+def test_only_a_grant_admits(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        if holds(decision.status, "Admitted"):
+            assert before.admitted or isinstance(moment.verdict, Granted)
+
+
+@given(new_sessions, lives)
+def test_a_pod_is_only_made_where_there_is_none_and_the_slot_is_reserved(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        if any(isinstance(action, CreatePod) for action in decision.actions):
+            assert holds(decision.status, "Admitted")
+            assert moment.pod is None
+            assert not before.finished
+            assert before.status.start_time is None
+
+
+@given(new_sessions, lives)
+def test_a_slot_is_only_released_when_no_pod_can_run_any_more(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        if before.admitted and not holds(decision.status, "Admitted"):
+            assert holds(decision.status, "Finished")
+            assert moment.pod is None or moment.pod.ended
+
+
+@given(new_sessions, lives)
+def test_only_a_pod_that_is_there_and_runs_is_deleted(of: Session, life: list[Moment]) -> None:
+    for _, moment, decision in live(of, life):
+        for action in decision.actions:
+            if isinstance(action, DeletePod):
+                assert action.pod is moment.pod
+                assert not action.pod.ended
+                assert not action.pod.meta.deleting
+
+
+@given(new_sessions, lives)
+def test_the_end_is_final(of: Session, life: list[Moment]) -> None:
+    for before, _, decision in live(of, life):
+        if before.finished:
+            kept = ("Finished", "Ready", "Active", "Stalled")
+            assert [item for item in decision.status.conditions if item.type in kept] == [
+                item for item in before.status.conditions if item.type in kept
+            ]
+            assert decision.status.phase == before.status.phase
+            assert decision.status.finish_time == before.status.finish_time
+
+
+@given(new_sessions, lives)
+def test_the_time_of_a_transition_moves_when_the_status_does_and_only_then(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        known = {item.type: item for item in before.status.conditions}
+        for item in decision.status.conditions:
+            previous = known.get(item.type)
+            stayed = previous is not None and previous.status == item.status
+            now = later(moment.seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+            assert item.last_transition_time == (previous.last_transition_time if stayed and previous else now)
+
+
+@given(new_sessions, lives)
+def test_conditions_are_unique_and_their_reasons_are_words_for_programs(of: Session, life: list[Moment]) -> None:
+    for _, _, decision in live(of, life):
+        kinds = [item.type for item in decision.status.conditions]
+        assert len(kinds) == len(set(kinds))
+        assert set(kinds) <= {"Admitted", "PodReady", "Active", "Finished", "Ready", "Stalled"}
+        assert all(re.fullmatch("[A-Z][A-Za-z]*", item.reason) for item in decision.status.conditions)
+
+
+@given(new_sessions, lives)
+def test_ready_means_that_it_can_be_talked_to_or_that_a_task_is_done(of: Session, life: list[Moment]) -> None:
+    for _, moment, decision in live(of, life):
+        status = decision.status
+        done = holds(status, "Finished") and status.phase == "Completed" and of.spec.mode == "Task"
+        talks = not holds(status, "Finished") and holds(status, "Admitted") and holds(status, "PodReady")
+        assert holds(status, "Ready") == (done or talks)
+        if talks:
+            assert moment.pod is not None
+
+
+@given(new_sessions, lives)
+def test_the_phase_agrees_with_the_conditions(of: Session, life: list[Moment]) -> None:
+    for _, _, decision in live(of, life):
+        status = decision.status
+        assert (status.phase in ("Completed", "Failed")) == holds(status, "Finished")
+        if not holds(status, "Finished"):
+            assert (status.phase in ("Pending", "Queued")) != holds(status, "Admitted")
+        assert (status.queue is not None) <= (status.phase == "Queued")
+
+
+@given(new_sessions, lives)
+def test_a_session_has_a_finish_time_when_it_has_finished_and_not_before(of: Session, life: list[Moment]) -> None:
+    for _, _, decision in live(of, life):
+        assert (decision.status.finish_time is not None) == holds(decision.status, "Finished")
+
+
+@given(new_sessions, lives)
+def test_a_session_that_is_over_never_lingers_unwatched(of: Session, life: list[Moment]) -> None:
+    """Whoever has said the outcome is looked at again within the grace, is finished, or is going."""
+    for _, moment, decision in live(of, life):
+        admitted = holds(decision.status, "Admitted") and not holds(decision.status, "Finished")
+        over = moment.received is not None and moment.received.report.outcome is not None
+        if admitted and over and moment.pod is not None and not moment.pod.meta.deleting:
+            assert decision.look_again is not None
+            assert decision.look_again <= OUTCOME_GRACE
+
+
+# The patch that carries a status.
+
+json_values: st.SearchStrategy[object] = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
+    max_leaves=12,
+)
+json_objects = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
+
+
+def apply_rfc_7386(target: object, patch: object) -> JSON:
+    """MergePatch of RFC 7386 section 2, as it is written there."""
+    if not isinstance(patch, dict):
+        return patch  # type: ignore[return-value]
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = apply_rfc_7386(result.get(name), value)
+    return result
+
+
+@given(json_objects, json_objects)
+def test_a_merge_patch_makes_the_desired_value_of_the_current_one(current: JSON, desired: JSON) -> None:
+    assert apply_rfc_7386(current, merge_patch(current, desired)) == desired
+
+
+@given(json_objects)
+def test_nothing_is_patched_where_nothing_differs(value: JSON) -> None:
+    assert merge_patch(value, value) == {}
+
+
+@given(json_objects, json_objects)
+def test_a_patch_never_names_a_field_that_stays(current: JSON, desired: JSON) -> None:
+    patch = merge_patch(current, desired)
+    assert isinstance(patch, dict)
+    assert all(key not in current or key not in desired or current[key] != desired[key] for key in patch)
