@@ -207,6 +207,7 @@ def _container(name: str, module: str, resolved: Resolved, installation: Install
         "image": offered.image or installation.runtime_image,
         "imagePullPolicy": offered.image_pull_policy or installation.image_pull_policy,
         "command": ["python3", "-m", module],
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # the end of the log, for the Crashed condition
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -1,0 +1,254 @@
+"""The session's pod: restricted, with the credentials in one container only, and under 128 KiB a string."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentsession_operator.names import bearer_token, token_sha256
+from agentsession_operator.objects import Pod, Session
+from agentsession_operator.pod import session_config, session_pod
+from session_runtime.wire import CONFIG_ENV, CREDENTIAL_PREFIX, REPORT_AUDIENCE, config_from_environment
+from tests.unit.operator.builders import INSTALLATION, JSON, resolved, session
+from tests.unit.operator.test_names import session_names, uids
+
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+LONGEST_STRING = 128 * 1024
+"""Linux' MAX_ARG_STRLEN: execve refuses a longer string, its name and its end counted."""
+
+
+def manifest(of: Session | None = None, **class_spec: Any) -> JSON:
+    of = of or session()
+    return session_pod(of, resolved(of, **class_spec), INSTALLATION)
+
+
+def containers(pod: JSON) -> dict[str, JSON]:
+    return {container["name"]: container for container in pod["spec"]["containers"]}
+
+
+def environment(pod: JSON) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in containers(pod)["agent"]["env"]}
+
+
+def round_trip(of: Session) -> None:
+    """The runtime reads what the operator knows, though the kubelet has looked for references to expand."""
+    values = environment(manifest(of))
+    assert config_from_environment(values) == session_config(of, resolved(of), INSTALLATION)
+    for name, value in values.items():
+        assert "$" not in value
+        assert len(f"{name}={value}\0".encode()) <= LONGEST_STRING
+
+
+# Isolation.
+
+
+def test_there_are_two_plain_containers() -> None:
+    spec = manifest()["spec"]
+    assert list(containers(manifest())) == ["agent", "workspace"]
+    assert "initContainers" not in spec
+    assert "ephemeralContainers" not in spec
+    assert spec["restartPolicy"] == "OnFailure"
+
+
+@pytest.mark.parametrize("name", ["agent", "workspace"])
+def test_a_container_is_restricted_as_pod_security_wants_it(name: str) -> None:
+    """kubernetes.io/docs/concepts/security/pod-security-standards, profile Restricted."""
+    pod, context = manifest()["spec"]["securityContext"], containers(manifest())[name]["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["runAsUser"] > 0
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_the_pod_shares_nothing_with_its_node() -> None:
+    spec = manifest()["spec"]
+    assert not any(spec.get(field) for field in ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "shareProcessNamespace"))
+    assert {next(key for key in volume if key != "name") for volume in spec["volumes"]} == {"emptyDir", "projected"}
+    assert not any("hostPort" in port for item in spec["containers"] for port in item.get("ports", ()))
+
+
+def test_the_pod_has_no_api_token_and_no_addresses_of_services() -> None:
+    spec = manifest()["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+
+
+def test_the_report_token_is_good_for_reports_only_and_mounted_in_the_agent_only() -> None:
+    pod = manifest()
+    projected = [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
+    (token,) = [source["serviceAccountToken"] for volume in projected for source in volume["projected"]["sources"]]
+    assert token["audience"] == REPORT_AUDIENCE
+    assert 600 <= token["expirationSeconds"] <= 3600
+    mounts = {name: [mount["name"] for mount in item["volumeMounts"]] for name, item in containers(pod).items()}
+    assert projected[0]["name"] in mounts["agent"]
+    assert projected[0]["name"] not in mounts["workspace"]
+
+
+def test_the_containers_share_the_socket_and_nothing_else() -> None:
+    mounts = {name: {mount["name"] for mount in item["volumeMounts"]} for name, item in containers(manifest()).items()}
+    assert mounts["agent"] & mounts["workspace"] == {"socket"}
+    assert "state" not in mounts["workspace"]
+
+
+def test_the_credentials_reach_the_agent_under_a_prefix_and_the_workspace_not_at_all() -> None:
+    pod = manifest(session(credentials={"secretName": "my-keys"}))
+    assert containers(pod)["agent"]["envFrom"] == [{"prefix": CREDENTIAL_PREFIX, "secretRef": {"name": "my-keys"}}]
+    workspace = json.dumps(containers(pod)["workspace"])
+    assert "my-keys" not in workspace
+    assert not {"env", "envFrom"} & containers(pod)["workspace"].keys()
+
+
+def test_a_session_without_credentials_refers_to_no_secret() -> None:
+    assert "secretRef" not in json.dumps(manifest())
+
+
+def test_a_key_of_the_secret_can_never_be_a_piece_of_the_configuration() -> None:
+    assert not CONFIG_ENV.startswith(CREDENTIAL_PREFIX)
+
+
+def test_the_prompt_is_for_the_agent_alone() -> None:
+    pod = manifest(session(prompt="a very private prompt"))
+    assert "private" in json.dumps(containers(pod)["agent"])
+    assert "private" not in json.dumps(containers(pod)["workspace"])
+    assert "private" not in json.dumps(pod["metadata"])
+
+
+def test_the_pod_knows_the_hash_of_its_bearer_token_and_neither_token_nor_key() -> None:
+    token = bearer_token(INSTALLATION.token_key, "uid-of-demo")
+    text = json.dumps(manifest())
+    assert token_sha256(token) in text
+    assert token not in text
+    assert INSTALLATION.token_key.hex() not in text
+
+
+def test_the_key_does_not_stand_in_the_text_of_the_installation() -> None:
+    assert "kkk" not in repr(INSTALLATION)
+
+
+@pytest.mark.parametrize("name", ["agent", "workspace"])
+def test_a_containers_last_words_are_kept_when_it_fails(name: str) -> None:
+    """The condition Crashed quotes them; without this only what the runtime wrote itself would be there."""
+    assert containers(manifest())[name]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+# Identity.
+
+
+def test_the_pod_belongs_to_its_session() -> None:
+    (owner,) = manifest()["metadata"]["ownerReferences"]
+    assert owner == {
+        "apiVersion": "agentsession.dev/v1alpha1",
+        "kind": "AgentSession",
+        "name": "demo",
+        "uid": "uid-of-demo",
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+@given(session_names, uids)
+def test_the_operator_knows_its_own_pod_again(name: str, uid: str) -> None:
+    of = session(name, uid=uid)
+    body = manifest(of)
+    body["metadata"] |= {"uid": "pod", "resourceVersion": "1"}
+    found = Pod.of(body)
+    assert (found.session_uid, found.session_name, found.user) == (uid, name, "ada")
+    assert (found.phase, found.ended) == ("Pending", False)
+
+
+@given(session_names, uids)
+def test_labels_are_valid_whatever_the_sessions_name(name: str, uid: str) -> None:
+    for value in manifest(session(name, uid=uid))["metadata"]["labels"].values():
+        assert len(value) <= 63
+        assert LABEL_VALUE.fullmatch(value)
+
+
+def test_a_pod_is_found_by_its_sessions_name_where_that_fits_a_label() -> None:
+    assert manifest(session("n" * 63))["metadata"]["labels"]["agentsession.dev/session"] == "n" * 63
+    assert "agentsession.dev/session" not in manifest(session("n" * 64))["metadata"]["labels"]
+
+
+def test_a_user_of_any_spelling_stands_in_an_annotation() -> None:
+    user = "oidc:Ada Lovelace <ada@example.org> $(HOME) ünïcode"
+    assert manifest(session(user=user))["metadata"]["annotations"]["agentsession.dev/user"] == user
+
+
+def test_the_same_session_always_has_the_same_pod() -> None:
+    assert json.dumps(manifest()) == json.dumps(manifest())
+
+
+def test_the_report_is_sent_to_the_sessions_own_address() -> None:
+    url = session_config(session(), resolved(), INSTALLATION).report_url
+    assert url == "http://operator.example:8080/v1/sessions/team/demo/report"
+
+
+# The session on its way to the pod.
+
+
+def test_a_prompt_of_the_greatest_length_and_the_widest_characters_arrives() -> None:
+    round_trip(session(prompt="🦊" * 100_000, agent={"instructions": "🐻" * 32_768}))
+
+
+@pytest.mark.parametrize("unit", ["$", "$(", "\\", '"', "\n", "\x01", "a", "é", "\u2028", "\\$(X)\\\\$"])
+def test_a_prompt_of_characters_that_are_escaped_arrives(unit: str) -> None:
+    round_trip(session(prompt=(unit * 100_000)[:100_000]))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_from('$(){}\\"'), min_size=1))
+def test_any_prompt_arrives_and_can_ask_the_kubelet_for_nothing(prompt: str) -> None:
+    round_trip(session(prompt=prompt, user=prompt[:256]))
+
+
+def test_a_short_session_is_in_one_piece() -> None:
+    assert list(environment(manifest())) == [CONFIG_ENV]
+
+
+def test_no_environment_value_of_any_container_has_a_reference_that_the_kubelet_expands() -> None:
+    pod = manifest(session(prompt="$(AGENTSESSION_CREDENTIAL_OPENAI_API_KEY)", agent={"model": "$(X)", "instructions": "$(Y)"}))
+    for item in pod["spec"]["containers"]:
+        assert "$(" not in json.dumps([item.get("env"), item.get("command"), item.get("args")])
+
+
+# What the class decides.
+
+
+def test_a_class_chooses_image_and_where_it_comes_from() -> None:
+    pod = manifest(image="acme/agent:2", imagePullPolicy="Always", imagePullSecrets=["registry"])
+    assert {(item["image"], item["imagePullPolicy"]) for item in pod["spec"]["containers"]} == {("acme/agent:2", "Always")}
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_without_that_the_installations_image_is_used() -> None:
+    pod = manifest()
+    assert {item["image"] for item in pod["spec"]["containers"]} == {INSTALLATION.runtime_image}
+    assert "imagePullSecrets" not in pod["spec"]
+
+
+def test_a_class_chooses_nodes_and_runtime() -> None:
+    tolerations = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    spec = manifest(runtimeClassName="gvisor", nodeSelector={"pool": "agents"}, tolerations=tolerations)["spec"]
+    assert (spec["runtimeClassName"], spec["nodeSelector"], spec["tolerations"]) == ("gvisor", {"pool": "agents"}, tolerations)
+    assert not {"runtimeClassName", "nodeSelector", "tolerations"} & manifest()["spec"].keys()
+
+
+def test_a_class_chooses_resources_for_one_container_and_the_other_keeps_its_own() -> None:
+    wanted = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
+    found = containers(manifest(resources={"workspace": wanted}))
+    assert found["workspace"]["resources"] == wanted
+    assert found["agent"]["resources"] == containers(manifest())["agent"]["resources"]
+
+
+@pytest.mark.parametrize("name", ["agent", "workspace"])
+def test_without_a_class_that_says_otherwise_memory_and_disk_are_limited(name: str) -> None:
+    resources = containers(manifest())[name]["resources"]
+    assert resources["limits"].keys() >= {"memory", "ephemeral-storage"}
+    assert resources["requests"].keys() >= {"cpu", "memory"}

@@ -1,0 +1,187 @@
+"""What a session gets, of what it asks for and what its class allows."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentsession_operator.objects import SessionClass, choose_class
+from agentsession_operator.resolve import Misconfigured, Resolved, resolve
+from session_runtime.wire import AgentSettings, ToolSelection
+from tests.unit.operator.builders import classes, session, session_class
+
+TOOLS = ("bash", "read", "write", "edit")
+
+
+def outcome(*of_classes: SessionClass, **spec: Any) -> Resolved | Misconfigured:
+    return resolve(session(**spec).spec, classes(*of_classes))
+
+
+def agent(*of_classes: SessionClass, **spec: Any) -> AgentSettings:
+    found = outcome(*of_classes, **spec)
+    assert isinstance(found, Resolved)
+    return found.agent
+
+
+def complaint(*of_classes: SessionClass, **spec: Any) -> str:
+    found = outcome(*of_classes, **spec)
+    assert isinstance(found, Misconfigured)
+    return found.message
+
+
+# The class.
+
+
+def test_a_session_without_a_class_gets_the_default_one() -> None:
+    assert (
+        agent(session_class("a", default=False, agent={"model": "x/a"}), session_class("b", agent={"model": "x/b"})).model
+        == "x/b"
+    )
+
+
+def test_of_several_defaults_the_newest_counts_as_with_storage_classes() -> None:
+    old = session_class("a", created="2026-01-01T00:00:00Z", agent={"model": "x/old"})
+    new = session_class("b", created="2026-02-01T00:00:00Z", agent={"model": "x/new"})
+    assert agent(new, old).model == agent(old, new).model == "x/new"
+
+
+def test_of_defaults_of_one_second_always_the_same_counts() -> None:
+    first, second = session_class("a"), session_class("b")
+    assert choose_class(classes(first, second), None) == choose_class(classes(second, first), None)
+
+
+def test_a_named_class_counts_though_it_is_not_the_default() -> None:
+    assert agent(session_class("a", default=False, agent={"model": "x/a"}), session_class("b"), className="a").model == "x/a"
+
+
+def test_only_the_annotation_true_makes_a_default() -> None:
+    assert not session_class(default=False).is_default
+    assert session_class().is_default
+
+
+def test_without_a_default_class_the_message_names_field_classes_and_remedy() -> None:
+    message = complaint(session_class("b", default=False), session_class("a", default=False))
+    assert message.startswith("spec.className is unset")
+    assert "(there are: a, b)" in message
+    assert "agentsession.dev/is-default-class=true" in message
+
+
+def test_a_class_that_is_not_there_is_named_beside_those_that_are() -> None:
+    message = complaint(session_class("a"), className="b")
+    assert message.startswith("spec.className: ")
+    assert "'b' (there are: a)" in message
+
+
+def test_without_any_class_the_message_says_so() -> None:
+    assert "(there are: none)" in resolve(session().spec, {}).message  # type: ignore[union-attr]
+
+
+# The model.
+
+
+def test_the_sessions_model_goes_before_the_classs() -> None:
+    assert agent(agent={"model": "x/mine"}).model == "x/mine"
+
+
+def test_without_any_model_the_message_names_the_field() -> None:
+    assert complaint(session_class(agent={})).startswith("spec.agent.model is unset")
+
+
+def test_a_class_without_rules_allows_every_model() -> None:
+    assert agent(session_class(models=[]), agent={"model": "any/thing"}).base_url is None
+
+
+def test_a_model_that_no_rule_allows_is_refused_with_what_is_allowed() -> None:
+    message = complaint(session_class(models=[{"match": "openai/*"}, {"match": "acme/one"}]), agent={"model": "acme/two"})
+    assert message.startswith("spec.agent.model: ")
+    assert "'acme/two'" in message
+    assert "openai/*, acme/one" in message
+
+
+def test_the_classs_own_default_is_held_to_its_rules() -> None:
+    assert complaint(session_class(agent={"model": "a/b"}, models=[{"match": "openai/*"}])).startswith("spec.agent.model: ")
+
+
+def test_the_first_rule_that_matches_says_where_the_model_is_served() -> None:
+    rules = [{"match": "openai/local*", "baseURL": "http://local:8000/v1"}, {"match": "openai/*"}]
+    assert agent(session_class(models=rules), agent={"model": "openai/local-7b"}).base_url == "http://local:8000/v1"
+    assert agent(session_class(models=rules), agent={"model": "openai/other"}).base_url is None
+
+
+def test_models_are_compared_with_their_case() -> None:
+    assert isinstance(outcome(session_class(models=[{"match": "openai/*"}]), agent={"model": "OpenAI/x"}), Misconfigured)
+
+
+# The rest of the agent.
+
+
+def test_what_nobody_sets_has_defaults() -> None:
+    assert agent() == AgentSettings(model="openai/small")
+    assert agent().max_iterations == 300
+
+
+@pytest.mark.parametrize(
+    ("of_class", "of_session", "expected"),
+    [(None, None, (None, 300)), ("class", None, ("class", 5)), ("class", "mine", ("mine", 7)), (None, "mine", ("mine", 7))],
+)
+def test_instructions_and_iterations_are_the_sessions_or_else_the_classs(
+    of_class: str | None, of_session: str | None, expected: tuple[str | None, int]
+) -> None:
+    def fields(text: str | None, number: int) -> dict[str, Any]:
+        return {"instructions": text, "maxIterations": number} if text else {}
+
+    found = agent(session_class(agent={"model": "x/y", **fields(of_class, 5)}), agent=fields(of_session, 7))
+    assert (found.instructions, found.max_iterations) == expected
+
+
+# Tools.
+
+
+def tools(of_class: dict[str, Any] | None, of_session: dict[str, Any] | None, **rule: Any) -> ToolSelection:
+    models = [{"match": "*", **rule}]
+    offered = session_class(agent={"model": "x/y", **({} if of_class is None else {"tools": of_class})}, models=models)
+    return agent(offered, agent={} if of_session is None else {"tools": of_session}).tools
+
+
+globs = st.lists(st.sampled_from(["bash", "read", "write", "edit", "*", "[rw]*", "?????", "nothing"]), max_size=3)
+selections = st.none() | st.fixed_dictionaries({}, optional={"allow": globs, "deny": globs})
+
+
+def allowed(tool: str, selection: dict[str, Any] | None) -> bool:
+    """What the fields' descriptions promise."""
+    if selection is None:
+        return True
+    allow, deny = selection.get("allow"), selection.get("deny", [])
+    return (allow is None or any(fnmatchcase(tool, glob) for glob in allow)) and not any(
+        fnmatchcase(tool, glob) for glob in deny
+    )
+
+
+@given(selections, selections)
+def test_a_tool_is_offered_when_class_and_session_both_allow_it(
+    of_class: dict[str, Any] | None, of_session: dict[str, Any] | None
+) -> None:
+    got = tools(of_class, of_session)
+    for tool in TOOLS:
+        offered = any(fnmatchcase(tool, glob) for glob in got.allow) and not any(fnmatchcase(tool, glob) for glob in got.deny)
+        assert offered == (allowed(tool, of_class) and allowed(tool, of_session))
+
+
+def test_where_nobody_selects_every_tool_is_offered() -> None:
+    assert tools(None, None) == ToolSelection(allow=("*",))
+
+
+def test_a_session_cannot_widen_what_its_class_offers() -> None:
+    assert tools({"allow": ["read"]}, {"allow": ["*"]}).allow == ("read",)
+
+
+def test_an_empty_list_allows_nothing() -> None:
+    assert tools(None, {"allow": []}).allow == ()
+
+
+def test_a_model_that_cannot_call_tools_is_offered_none() -> None:
+    assert tools(None, {"allow": ["*"]}, toolCalling=False) == ToolSelection(allow=())
