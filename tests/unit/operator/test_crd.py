@@ -1,0 +1,209 @@
+"""The CustomResourceDefinitions: structural, explained, and the committed files up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentsession_operator.api import crd
+from agentsession_operator.api.meta import Schema
+
+JSON = dict[str, Any]
+ROOT = Path(__file__).parents[3]
+DEFINITIONS = [crd.agent_session, crd.agent_session_class, crd.session_quota]
+SUBSCHEMAS = ("properties", "items", "additionalProperties")
+OF_THE_API = {(name,) for name in ("apiVersion", "kind", "metadata")}
+
+every_kind = pytest.mark.parametrize("define", DEFINITIONS, ids=lambda define: define.__name__)
+Define = Callable[[], JSON]
+
+
+def schema(define: Define) -> JSON:
+    (version,) = define()["spec"]["versions"]
+    found: JSON = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+def nodes(node: JSON, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], JSON]]:
+    """Every schema in a schema, with its path of property names ("[]" for items, "{}" for values)."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from nodes(child, (*path, name))
+    for key, name in (("items", "[]"), ("additionalProperties", "{}")):
+        if isinstance(node.get(key), dict):
+            yield from nodes(node[key], (*path, name))
+
+
+@every_kind
+def test_every_node_has_a_type_and_nothing_that_a_structural_schema_forbids(define: Define) -> None:
+    for path, node in nodes(schema(define)):
+        assert node["type"] in ("object", "array", "string", "integer", "number", "boolean"), path
+        assert not node.keys() & {"$ref", "$defs", "definitions", "anyOf", "oneOf", "allOf", "not", "title", "const"}, path
+        assert not ("properties" in node and "additionalProperties" in node), path
+        assert ("items" in node) == (node["type"] == "array"), path
+
+
+@every_kind
+def test_every_field_is_explained_in_a_sentence(define: Define) -> None:
+    for path, node in nodes(schema(define)):
+        if path and path[-1] not in ("[]", "{}") and path not in OF_THE_API:
+            text = node.get("description", "")
+            assert text[:1].isupper() or text[:1].isdigit() or text.startswith("`"), path
+            assert text.endswith((".", "!", "?")), path
+            assert len(text.split()) >= 2, path
+            assert "  " not in text, path
+            assert "\n" not in text, path
+
+
+@every_kind
+def test_texts_and_lists_of_a_spec_have_a_bound(define: Define) -> None:
+    """Rules over them need a cost estimate, and nobody shall fill etcd with one object."""
+    bounds = {"string": "maxLength", "array": "maxItems"}
+    unbounded = [
+        path
+        for path, node in nodes(schema(define))
+        if path[:1] == ("spec",) and node["type"] in bounds and "enum" not in node and bounds[node["type"]] not in node
+    ]
+    assert not unbounded or all(
+        path[1] in ("nodeSelector", "resources", "tolerations", "imagePullSecrets") for path in unbounded
+    )
+
+
+@every_kind
+def test_lists_with_keys_have_those_keys(define: Define) -> None:
+    for path, node in nodes(schema(define)):
+        for key in node.get("x-kubernetes-list-map-keys", ()):
+            assert node["x-kubernetes-list-type"] == "map", path
+            assert key in node["items"]["required"] or "default" in node["items"]["properties"][key], path
+
+
+@every_kind
+def test_required_fields_are_there_and_have_no_default(define: Define) -> None:
+    for path, node in nodes(schema(define)):
+        for name in node.get("required", ()):
+            assert "default" not in node["properties"][name], (*path, name)
+
+
+@every_kind
+def test_printer_columns_and_selectable_fields_name_fields_that_exist(define: Define) -> None:
+    (version,) = define()["spec"]["versions"]
+    known = {".".join(("", *path)) for path, _ in nodes(schema(define))}
+    paths = [column["jsonPath"] for column in version["additionalPrinterColumns"]]
+    paths += [field["jsonPath"] for field in version.get("selectableFields", ())]
+    for path in paths:
+        plain = path.partition("[")[0]
+        assert plain in known or plain.startswith(".metadata."), path
+
+
+def test_kubectl_get_shows_what_was_promised() -> None:
+    (version,) = crd.agent_session()["spec"]["versions"]
+    columns = version["additionalPrinterColumns"]
+    assert [column["name"] for column in columns if not column.get("priority")] == [
+        "User",
+        "Phase",
+        "Reason",
+        "Position",
+        "Age",
+    ]
+    assert [column["name"] for column in columns if column.get("priority")] == ["Pod", "Model", "Tokens"]
+
+
+@every_kind
+def test_names_agree_with_each_other(define: Define) -> None:
+    definition = define()
+    names = definition["spec"]["names"]
+    assert definition["metadata"]["name"] == f"{names['plural']}.agentsession.dev"
+    assert names["singular"] == names["kind"].lower()
+
+
+@every_kind
+def test_uninstalling_the_chart_keeps_the_definitions_and_so_all_sessions(define: Define) -> None:
+    assert define()["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_every_field_of_a_session_is_immutable_or_ruled() -> None:
+    spec = schema(crd.agent_session)["properties"]["spec"]
+    guarded = {rule.get("fieldPath", "").lstrip(".") for rule in spec["x-kubernetes-validations"] if "oldSelf" in rule["rule"]}
+    guarded |= {name for name, node in spec["properties"].items() if "x-kubernetes-validations" in node}
+    assert guarded == spec["properties"].keys()
+
+
+def test_the_longest_prompt_is_a_hundred_thousand_characters() -> None:
+    assert schema(crd.agent_session)["properties"]["spec"]["properties"]["prompt"]["maxLength"] == 100_000
+
+
+@every_kind
+def test_the_committed_file_is_what_the_models_say(define: Define) -> None:
+    definition = define()
+    path = ROOT / "manifests" / "crds" / f"{definition['spec']['names']['plural']}.yaml"
+    assert yaml.safe_load(path.read_text()) == definition, f"{path.name} is stale: run `make manifests`"
+
+
+def test_no_committed_definition_is_left_over() -> None:
+    written = {path.stem for path in (ROOT / "manifests" / "crds").iterdir()}
+    assert written == {define()["spec"]["names"]["plural"] for define in DEFINITIONS}
+
+
+def test_what_is_written_is_the_committed_file_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["crd", str(tmp_path)])
+    crd.main()
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (ROOT / "manifests" / "crds" / path.name).read_bytes()
+
+
+# How the schema comes from a model.
+
+
+class _Leaf(Schema):
+    """A leaf."""
+
+    number: int = 0
+    """A number."""
+
+
+class _Tree(Schema):
+    """A tree."""
+
+    leaf: _Leaf | None = None
+    """A leaf of the tree."""
+    leaves: list[_Leaf] = []  # noqa: RUF012 - pydantic copies it
+    """Further leaves."""
+    named: dict[str, str] = {}  # noqa: RUF012
+    """Names of
+    leaves."""
+
+
+def test_references_are_written_out_and_the_fields_own_text_goes_before_the_types() -> None:
+    assert crd.structural(_Tree) == {
+        "type": "object",
+        "description": "A tree.",
+        "properties": {
+            "leaf": {
+                "type": "object",
+                "description": "A leaf of the tree.",
+                "properties": {"number": {"type": "integer", "default": 0, "description": "A number."}},
+            },
+            "leaves": {
+                "type": "array",
+                "description": "Further leaves.",
+                "items": {
+                    "type": "object",
+                    "description": "A leaf.",
+                    "properties": {"number": {"type": "integer", "default": 0, "description": "A number."}},
+                },
+            },
+            "named": {"type": "object", "description": "Names of leaves.", "additionalProperties": {"type": "string"}},
+        },
+    }
+
+
+def test_a_union_is_refused_because_no_structural_schema_can_say_it() -> None:
+    class Either(Schema):
+        value: int | str
+
+    with pytest.raises(ValueError, match="structural schema"):
+        crd.structural(Either)
