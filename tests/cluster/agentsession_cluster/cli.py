@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from . import backend, binaries, fake_nodes, images, kubeconfig, lifecycle, node_init, report, teardown, volumes
 from .api import Api
@@ -16,6 +17,8 @@ from .errors import ClusterError
 from .progress import say, step
 from .settings import KUBERNETES_VERSION, cache_dir, check_name, clusters_root
 from .state import load, lock, names
+
+_Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _ABOUT = """\
 A local Kubernetes cluster behind kind's command line.
@@ -135,26 +138,28 @@ def seconds(text: str) -> float:
     """A duration as Go writes it: 90s, 5m, 1m30s, 500ms, or 0."""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-    if text != "0" and "".join(number + unit for number, unit in parts) != text or not text:
+    if (text != "0" and "".join(number + unit for number, unit in parts) != text) or not text:
         raise argparse.ArgumentTypeError(f"'{text}' is no duration; write 90s or 5m")
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
-def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+def _verb(verbs: _Subparsers, name: str, about: str) -> _Subparsers:
     verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
     return verb.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
 
 def _noun(
-    verb: argparse._SubParsersAction[argparse.ArgumentParser],
+    verb: _Subparsers,
     name: str,
     about: str,
     run: Callable[[argparse.Namespace], int | None],
     *,
     kinds: bool = False,
 ) -> argparse.ArgumentParser:
-    hidden = {} if not about else {"help": about}
-    command = verb.add_parser(name, description=about, allow_abbrev=False, **hidden)
+    if about:
+        command = verb.add_parser(name, help=about, description=about, allow_abbrev=False)
+    else:
+        command = verb.add_parser(name, allow_abbrev=False)  # ours alone: not in --help
     command.add_argument("-q", "--quiet", action="store_true", help=argparse.SUPPRESS)
     command.add_argument("-v", "--verbosity", help=argparse.SUPPRESS)
     command.set_defaults(run=run, kinds=kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ from .addresses import allocate, used_networks
 from .api import Api, ApiError
 from .certs import make_all, wanted
 from .errors import ClusterError
-from .node import INTERFACE, PRIVATE_DIRECTORIES, Node, config_files, private_directory, specification
+from .node import PRIVATE_DIRECTORIES, Node, config_files, private_directory, specification
 from .objects import access, dns, storage_class
 from .progress import say, step
 from .report import ended_processes, explain
@@ -154,9 +155,7 @@ def node_of(layout: Layout, state: State) -> Node:
 def snapshotter(directory: Path) -> str:
     """overlayfs, or plain copies where the directory is itself on an overlay, which cannot be stacked."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
-    result = subprocess.run(
-        ["stat", "--file-system", "--format=%T", str(existing)], capture_output=True, text=True, timeout=10
-    )
+    result = subprocess.run(["stat", "--file-system", "--format=%T", str(existing)], capture_output=True, text=True, timeout=10)
     return "native" if result.stdout.strip() == "overlayfs" else "overlayfs"
 
 
@@ -232,7 +231,7 @@ def _write_files(node: Node) -> None:
         cgroups.create(node.name)
     for file, text in config_files(node).items():
         write_atomically(layout.config / file, text)
-    write_atomically(teardown.specification_file(layout), _json(specification(node)))
+    write_atomically(teardown.specification_file(layout), json.dumps(specification(node), indent=1))
 
 
 def _start(node: Node, state: State) -> State:
@@ -370,11 +369,3 @@ class _Background:
             raise ClusterError("the sandbox image was not loaded in time", "See containerd.log.")
         if self._error:
             raise self._error
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, indent=1)
-
-

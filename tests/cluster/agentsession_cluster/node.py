@@ -53,6 +53,7 @@ def specification(node: Node) -> dict[str, Any]:
         "network_marker": node.marker("network"),
         "api_marker": node.marker("api"),
         "api": f"https://{plan.node_ip}:{plan.api_port}/readyz",
+        "authority": str(layout.certificates / "ca.crt"),
         "extra": str(layout.extra),
         "logs": str(layout.logs),
         "report": str(layout.processes),

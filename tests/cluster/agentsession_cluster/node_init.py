@@ -48,7 +48,7 @@ class Init:
         api_marker = Path(self._specification["api_marker"])
         while True:
             self._start_ready()
-            if not api_marker.exists() and _answers(self._specification["api"]):
+            if not api_marker.exists() and self._api_answers():
                 api_marker.touch()
                 continue
             busy = bool(self._pending) or not api_marker.exists()
@@ -59,6 +59,9 @@ class Init:
                 return
             self._reap()
             self._find_extra()
+
+    def _api_answers(self) -> bool:
+        return _answers(self._specification["api"], self._specification["authority"])
 
     def _network(self) -> None:
         """Waits for the interface that the host puts into our namespace, and configures it."""
@@ -94,7 +97,7 @@ class Init:
                     stderr=subprocess.STDOUT,
                     env=self._specification["environment"] | process.get("environment", {}),
                     cwd="/",
-                    preexec_fn=_unblock_signals,  # noqa: PLW1509  (this process has one thread)
+                    preexec_fn=_unblock_signals,
                 )
             except OSError as error:
                 log.write(f"cannot start {process['argv'][0]}: {error}\n".encode())
@@ -128,11 +131,11 @@ class Init:
         write_atomically(Path(self._specification["report"]), json.dumps(self._report, indent=1))
 
 
-def _answers(url: str) -> bool:
-    """Whether the API server is ready; /readyz needs no credentials, and nothing secret is sent."""
-    context = ssl._create_unverified_context()
+def _answers(url: str, authority: str) -> bool:
+    """Whether the API server is ready; /readyz needs no credentials."""
     try:
-        with urllib.request.urlopen(url, timeout=2, context=context) as response:  # noqa: S310
+        context = ssl.create_default_context(cafile=authority)  # made by the command that started us, a moment later
+        with urllib.request.urlopen(url, timeout=2, context=context) as response:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False

@@ -58,7 +58,7 @@ def volume_for(claim: Json, node_name: str, directory: Path) -> Json | None:
 def to_delete(volume: Json) -> bool:
     """Whether a volume is ours and its claim is gone."""
     annotations = volume["metadata"].get("annotations", {})
-    return (
+    return bool(
         annotations.get("pv.kubernetes.io/provisioned-by") == PROVISIONER
         and volume.get("status", {}).get("phase") == "Released"
         and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
