@@ -44,8 +44,10 @@ def run(arguments: Sequence[str]) -> int:
     gc.disable()  # nothing that an import makes is garbage, and looking for it takes a tenth of the start
     from pydantic import ValidationError
 
-    from session_runtime import server, wire
+    from agent.redaction import Redactor
+    from session_runtime import console, engine, server, wire
 
+    console.set_up_logging(Redactor(engine.credentials(os.environ).values()))
     try:
         config = wire.config_from_environment(os.environ)
     except (KeyError, ValidationError) as error:

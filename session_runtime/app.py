@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
 from session_runtime import problems
-from session_runtime.auth import RequireToken
+from session_runtime.auth import LimitBody, RequireToken
 from session_runtime.journal import Journal
 from session_runtime.metrics import Metrics
 from session_runtime.problems import ProblemError
@@ -78,8 +78,8 @@ def create_app(
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
     )
+    app.add_middleware(LimitBody, limit=MAX_BODY)
     app.add_middleware(RequireToken, token_sha256=config.token_sha256, open_paths=OPEN_PATHS)
     problems.install(app)
     _add_health(app, session, metrics, problems_of)

@@ -1,15 +1,20 @@
-"""The bearer token: who may talk to a session's pod."""
+"""The gate before the API: who may talk to a session's pod, and how much at once."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Collection
+from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_runtime.problems import ProblemError
+
+_CLOSE: Final = {"Connection": "close"}
+"""The connection is not kept, so that the rest of a long body is not read."""
 
 
 def refusal(authorization: str | None, token_sha256: str) -> ProblemError | None:
@@ -20,11 +25,37 @@ def refusal(authorization: str | None, token_sha256: str) -> ProblemError | None
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         detail = "Send the session's token: `Authorization: Bearer TOKEN`."
-        return ProblemError(401, "token-missing", "No token", detail, headers={"WWW-Authenticate": "Bearer"})
+        headers = {"WWW-Authenticate": "Bearer", **_CLOSE}
+        return ProblemError(401, "token-missing", "No token", detail, headers=headers)
     digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).hexdigest()
     if not hmac.compare_digest(digest, token_sha256.lower()):
-        return ProblemError(403, "token-wrong", "Wrong token", "This token is not the one of this session.")
+        detail = "This token is not the one of this session."
+        return ProblemError(403, "token-wrong", "Wrong token", detail, headers=_CLOSE)
     return None
+
+
+class LimitBody:
+    """ASGI middleware that refuses a body beyond `limit` bytes, declared or not, with status 413.
+
+    FastAPI's own limit answers before the token has been looked at, and not with problem details.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._limit:
+                raise HTTPException(413, headers=_CLOSE)
+            return message
+
+        await self._app(scope, limited, send)
 
 
 class RequireToken:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.redaction import Redactor
 from session_runtime import engine, report
 from session_runtime.app import create_app
-from session_runtime.console import Console, set_up_logging
+from session_runtime.console import Console
 from session_runtime.journal import Change, Journal
 from session_runtime.metrics import Metrics
 from session_runtime.reporter import Reporter
@@ -43,6 +44,9 @@ FAILURE_SECONDS: Final = 1.5
 STOP_SECONDS: Final = 1.0
 """How long a turn that is taken back has to kill its tools."""
 
+REQUEST_SECONDS: Final = 10.0
+"""How long a new connection has for the head of its first request."""
+
 CLOSE_SECONDS: Final = 0.5
 """How long open responses have for their end."""
 
@@ -64,7 +68,6 @@ class Process:
         self._config = config
         self._options = options
         redactor = Redactor(engine.credentials(os.environ).values())
-        set_up_logging(redactor)
         self._store = Store(options.state_dir)
         loaded = self._store.load()
         self._journal = Journal(self._store, loaded.last_seq, _now)
@@ -154,6 +157,18 @@ class Process:
         return sequence
 
 
+class _Protocol(H11Protocol):
+    """Drops a connection on which no request has come: anyone can open one, and uvicorn would keep it for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """Leaves the signals to the process."""
 
@@ -168,7 +183,7 @@ def _server_config(app: object) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="h11",
+        http=_Protocol,
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=CLOSE_SECONDS,  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""A whole runtime for tests: the real server on loopback, a real workspace behind a real socket, a model with a script."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from agent.messages import Message, ModelChunk
+from agent.testing import Reply, ScriptedModel
+from agent.workspace import LocalWorkspace
+from session_runtime import server
+from session_runtime.client import ReceivedEvent, SessionClient
+from session_runtime.wire import AgentSettings, SessionConfig
+from session_runtime.workspace import Server as WorkspaceServer
+from session_runtime.workspace import command_environment
+
+TOKEN = "the-session-token"
+DEADLINE = 20.0
+"""Seconds after which a condition that does not come true fails the test."""
+
+
+class ConversationModel(ScriptedModel):
+    """Answers by how many answers the conversation already has, so that it goes on rightly after a restart."""
+
+    def __init__(self, *replies: Reply) -> None:
+        super().__init__()
+        self.replies = replies
+        self.calls = 0
+
+    async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
+        self.calls += 1
+        number = sum(message.role == "assistant" for message in messages)
+        reply = self.replies[number]
+        for chunk in reply.chunks(number):
+            await asyncio.sleep(reply.delay)
+            yield chunk
+        if reply.hangs:
+            await asyncio.get_running_loop().create_future()
+        if reply.error is not None:
+            raise reply.error
+
+
+def config(**fields: Any) -> SessionConfig:
+    """A session with the harness's token."""
+    defaults: dict[str, Any] = {
+        "uid": "7f3c",
+        "namespace": "team",
+        "name": "demo",
+        "user": "ann",
+        "agent": AgentSettings(model="scripted"),
+        "token_sha256": hashlib.sha256(TOKEN.encode()).hexdigest(),
+    }
+    return SessionConfig(**{**defaults, **fields})
+
+
+@dataclass
+class Runtime:
+    """A runtime that runs."""
+
+    url: str
+    folder: Path
+    model: ConversationModel
+    process: asyncio.Task[int]
+    http: httpx.AsyncClient = field(repr=False)
+
+    def client(self, token: str = TOKEN) -> SessionClient:
+        return SessionClient(self.url, token, patience=5.0)
+
+    async def submit(self, type_: str, **fields: Any) -> httpx.Response:
+        return await self.http.post("/v1/submissions", json={"type": type_, **fields})
+
+    async def events(self, **options: Any) -> list[ReceivedEvent]:
+        """All events of the client's stream, which has to end."""
+        async with self.client() as client, asyncio.timeout(DEADLINE):
+            return [event async for event in client.events(**options)]
+
+    async def until(self, type_: str, after: int = 0) -> ReceivedEvent:
+        """The first event of this type behind number `after`."""
+        async with self.client() as client, asyncio.timeout(DEADLINE):
+            async for event in client.events(after=after):
+                if event.type == type_:
+                    return event
+        raise AssertionError(f"no {type_}")
+
+    async def ended(self) -> int:
+        """The exit status."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.process
+
+    @property
+    def termination_log(self) -> Path:
+        return self.folder / "termination-log"
+
+
+@asynccontextmanager
+async def runtime(
+    folder: Path, *replies: Reply, workspace: bool = True, keep: bool = False, **fields: Any
+) -> AsyncIterator[Runtime]:
+    """A runtime in this process, with its state in `folder`. It is shut down at the end, unless it is to be kept."""
+    for name in ("state", "work"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "termination-log").touch()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    model = ConversationModel(*replies)
+    options = server.Options(folder / "state", folder / "w.sock", folder / "token", folder / "termination-log")
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        serving = asyncio.create_task(serve_workspace(folder)) if workspace else None
+        process = asyncio.create_task(server.serve(listener, config(**fields), options, lambda _: model))
+        run = Runtime(url, folder, model, process, http)
+        try:
+            yield run
+        finally:
+            if not process.done() and not keep:
+                await run.submit("shutdown")
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.wait([process])
+                if serving is not None:
+                    serving.cancel()
+                    await asyncio.wait([serving])
+
+
+async def serve_workspace(folder: Path) -> int:
+    (folder / "work").mkdir(exist_ok=True)
+    root = folder / "work"
+    return await WorkspaceServer(LocalWorkspace(root, command_environment(root))).serve(folder / "w.sock")
+
+
+async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until the condition holds."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            result = condition()
+            if result if isinstance(result, bool) else await result:
+                return
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """The process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z" and os.path.exists(f"/proc/{pid}")

@@ -1,0 +1,208 @@
+"""The HTTP API of a running session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent.retry import ModelError
+from agent.testing import calls, fails, says
+from unit.runtime.harness import DEADLINE, TOKEN, runtime
+
+pytestmark = pytest.mark.anyio
+
+OPEN = {"/healthz", "/readyz", "/metrics"}
+
+
+async def test_every_path_but_the_open_ones_needs_the_token(short_path: Path) -> None:
+    async with runtime(short_path) as run, httpx.AsyncClient(base_url=run.url) as http:
+        document = (await run.http.get("/v1/openapi.json")).json()
+        closed = [(method, path) for path, ways in document["paths"].items() if path not in OPEN for method in ways]
+        assert len(closed) >= 5
+        for method, path in [*closed, ("get", "/v1/openapi.json"), ("get", "/nowhere"), ("get", "/")]:
+            missing = await http.request(method, path)
+            assert missing.status_code == 401
+            assert missing.headers["www-authenticate"] == "Bearer"
+            for wrong in ("Bearer nonsense", f"Bearer {TOKEN}x", "Bearer \xe9".encode("latin-1")):
+                assert (await http.request(method, path, headers={"Authorization": wrong})).status_code == 403
+            for odd in ("Bearer", f"Basic {TOKEN}", TOKEN):
+                assert (await http.request(method, path, headers={"Authorization": odd})).status_code == 401
+        for path in OPEN:
+            assert (await http.get(path)).status_code == 200
+
+
+async def test_a_strangers_body_is_not_read(short_path: Path) -> None:
+    async with runtime(short_path) as run:
+        url = httpx.URL(run.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"POST /v1/submissions HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        async with asyncio.timeout(DEADLINE):
+            answer = await reader.read()  # up to the end of the connection
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        writer.close()
+
+
+async def test_a_turn_can_be_submitted_followed_and_read(short_path: Path) -> None:
+    async with runtime(short_path, says("Hello, Ann.")) as run:
+        receipt = await run.submit("user_input", text="Hello?", id="first")
+        assert receipt.status_code == 202
+        assert receipt.json() == {"id": "first", "type": "user_input", "state": receipt.json()["state"], "position": 0}
+        events = await run.events(submission="first")
+        assert [e.type for e in events if e.type != "assistant_chunk"] == [
+            "processing",
+            "assistant_message",
+            "usage",
+            "turn_complete",
+        ]
+        assert "".join(e.data["text"] for e in events if e.type == "assistant_chunk") == "Hello, Ann."
+        info = (await run.http.get("/v1/session")).json()
+        assert info["session_id"] == "7f3c"
+        assert info["user"] == "ann"
+        assert info["is_active"] is True
+        assert info["is_processing"] is False
+        assert info["message_count"] == 2
+        assert info["usage"]["llm_calls"] == 1
+        messages = (await run.http.get("/v1/messages")).json()["messages"]
+        assert [(m["role"], m["content"]) for m in messages] == [("user", "Hello?"), ("assistant", "Hello, Ann.")]
+
+
+async def test_the_same_id_is_acknowledged_and_not_repeated(short_path: Path) -> None:
+    async with runtime(short_path, says("once"), says("never")) as run:
+        body = {"text": "go", "id": "same"}
+        receipts = await asyncio.gather(*(run.submit("user_input", **body) for _ in range(10)))
+        assert {r.status_code for r in receipts} == {202}
+        await run.events(submission="same")
+        again = await run.submit("user_input", **body)
+        assert again.status_code == 202
+        assert again.json()["state"] == "done"
+        assert run.model.calls == 1
+        other = await run.submit("user_input", text="something else", id="same")
+        assert other.status_code == 422
+        assert other.json()["type"] == "urn:agentsession:problem:id-reused"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"type": "user_input"}', "body.user_input.text"),
+        (b'{"type": "user_input", "text": ""}', "body.user_input.text"),
+        (b'{"type": "user_input", "text": 7}', "body.user_input.text"),
+        (json.dumps({"type": "user_input", "text": "x" * 100_001}).encode(), "body.user_input.text"),
+        (b'{"type": "user_input", "text": "a", "id": "not an id"}', "body.user_input.id"),
+        (b'{"type": "user_input", "text": "a", "txet": "b"}', "body.user_input.txet"),
+        (b'{"type": "user_input", "text": "\\ud800"}', "body.user_input.text"),
+        (b'{"type": "dance"}', "body"),
+        (b"{}", "body"),
+        (b"[]", "body"),
+        (b"nonsense", "body"),
+        (b"\xff\xfe\x00", "body"),
+        (b"", "body"),
+        (b"[" * 100_000, "body"),
+    ],
+)
+async def test_bad_input_is_refused_with_the_field_and_without_the_value(short_path: Path, body: bytes, field: str) -> None:
+    async with runtime(short_path) as run:
+        response = await run.http.post("/v1/submissions", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (400, 422)
+        assert response.headers["content-type"] == "application/problem+json"
+        problem = response.json()
+        assert problem["status"] == response.status_code
+        assert field in problem["detail"]
+        assert "xxx" not in response.text
+
+
+async def test_a_large_body_is_refused(short_path: Path) -> None:
+    async with runtime(short_path) as run:
+        response = await run.http.post("/v1/submissions", content=b"x" * (1024 * 1024 + 1))
+        assert response.status_code == 413
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "1 MiB" in response.json()["detail"]
+
+
+async def test_unknown_paths_and_submissions_are_problems(short_path: Path) -> None:
+    async with runtime(short_path) as run:
+        for path, status in (("/v1/nowhere", 404), ("/v1/submissions", 405), ("/v1/events?submission=no", 404)):
+            response = await run.http.get(path)
+            assert response.status_code == status
+            assert response.json()["title"]
+        assert (await run.http.get("/v1/events?after=-1")).status_code == 422
+
+
+async def test_a_finished_session_takes_nothing_more(short_path: Path) -> None:
+    async with runtime(short_path, says("working", delay=0.02, hangs=True)) as run:
+        await run.submit("user_input", text="go", id="running")
+        await run.until("assistant_chunk")
+        await run.submit("user_input", text="wait", id="waiting")
+        shutdown = asyncio.create_task(run.submit("shutdown", id="end"))
+        events = await run.events()
+        assert (await shutdown).status_code == 202
+        assert [(e.type, e.submission_id) for e in events[-3:]] == [
+            ("interrupted", "running"),
+            ("interrupted", "waiting"),
+            ("shutdown", "end"),
+        ]
+        assert events[-1].data["outcome"] == "Completed"
+        assert await run.ended() == 0
+
+
+async def test_an_interrupt_ends_the_turn_and_nothing_else(short_path: Path) -> None:
+    async with runtime(short_path, says("on and on", hangs=True), says("second")) as run:
+        await run.submit("user_input", text="go", id="a")
+        await run.submit("user_input", text="then this", id="b")
+        await run.until("assistant_chunk")
+        receipt = await run.submit("interrupt", id="stop")
+        assert receipt.json() == {"id": "stop", "type": "interrupt", "state": "done", "position": None}
+        assert (await run.events(submission="a"))[-1].type == "interrupted"
+        assert (await run.events(submission="b"))[-1].type == "turn_complete"
+        assert await run.events(submission="stop") == []
+
+
+async def test_a_turn_that_fails_does_not_end_an_interactive_session(short_path: Path) -> None:
+    async with runtime(short_path, fails(ModelError("no such model")), says("better")) as run:
+        async with run.client() as client:
+            failed = await client.run("one")
+            assert failed.type == "error"
+            assert "no such model" in failed.data["message"]
+        info = (await run.http.get("/v1/session")).json()
+        assert info["is_active"] is True
+
+
+async def test_undo_takes_a_turn_back(short_path: Path) -> None:
+    async with runtime(short_path, says("first"), says("second")) as run, run.client() as client:
+        await client.run("one")
+        submission = await client.submit("undo")
+        assert [e.type for e in await run.events(submission=submission)] == ["undo_complete"]
+        assert (await run.http.get("/v1/messages")).json() == {"messages": []}
+
+
+async def test_tools_run_in_the_workspace(short_path: Path) -> None:
+    script = (calls(("bash", {"command": "echo out of here; pwd"})), says("done"))
+    async with runtime(short_path, *script) as run, run.client() as client:
+        await client.run("look")
+        events = await run.events(submission=(await run.until("tool_output")).submission_id)
+        output = next(e for e in events if e.type == "tool_output")
+        assert output.data["output"].startswith("out of here\n")
+        assert output.data["output"].strip().endswith("/work")
+
+
+async def test_metrics_say_numbers_and_no_words(short_path: Path) -> None:
+    async with runtime(short_path, says("confidential answer")) as run, run.client() as client:
+        await client.run("confidential question")
+        text = (await run.http.get("/metrics")).text
+        assert "agentsession_turns_total 1.0" in text
+        assert 'agentsession_events_total{type="turn_complete"} 1.0' in text
+        assert "agentsession_output_tokens_total 5.0" in text
+        for word in ("confidential", "ann", TOKEN, "scripted"):
+            assert word not in text
+
+
+async def test_a_checkpoint_leaves_everything_in_one_file(short_path: Path) -> None:
+    async with runtime(short_path, says("kept")) as run, run.client() as client:
+        await client.run("keep this")
+        response = await run.http.post("/v1/checkpoint")
+        assert response.json()["last_seq"] >= 5
+        assert (short_path / "state" / "session.db-wal").stat().st_size == 0
