@@ -90,8 +90,10 @@ class Operator:
         )
         async with contextlib.AsyncExitStack() as cleanup:
             cleanup.push_async_callback(self._api.close)
-            parts = [_part("http server", server.serve()), _part("operator", self._lead())]
-            cleanup.push_async_callback(_end, parts)
+            serving, leading = _part("http server", server.serve()), _part("operator", self._lead())
+            parts = [serving, leading]
+            cleanup.push_async_callback(_end, [leading])
+            cleanup.push_async_callback(server.stop, serving)
             stopping = asyncio.create_task(self._stop.wait())
             cleanup.push_async_callback(_end, [stopping])
             done, _ = await asyncio.wait([*parts, stopping], return_when=asyncio.FIRST_COMPLETED)

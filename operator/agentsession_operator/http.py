@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import uvicorn
 from fastapi import FastAPI, Header
@@ -15,6 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from agentsession_operator import metrics
 from agentsession_operator.reports import Refused, ReportDesk
 from session_runtime.wire import SessionReport
+
+STOP_SECONDS: Final = 3.0
 
 Probe = Callable[[], str | None]
 """What is wrong, or None."""
@@ -61,8 +64,24 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         super().__init__(
-            uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off", workers=1)
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                workers=1,
+                timeout_graceful_shutdown=1,
+            )
         )
+
+    async def stop(self, serving: asyncio.Task[Any]) -> None:
+        """End the task that serves, and close its sockets; requests under way get a moment."""
+        self.should_exit = True
+        done, _ = await asyncio.wait([serving], timeout=STOP_SECONDS)
+        if not done:
+            serving.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ WRITE_SECONDS: Final = 5.0
 """Deadline of a write, here and at the server: within the lease's margin, so that none lands after the lease has run out."""
 LIST_SECONDS: Final = 60.0
 _CONNECTIONS: Final = 32
+_USER_AGENT: Final = "agentsession-operator"
 
 
 class ApiError(Exception):
@@ -125,7 +126,8 @@ class KubeApi:
         content_type: str = "application/json",
         timeout: float = REQUEST_SECONDS,
     ) -> JSON:
-        headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "agentsession-operator"}
+        # The token issuer's keys are served as application/jwk-set+json and as nothing else.
+        headers = {"Content-Type": content_type, "Accept": "application/json, */*;q=0.1", "User-Agent": _USER_AGENT}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         if method != "GET":
             query, timeout = {**(query or {}), "timeout": f"{WRITE_SECONDS:.0f}s"}, WRITE_SECONDS

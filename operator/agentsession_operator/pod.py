@@ -37,12 +37,13 @@ REPORT_TOKEN_SECONDS: Final = 3600
 GRACE_SECONDS: Final = 15
 """The runtime saves and ends within 2 s of SIGTERM; the rest is room for a busy node."""
 
+# Without a request of its own a limit is one: 12 GiB of disk for each session, and none on nodes that do not count it.
 DEFAULT_AGENT_RESOURCES: Final[JSON] = {
-    "requests": {"cpu": "50m", "memory": "256Mi"},
+    "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "0"},
     "limits": {"memory": "1Gi", "ephemeral-storage": "2Gi"},
 }
 DEFAULT_WORKSPACE_RESOURCES: Final[JSON] = {
-    "requests": {"cpu": "50m", "memory": "64Mi"},
+    "requests": {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "0"},
     "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"},
 }
 

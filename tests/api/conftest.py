@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.api import GROUP, Api, Refused
+
+from support.api import GROUP, JSON, Api, Refused
 from support.cluster import ROOT, current_cluster, kind
-from support.quota import Quota
 from support.operator_process import NAMESPACE, OperatorProcess
+from support.quota import Quota
 from support.waiting import eventually
 
 CLUSTER = "agentsession-api"
@@ -38,21 +39,36 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def api(kubeconfig: Path) -> Api:
-    """The cluster with everything that install.yaml installs, but the operator's Deployment: that runs as a process here."""
+    """The cluster with all that the plain manifests install, but the operator's Deployment: that runs as a process here."""
     admin = Api(kubeconfig)
-    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
-    without = [item for item in objects if item["kind"] not in ("Deployment", "Service")]
-    text = yaml.safe_dump_all(without)
-    command = ["kubectl", "--kubeconfig", str(kubeconfig), "apply", "--server-side", "-f", "-"]
-
-    def applied() -> bool:
-        # The second time round the new kinds are known.
-        result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-        assert result.returncode == 0, result.stderr
-        return True
-
-    eventually(applied, within=60, what="kubectl apply of install.yaml")
+    install = _documents("install.yaml")
+    _apply(kubeconfig, [item for item in install if item["kind"] not in ("Deployment", "Service")])
+    defaults = _documents("defaults.yaml")
+    # A node that nobody runs: its taints come as soon as its heartbeat is missed.
+    defaults[0]["spec"] |= {"agent": {"model": "openai/none"}, "tolerations": [{"operator": "Exists"}]}
+    eventually(lambda: _apply(kubeconfig, defaults), within=30, what="the new kinds to be served")
+    _make_node(admin)
     return admin
+
+
+def _make_node(admin: Api) -> None:
+    """A node for the scheduler, so that it has nothing to say about the tests' pods. No kubelet is behind it."""
+    admin.delete("/api/v1/nodes/nowhere")
+    admin.create("/api/v1/nodes", {"metadata": {"name": "nowhere"}})
+    room = {"cpu": "1000", "memory": "1000Gi", "pods": "1000", "ephemeral-storage": "1000Gi"}
+    status = {"capacity": room, "allocatable": room}
+    admin.patch("/api/v1/nodes/nowhere/status", {"status": status})
+
+
+def _documents(name: str) -> list[JSON]:
+    return [item for item in yaml.safe_load_all((ROOT / "manifests" / name).read_text()) if item]
+
+
+def _apply(kubeconfig: Path, objects: list[JSON]) -> bool:
+    command = [kind("bin", "kubectl"), "--kubeconfig", str(kubeconfig), "apply", "--server-side", "-f", "-"]
+    result = subprocess.run(command, input=yaml.safe_dump_all(objects), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return True
 
 
 @pytest.fixture(scope="session")

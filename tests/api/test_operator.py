@@ -32,7 +32,7 @@ def test_it_is_denied_nothing_and_warns_of_nothing(api: Api, operator: OperatorP
     body = api.create(sessions_path(namespace), session("plain"))
     kubelet = Kubelet(api, namespace)
     pod = kubelet.pod_of(body)
-    kubelet.bind(pod)
+    kubelet.scheduled(pod)
     kubelet.ready(pod)
     eventually(
         lambda: api.get(sessions_path(namespace, "plain"))["status"].get("phase") == "Running", what="the session to run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from support.api import GROUP, Api, Refused, session, sessions_path
 from support.waiting import eventually
 

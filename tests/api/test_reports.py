@@ -42,7 +42,7 @@ def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, nam
     body = api.create(sessions_path(namespace), session("talks", mode="Interactive"))
     kubelet = Kubelet(api, namespace)
     pod = kubelet.pod_of(body)
-    kubelet.bind(pod)
+    kubelet.scheduled(pod)
     kubelet.ready(pod)
     token = token_for(api, namespace, pod)
     calls = [{"tool": "bash", "tool_call_id": "call-1", "arguments": {"command": "the arguments stay in the pod"}}]

@@ -67,6 +67,8 @@ def install(kubectl: Kubectl, images: dict[str, tuple[str, str]], *values: str) 
         repository, _, tag = images[name][0].rpartition(":")
         settings += [f"image.{value}.repository={repository}", f"image.{value}.tag={tag}"]
     arguments = [part for setting in settings for part in ("--set", setting)]
+    # Helm installs CRDs once and never updates them.
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "manifests" / "crds"))
     kubectl.helm(
         *("upgrade", "--install", "agentsession", str(ROOT / "charts/agentsession")),
         *("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "180s", *arguments),

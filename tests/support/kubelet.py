@@ -27,11 +27,10 @@ class Kubelet:
 
         return eventually(look, within=within, what="the session's pod")
 
-    def bind(self, pod: JSON) -> None:
-        """Give the pod a node: from then on a deletion waits for the kubelet."""
-        name = pod["metadata"]["name"]
-        body = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "nowhere"}}
-        self._api.create(f"{pods_path(self._namespace, name)}/binding", body)
+    def scheduled(self, pod: JSON) -> None:
+        """Wait until the scheduler has given the pod its node: from then on a deletion waits for the kubelet."""
+        path = pods_path(self._namespace, pod["metadata"]["name"])
+        eventually(lambda: self._api.get(path)["spec"].get("nodeName"), what="the pod's node")
 
     def ready(self, pod: JSON) -> None:
         """Both containers run and the readiness probe succeeds."""

@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from support.api import Refused
+
 T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T | None], *, within: float = 20.0, what: str = "the condition") -> T:
-    """The first true value that `look` gives; an AssertionError of it is a "not yet". Fails after `within` seconds."""
+    """The first true value that `look` gives. Fails after `within` seconds.
+
+    An AssertionError of it, or a refusal of the API server, is a "not yet".
+    """
     deadline = time.monotonic() + within
     last: object = None
     while True:
@@ -18,7 +23,7 @@ def eventually(look: Callable[[], T | None], *, within: float = 20.0, what: str 
             if found := look():
                 return found
             last = found
-        except AssertionError as error:
+        except (AssertionError, Refused) as error:
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come about within {within:.0f} s; last seen: {last}")
