@@ -27,7 +27,7 @@ def architecture() -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
-def write_sandbox_archive(path: Path, busybox: Path) -> None:
+def write_sandbox_archive(path: Path, busybox: Path, name: str = SANDBOX_IMAGE) -> None:
     """Writes a docker archive with one layer: busybox, whose `sleep` holds each pod's namespaces."""
     layer = _tar([("bin/busybox", busybox.read_bytes(), 0o755)])
     config = {
@@ -36,7 +36,7 @@ def write_sandbox_archive(path: Path, busybox: Path) -> None:
         "config": {"Entrypoint": ["/bin/busybox", "sleep", "2147483647"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [SANDBOX_IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     path.write_bytes(
         _tar(
             [

@@ -70,8 +70,8 @@ def setup_commands(node: Node) -> list[list[str]]:
         return commands
     # /run has containerd's state and shims' sockets, pods' network namespaces and iptables' lock.
     commands.append(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])
-    for path in PRIVATE_DIRECTORIES:
-        commands.append(["mount", "--bind", str(private_directory(node.layout, path)), path])
+    sources = (str(private_directory(node.layout, path)) for path in PRIVATE_DIRECTORIES)
+    commands.extend(["mount", "--bind", source, path] for source, path in zip(sources, PRIVATE_DIRECTORIES, strict=True))
     return commands
 
 

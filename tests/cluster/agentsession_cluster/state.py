@@ -134,7 +134,7 @@ def load(layout: Layout) -> State | None:
         for key in ("launcher", "init"):
             raw[key] = ProcessId(**raw[key]) if raw.get(key) else None
         return State(**raw)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
