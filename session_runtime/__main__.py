@@ -15,6 +15,10 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from session_runtime.engine import OpenModel
 
 DESCRIPTION = """\
 Run one agent session and serve it over HTTP. The session is read from the environment variable AGENTSESSION_CONFIG
@@ -35,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(given)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the session of this container."""
+def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
+    """Run the session of this container. `open_model` makes its model; None means one that litellm knows."""
     # The kernel ignores signals to process 1 that have no handler, and the imports take their time.
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     options = _parser().parse_args(arguments)
@@ -56,7 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     gc.enable()
     surroundings = server.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
     try:
-        return asyncio.new_event_loop().run_until_complete(server.serve(listener, config, surroundings))
+        session = server.serve(listener, config, surroundings, open_model or engine.litellm_model)
+        return asyncio.new_event_loop().run_until_complete(session)
     except server.StoreError as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
 from session_runtime import server
 from session_runtime.client import ReceivedEvent, SessionClient
-from session_runtime.wire import AgentSettings, SessionConfig
+from session_runtime.wire import AgentSettings, SessionConfig, config_to_environment
 from session_runtime.workspace import Server as WorkspaceServer
 from session_runtime.workspace import command_environment
 
@@ -153,3 +155,110 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z" and os.path.exists(f"/proc/{pid}")
+
+
+def reply_from_json(fields: Mapping[str, Any]) -> Reply:
+    return Reply(**{**fields, "calls": tuple((name, json.dumps(arguments)) for name, arguments in fields.get("calls", ()))})
+
+
+@dataclass
+class RuntimeProcess:
+    """A runtime in a process of its own, which can be killed and started again on the same state."""
+
+    folder: Path
+    script: Sequence[Mapping[str, Any]]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: asyncio.subprocess.Process | None = None
+    url: str = ""
+
+    async def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        await self.spawn()
+        async with httpx.AsyncClient(base_url=self.url) as http:
+            await eventually(lambda: _ready(http))
+
+    async def spawn(self) -> None:
+        """Start it."""
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        (self.folder / "termination-log").touch()
+        root = Path(__file__).parents[3]
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).parent / "scripted_runtime.py"),
+            *("--port", str(port)),
+            *("--state-dir", str(self.folder / "state")),
+            *("--workspace-socket", str(self.folder / "w.sock")),
+            *("--report-token", str(self.folder / "token")),
+            *("--termination-log", str(self.folder / "termination-log")),
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{root}:{root / 'tests'}",
+                "SCRIPT": json.dumps(self.script),
+                **config_to_environment(config(**self.fields)),
+                **self.environment,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+
+    def client(self) -> SessionClient:
+        return SessionClient(self.url, TOKEN, patience=DEADLINE)
+
+    async def events(self, **options: Any) -> list[ReceivedEvent]:
+        async with self.client() as client, asyncio.timeout(DEADLINE):
+            return [event async for event in client.events(**options)]
+
+    async def until(self, type_: str, after: int = 0) -> ReceivedEvent:
+        async with self.client() as client, asyncio.timeout(DEADLINE):
+            async for event in client.events(after=after):
+                if event.type == type_:
+                    return event
+        raise AssertionError(f"no {type_}")
+
+    async def end(self, number: int | None = None) -> tuple[int, str]:
+        """Wait for its end, after sending it a signal, if any; its exit status and what it printed."""
+        assert self.process is not None
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(DEADLINE):
+            printed, _ = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, printed.decode()
+
+
+@asynccontextmanager
+async def runtime_process(
+    folder: Path,
+    *script: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    start: bool = True,
+    **fields: Any,
+) -> AsyncIterator[RuntimeProcess]:
+    """A runtime process, started unless told otherwise, with a workspace beside it."""
+    serving = asyncio.create_task(serve_workspace(folder))
+    run = RuntimeProcess(folder, script, fields, environment or {})
+    try:
+        if start:
+            await run.start()
+        yield run
+    finally:
+        if run.process is not None and run.process.returncode is None:
+            run.process.kill()
+            await run.process.communicate()
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+async def _ready(http: httpx.AsyncClient) -> bool:
+    try:
+        return (await http.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
