@@ -17,6 +17,7 @@ from agentsession_cluster.addresses import MAX_INDEX, Plan, allocate, used_netwo
 from agentsession_cluster.certs import wanted
 from agentsession_cluster.errors import ClusterError
 from agentsession_cluster.packages import is_static
+from agentsession_cluster.settings import GO_MODULES
 from agentsession_cluster.state import Layout
 
 indexes = st.integers(min_value=1, max_value=MAX_INDEX)
@@ -118,10 +119,10 @@ def test_versions_reach_kubernetes_and_no_other_program() -> None:
 def test_module_files_name_the_versions_that_are_built() -> None:
     for tool in binaries.TOOLS.values():
         if tool.module:
-            text = (binaries.GO_MODULES / tool.module / "go.mod").read_text()
+            text = (GO_MODULES / tool.module / "go.mod").read_text()
             assert tool.version in text
             assert tool.package in text
-    kubernetes = (binaries.GO_MODULES / "kubernetes" / "go.mod").read_text()
+    kubernetes = (GO_MODULES / "kubernetes" / "go.mod").read_text()
     replaced = [line for line in kubernetes.splitlines() if line.startswith("\tk8s.io/") and " => " in line]
     assert len(replaced) == 31  # as many as upstream replaces with its staging directories
 
