@@ -90,7 +90,7 @@ class Journal:
     must end, because what it knows is then ahead of what is durable.
     """
 
-    def __init__(self, store: Store, last_seq: int, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, last_seq: int, clock: Callable[[], datetime], tail: int = TAIL_CHARACTERS) -> None:
         self.listeners: list[Listener] = []
         """Told of each transaction when it is durable, and before any follower is."""
         self._store = store
@@ -101,6 +101,7 @@ class Journal:
         self._urgent = asyncio.Event()
         self._tail: list[Frame] = []
         self._tail_size = 0
+        self._tail_limit = tail
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed = False
         self._failure: BaseException | None = None
@@ -193,8 +194,8 @@ class Journal:
         self._last_seq = frames[-1].seq
         self._tail.extend(frames)
         self._tail_size += sum(len(frame.body) for frame in frames)
-        if self._tail_size > 2 * TAIL_CHARACTERS:
-            self._tail = latest(self._tail, TAIL_CHARACTERS)
+        if self._tail_size > 2 * self._tail_limit:
+            self._tail = latest(self._tail, self._tail_limit)
             self._tail_size = sum(len(frame.body) for frame in self._tail)
         self._wake()
 

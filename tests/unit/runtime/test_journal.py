@@ -1,0 +1,233 @@
+"""The event log: what every follower sees is the exact sequence, whenever it comes, however slow it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from session_runtime.events import Draft, Frame, joined, number
+from session_runtime.journal import BATCH, Change, Journal, assemble, latest
+from session_runtime.store import Store, Submitted
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
+
+
+def chunk(text: str, message_id: str = "m", submission: str = "s") -> Draft:
+    return Draft("assistant_chunk", {"message_id": message_id, "text": text}, NOW, submission)
+
+
+@asynccontextmanager
+async def open_journal(folder: Path, **options: int) -> AsyncIterator[Journal]:
+
+    store = Store(folder)
+    journal = Journal(store, store.load().last_seq, lambda: NOW, **options)
+    running = asyncio.create_task(journal.run())
+    try:
+        yield journal
+    finally:
+        journal.close()
+        running.cancel()
+        with suppress(asyncio.CancelledError, sqlite3.Error):
+            await running
+        await journal.release()
+
+
+async def collect(journal: Journal, after: int = 0, pause: float = 0.0) -> list[Frame]:
+    seen: list[Frame] = []
+    async for frames in journal.follow(after, keep_alive=60.0):
+        seen += frames
+        await asyncio.sleep(pause)
+    return seen
+
+
+def test_an_event_is_one_line_of_ascii_json() -> None:
+    frame = number(Draft("error", {"message": "a\nb\u2028\ud800"}, NOW, "s"), 7)
+    encoded = frame.encode()
+    assert encoded.startswith(b"id: 7\ndata: {")
+    assert encoded.count(b"\n") == 3
+    assert json.loads(frame.body) == {
+        "seq": 7,
+        "type": "error",
+        "time": "2026-01-02T03:04:05.678Z",
+        "submission_id": "s",
+        "data": {"message": "a\nb\u2028\ud800"},
+    }
+
+
+def test_only_pieces_of_one_message_are_joined() -> None:
+    together = joined(chunk("a"), chunk("b"))
+    assert together is not None
+    assert together.data["text"] == "ab"
+    superseded = Draft("assistant_chunk", {"message_id": "m", "superseded": True}, NOW, "s")
+    other_type = Draft("error", {"message_id": "m", "text": "b"}, NOW, "s")
+    for second in (chunk("b", message_id="n"), chunk("b", submission="t"), superseded, other_type):
+        assert joined(chunk("a"), second) is None
+        assert joined(second, chunk("a")) is None
+
+
+def test_a_transaction_numbers_its_events_and_knows_what_they_end() -> None:
+    error = Draft("error", {"message": "x"}, NOW, "s")
+    changes = [Change(chunk("a")), Change(error, ended=("s",), facts={"k": "1"}), Change(ended=("t",), facts={"k": "2"})]
+    commit = assemble(changes, last_seq=4)
+    assert [frame.seq for frame in commit.frames] == [5, 6]
+    assert commit.ended == {"s": 6, "t": 6}
+    assert commit.facts == {"k": "2"}
+    assert not commit.only_chunks
+    assert assemble(changes[:1], 0).only_chunks
+
+
+def test_the_latest_frames_are_those_that_fit_and_at_least_one() -> None:
+    frames = [Frame(seq, None, "x" * 10) for seq in range(1, 11)]
+    assert [f.seq for f in latest(frames, 35)] == [8, 9, 10]
+    assert [f.seq for f in latest(frames, 1)] == [10]
+    assert latest(frames, 1000) == frames
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    starts=st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1), st.booleans()), max_size=6),
+    tail=st.sampled_from([1, 500, 1_000_000]),
+)
+def test_every_follower_sees_the_exact_sequence(sizes: list[int], starts: list[tuple[int, float, bool]], tail: int) -> None:
+    """Followers join at any moment of a running stream, from any point before it, slow or fast; some from memory, some
+    from the database."""
+
+    async def scenario() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_journal(Path(folder), tail=tail) as journal:
+                followers: list[tuple[int, asyncio.Task[list[Frame]]]] = []
+                for step, size in enumerate(sizes):
+                    for at, share, slow in starts:
+                        if at == step:
+                            after = int(share * journal.last_seq)
+                            followers.append((after, asyncio.create_task(collect(journal, after, 0.001 * slow))))
+                    for piece in range(size):
+                        journal.chunk(journal.draft("assistant_chunk", {"message_id": f"{step}.{piece}", "text": "x"}))
+                        if piece % 7 == 0:
+                            await asyncio.sleep(0)
+                    await journal.write(Change(journal.draft("turn_complete", {"message": str(step)})))
+                journal.close()
+                everything = await collect(journal)
+                assert [f.seq for f in everything] == list(range(1, sum(sizes) + len(sizes) + 1))
+                for after, follower in followers:
+                    assert await follower == everything[after:]
+
+    asyncio.run(scenario())
+
+
+async def test_reconnecting_anywhere_continues_without_gap_or_duplicate(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, tail=2_000) as journal:
+
+        async def speak() -> None:
+            for n in range(300):
+                await journal.write(Change(journal.draft("usage", {"n": n})))
+            journal.close()
+
+        speaking = asyncio.create_task(speak())
+        seen: list[int] = []
+        while not speaking.done() or (seen[-1] if seen else 0) < journal.last_seq:
+            async for frames in journal.follow(seen[-1] if seen else 0, keep_alive=60.0):
+                seen += [frame.seq for frame in frames]
+                break  # disconnected after each batch
+        assert seen == list(range(1, 301))
+
+
+async def test_a_long_replay_comes_in_batches(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, tail=1) as journal:
+        changes = [journal.write(Change(journal.draft("usage", {"n": n}))) for n in range(3 * BATCH)]
+        await asyncio.gather(*changes)
+        journal.close()
+        sizes = [len(frames) async for frames in journal.follow(0, keep_alive=60.0)]
+        assert sum(sizes) == 3 * BATCH
+        assert max(sizes) <= BATCH
+
+
+async def test_streaming_costs_a_few_commits_a_second(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        commits: list[int] = []
+        journal.listeners.append(lambda commit, _: commits.append(len(commit.frames)))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while loop.time() - started < 1.0:
+            journal.chunk(journal.draft("assistant_chunk", {"message_id": "m", "text": "x"}))
+            await asyncio.sleep(0.002)
+        await journal.write(Change())
+        assert 2 <= len(commits) <= 13
+        assert all(size <= 1 for size in commits)
+
+
+async def test_a_piece_is_not_held_back_when_nothing_else_comes(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        for text in ("a", "b"):
+            changed = asyncio.create_task(journal.changed())
+            await asyncio.sleep(0)
+            journal.chunk(chunk(text))
+            async with asyncio.timeout(5):
+                await changed
+
+
+async def test_silence_is_filled(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        async for frames in journal.follow(0, keep_alive=0.01):
+            assert frames == []
+            break
+
+
+async def test_a_cancelled_writer_leaves_the_numbers_dense(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        for n in range(20):
+            writing = asyncio.create_task(journal.write(Change(journal.draft("usage", {"n": n}))))
+            for _ in range(n % 4):
+                await asyncio.sleep(0)
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
+        await journal.write(Change(journal.draft("usage", {"n": "last"})))
+        journal.close()
+        frames = await collect(journal)
+        assert all(after.seq == before.seq + 1 for before, after in pairwise(frames))
+        assert frames[-1].seq == journal.last_seq
+
+
+async def test_a_database_that_fails_ends_the_journal_and_every_writer(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        twice = Change(accepted=Submitted("same", "undo", "{}", ""))
+        await journal.write(twice)
+        for _ in range(2):
+            with pytest.raises(sqlite3.IntegrityError):
+                await journal.write(twice)
+        assert await journal.read(0) == []
+
+
+async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        reader = sqlite3.connect(tmp_path / "session.db")
+
+        def check(frames: Sequence[Frame]) -> None:
+            (stored,) = reader.execute("SELECT max(seq) FROM events").fetchone()
+            assert stored >= frames[-1].seq
+
+        async def follow() -> None:
+            async for frames in journal.follow(0, keep_alive=60.0):
+                check(frames)
+
+        following = asyncio.create_task(follow())
+        for n in range(50):
+            await journal.write(Change(journal.draft("usage", {"n": n})))
+        journal.close()
+        await following
+        reader.close()
