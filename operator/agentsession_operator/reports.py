@@ -17,6 +17,8 @@ from session_runtime.wire import REPORT_AUDIENCE, SessionReport
 
 _KEYS_SECONDS: Final = 10.0
 """A token signed with an unknown key makes us ask for the keys again, so often at most."""
+_LEEWAY_SECONDS: Final = 10.0
+"""How far the clocks of this node and of the API server's may differ: a pod reports within a second of its token's birth."""
 _ALGORITHMS: Final = ["RS256", "ES256", "ES384", "ES512"]
 
 
@@ -69,7 +71,13 @@ class TokenVerifier:
         try:
             key = await self._key(jwt.get_unverified_header(token).get("kid"))
             claims: dict[str, Any] = jwt.decode(
-                token, key, algorithms=_ALGORITHMS, audience=REPORT_AUDIENCE, issuer=self._issuer
+                token,
+                key,
+                algorithms=_ALGORITHMS,
+                audience=REPORT_AUDIENCE,
+                issuer=self._issuer,
+                leeway=_LEEWAY_SECONDS,
+                options={"require": ["exp"]},
             )
             return str(claims["kubernetes.io"]["pod"]["uid"])
         except (jwt.InvalidTokenError, KeyError, TypeError) as error:
