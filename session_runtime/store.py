@@ -93,8 +93,13 @@ class Store:
         self._lock = _lock(directory / "lock")
         self.path = directory / DATABASE
         self._writer = _connect(self.path)
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        _migrate(self._writer, self.path)
+        try:
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            _migrate(self._writer, self.path)
+        except BaseException:
+            self._writer.close()
+            os.close(self._lock)
+            raise
         self._reader = _connect(self.path)
         self._reader.execute("PRAGMA query_only = 1")
         self._stored: tuple[Message, ...] = ()

@@ -1,0 +1,96 @@
+"""The database: all or nothing, and the same again after opening it anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.conversation import Conversation, PendingApproval
+from agent.messages import Message, ToolCall
+from session_runtime.events import Frame
+from session_runtime.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix
+
+CONVERSATION = Conversation(
+    messages=(
+        Message("user", "hi \ud800"),
+        Message("assistant", "", (ToolCall("c1", "bash", '{"command": "ls"}'), ToolCall("c2", "read", "{}"))),
+        Message("tool", "a.txt", tool_call_id="c1"),
+    ),
+    pending=(PendingApproval("c2", "read", {"path": "\udfff"}, "why"),),
+    in_turn=True,
+)
+
+
+def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.load().conversation == Conversation()
+    frames = tuple(Frame(seq, "s" if seq % 2 else None, f"body {seq}") for seq in range(1, 6))
+    submitted = Submitted("s", "user_input", "{}", "now")
+    store.apply(Commit(frames, accepted=(submitted,), started=("s",), conversation=CONVERSATION, facts={"a": "1"}))
+    store.apply(Commit(ended={"s": 5}, facts={"a": "2", "b": "3"}))
+    store.close()
+    again = Store(tmp_path)
+    loaded = again.load()
+    assert loaded.last_seq == 5
+    assert loaded.submissions == (replace(submitted, started=True, ended_by=5),)
+    assert loaded.conversation == CONVERSATION
+    assert loaded.facts == {"a": "2", "b": "3"}
+    assert again.frames(2, 2) == list(frames[2:4])
+    again.close()
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=8))
+def test_the_stored_messages_follow_every_change(tmp_path_factory: pytest.TempPathFactory, states: list[list[int]]) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    store = Store(folder)
+    store.load()
+    conversation = Conversation()
+    for state in states:
+        conversation = Conversation(tuple(Message("user", str(n)) for n in state))
+        store.apply(Commit(conversation=conversation))
+    store.close()
+    again = Store(folder)
+    assert again.load().conversation == conversation
+    again.close()
+
+
+def test_the_common_prefix_is_by_value() -> None:
+    a, b = Message("user", "a"), Message("user", "b")
+    assert common_prefix((), (a,)) == 0
+    assert common_prefix((a, b), (a,)) == 1
+    assert common_prefix((a, b), (replace(a), b, a)) == 2
+    assert common_prefix((a, b), (b, b)) == 0
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.load()
+    twice = Submitted("s", "undo", "{}", "now")
+    store.apply(Commit(accepted=(twice,)))
+    with pytest.raises(sqlite3.IntegrityError):
+        store.apply(Commit(frames=(Frame(1, None, "x"),), accepted=(twice,), facts={"a": "1"}))
+    store.apply(Commit(frames=(Frame(1, None, "y"),)))
+    assert store.frames(0, 10) == [Frame(1, None, "y")]
+    store.close()
+
+
+def test_a_database_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(StoreError, match=r"in use by another process; .*--state-dir"):
+        Store(tmp_path)
+    store.close()
+    Store(tmp_path).close()
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+    with pytest.raises(StoreError, match="newer one"):
+        Store(tmp_path)
