@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from jsonschema import Draft202012Validator
 
@@ -16,13 +16,40 @@ from agent.tools.tool import Tool, ToolError, ToolResult, cut_output
 logger = logging.getLogger(__name__)
 
 
+class ToolSource(Protocol):
+    """Somewhere else that tools come from, which may change and may be away: an MCP server."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]: ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why the tools cannot be called now, None when they can."""
+        ...
+
+    async def open(self) -> None:
+        """Get ready; a failure is a `problem`, not an exception."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class ToolRouter:
     """The tools of one agent. Enter it before use: `async with ToolRouter(tools) as router`.
 
-    A tool is offered when a glob in `allow` matches its name and none in `deny` does.
+    A tool is offered when a glob in `allow` matches its name and none in `deny` does. A tool of a source never takes
+    the place of another one.
     """
 
-    def __init__(self, tools: Iterable[Tool] = (), *, allow: Sequence[str] = ("*",), deny: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tools: Iterable[Tool] = (),
+        *,
+        sources: Iterable[ToolSource] = (),
+        allow: Sequence[str] = ("*",),
+        deny: Sequence[str] = (),
+    ) -> None:
+        self._sources = tuple(sources)
         self._allow = tuple(allow)
         self._deny = tuple(deny)
         self._tools: dict[str, Tool] = {}
@@ -33,29 +60,41 @@ class ToolRouter:
                 self._tools[tool.name] = tool
 
     async def __aenter__(self) -> Self:
+        await asyncio.gather(*(source.open() for source in self._sources))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        await asyncio.gather(*(source.close() for source in self._sources))
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """The tools that are offered."""
-        return tuple(self._tools.values())
+        """The tools that are offered now."""
+        offered = dict(self._tools)
+        for source in self._sources:
+            for tool in source.tools:
+                if self._offers(tool.name):
+                    offered.setdefault(tool.name, tool)
+        return tuple(offered.values())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the sources, in words."""
+        return tuple(source.problem for source in self._sources if source.problem is not None)
 
     def get(self, name: str) -> Tool | None:
-        return self._tools.get(name)
+        return next((tool for tool in self.tools if tool.name == name), None)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         """Run one call. Whatever goes wrong in it is its result; only a cancellation gets out.
 
         The output comes whole: the loop cuts it, because secrets must be masked first.
         """
-        tool = self._tools.get(name)
+        tool = self.get(name)
         if tool is None:
-            return ToolResult(f"There is no tool named {name!r}. There are: {', '.join(self._tools) or 'none'}.", False)
+            names = ", ".join(tool.name for tool in self.tools) or "none"
+            return ToolResult(f"There is no tool named {name!r}. There are: {names}.", False)
         problem = argument_problem(tool, arguments)
         if problem is not None:
             return ToolResult(problem, False)

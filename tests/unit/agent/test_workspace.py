@@ -32,7 +32,7 @@ def running(pid: int) -> bool:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if condition():
                 return
