@@ -26,6 +26,8 @@ from session_runtime.workspace import Server as WorkspaceServer
 from session_runtime.workspace import command_environment
 
 TOKEN = "the-session-token"
+ROOT = Path(__file__).parents[3]
+
 DEADLINE = 20.0
 """Seconds after which a condition that does not come true fails the test."""
 
@@ -183,7 +185,6 @@ class RuntimeProcess:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         (self.folder / "termination-log").touch()
-        root = Path(__file__).parents[3]
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).parent / "scripted_runtime.py"),
@@ -194,7 +195,7 @@ class RuntimeProcess:
             *("--termination-log", str(self.folder / "termination-log")),
             env={
                 "PATH": os.environ["PATH"],
-                "PYTHONPATH": f"{root}:{root / 'tests'}",
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
                 "SCRIPT": json.dumps(self.script),
                 **config_to_environment(config(**self.fields)),
                 **self.environment,

@@ -1,0 +1,239 @@
+"""The workspace server over its real socket, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.workspace import WorkspaceError
+from session_runtime import workspace_client
+from session_runtime.workspace import MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace_client import SocketWorkspace
+from unit.runtime.harness import DEADLINE, alive, eventually
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(folder: Path) -> list[str]:
+    (folder / "work").mkdir(exist_ok=True)
+    module = [sys.executable, "-m", "session_runtime.workspace"]
+    return [*module, "--socket", str(folder / "w.sock"), "--root", str(folder / "work")]
+
+
+@asynccontextmanager
+async def server(folder: Path, *before: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A workspace server in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *before, *command(folder), env={**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_commands_and_files(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        await workspace.write("sub/a.txt", "one\ntwo\nthree \u00e9\n")
+        assert await workspace.read("sub/a.txt", offset=2, limit=1) == "two\n"
+        assert await workspace.edit("sub/a.txt", "two", "2") == 1
+        result = await workspace.run("cat sub/a.txt; echo oops >&2; exit 3", timeout=10)
+        assert (result.exit_code, result.output) == (3, "one\n2\nthree \u00e9\noops\n")
+        with pytest.raises(WorkspaceError, match="no such file"):
+            await workspace.read("b.txt")
+        assert stat.S_IMODE((short_path / "w.sock").stat().st_mode) == 0o660
+
+
+async def test_output_comes_as_it_is_printed(short_path: Path) -> None:
+    async with server(short_path):
+        pieces: list[str] = []
+        first = asyncio.Event()
+
+        def take(piece: str) -> None:
+            pieces.append(piece)
+            first.set()
+
+        workspace = SocketWorkspace(short_path / "w.sock")
+        running = asyncio.create_task(
+            workspace.run("echo first; until test -e go; do sleep 0.01; done; echo last", timeout=20, on_output=take)
+        )
+        async with asyncio.timeout(DEADLINE):
+            await first.wait()
+            assert pieces == ["first\n"]
+            await workspace.write("go", "")
+            assert (await running).output == "first\nlast\n" == "".join(pieces)
+
+
+async def test_cancelling_kills_the_whole_group(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        running = asyncio.create_task(workspace.run("sleep 600 & echo $! > pid; sleep 600", timeout=600))
+        path = short_path / "work" / "pid"
+        await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+        running.cancel()
+        await eventually(lambda: not alive(int(path.read_text())))
+        assert (await workspace.run("echo still here", timeout=10)).output == "still here\n"
+
+
+async def test_time_is_limited(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        result = await workspace.run("echo begun; sleep 600", timeout=0.3)
+        assert (result.timed_out, result.exit_code, result.output) == (True, None, "begun\n")
+        assert MAX_TIMEOUT == 3600
+
+
+async def test_output_is_limited(short_path: Path) -> None:
+    async with server(short_path):
+        result = await SocketWorkspace(short_path / "w.sock").run("yes 0123456789 | head -c 5000000; echo end", timeout=60)
+        assert result.truncated
+        assert len(result.output) < 400_000
+        assert result.output.startswith("0123456789\n")
+        assert result.output.endswith("end\n")
+
+
+async def test_commands_see_a_small_environment(short_path: Path) -> None:
+    async with server(short_path):
+        result = await SocketWorkspace(short_path / "w.sock").run("env | cut -d= -f1 | sort", timeout=10)
+        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD"}
+
+
+async def test_bytes_that_are_not_text_survive(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        (short_path / "work" / "latin").write_bytes(b"caf\xe9 one")
+        assert await workspace.edit("latin", "one", "two") == 1
+        assert (short_path / "work" / "latin").read_bytes() == b"caf\xe9 two"
+        assert (await workspace.run(r"printf 'a\377b'", timeout=10)).output == "a\ufffdb"
+
+
+async def test_many_calls_at_once(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        results = await asyncio.gather(*(workspace.run(f"echo {n}", timeout=60) for n in range(20)))
+        assert [result.output for result in results] == [f"{n}\n" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"op": "dance"}\n',
+        b'{"op": "run"}\n',
+        b'{"op": "run", "command": "true", "timeout": "soon"}\n',
+        b'{"op": "read", "path": ""}\n',
+        b'{"op": "write", "path": "a\\u0000b", "content": ""}\n',
+        b"\xff\xfe\n",
+        b"x" * (MESSAGE_LIMIT + 2) + b"\n",
+    ],
+)
+async def test_what_is_no_request_gets_an_error_and_the_server_goes_on(short_path: Path, line: bytes) -> None:
+    async with server(short_path):
+        assert (await SocketWorkspace(short_path / "w.sock").run("echo up", timeout=10)).output == "up\n"
+        answer = await exchange(short_path, line)
+        assert set(answer) == {"error"}
+        assert (await SocketWorkspace(short_path / "w.sock").run("echo on", timeout=10)).output == "on\n"
+
+
+async def exchange(folder: Path, line: bytes) -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(str(folder / "w.sock"))
+    writer.write(line)
+    async with asyncio.timeout(DEADLINE):
+        answer: dict[str, Any] = json.loads(await reader.readline())
+    writer.close()
+    return answer
+
+
+async def test_shutdown_ends_the_server_with_status_0(short_path: Path) -> None:
+    async with server(short_path) as process:
+        workspace = SocketWorkspace(short_path / "w.sock")
+        running = asyncio.create_task(workspace.run("echo $$ > pid; exec sleep 600", timeout=600))
+        path = short_path / "work" / "pid"
+        await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+        await workspace.shut_down()
+        async with asyncio.timeout(DEADLINE):
+            assert await process.wait() == 0
+        assert not alive(int(path.read_text()))
+        assert not (short_path / "w.sock").exists()
+        with pytest.raises(WorkspaceError, match="ended in the middle"):
+            await running
+
+
+async def test_a_server_that_starts_after_the_end_ends_at_once(short_path: Path) -> None:
+    await SocketWorkspace(short_path / "w.sock").shut_down()
+    assert finished_marker(short_path / "w.sock").exists()
+    async with server(short_path) as process, asyncio.timeout(DEADLINE):
+        assert await process.wait() == 0
+
+
+async def test_calls_wait_for_the_server_to_appear(short_path: Path) -> None:
+    calling = asyncio.create_task(SocketWorkspace(short_path / "w.sock").run("echo up", timeout=10))
+    await asyncio.sleep(0)
+    (short_path / "w.sock").touch()  # what an earlier server left behind
+    async with server(short_path):
+        assert (await calling).output == "up\n"
+
+
+async def test_a_server_that_never_appears_is_an_error(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.1)
+    with pytest.raises(WorkspaceError, match="cannot be reached"):
+        await SocketWorkspace(short_path / "w.sock").read("a")
+
+
+async def test_sigterm_ends_the_server_with_status_143(short_path: Path) -> None:
+    async with server(short_path) as process:
+        await eventually((short_path / "w.sock").exists)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            assert await process.wait() == 143
+
+
+def _can_unshare() -> bool:
+    return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _can_unshare(), reason="needs the right to make a process namespace")
+async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: Path) -> None:
+    async with server(short_path, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child") as process:
+        workspace = SocketWorkspace(short_path / "w.sock")
+        for _ in range(10):
+            await workspace.run("(sleep 0.01 &) ; true", timeout=10)
+
+        async def no_zombies() -> bool:
+            result = await workspace.run("cat /proc/[0-9]*/stat", timeout=10)
+            states = [line.rpartition(") ")[2][:1] for line in result.output.splitlines()]
+            assert len(states) >= 3  # init, server, cat
+            return "Z" not in states
+
+        await eventually(no_zombies)
+        with pytest.raises(WorkspaceError, match="ended in the middle"):
+            await workspace.run("kill -TERM 1; sleep 60", timeout=60)
+        async with asyncio.timeout(DEADLINE):
+            assert await process.wait() == 143
+
+
+async def test_it_starts_with_little(short_path: Path) -> None:
+    program = "import sys, session_runtime.workspace; print([m for m in sys.modules if m in ('pydantic', 'fastapi', 'httpx')])"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env={"PYTHONPATH": str(ROOT)}, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert printed == b"[]\n"
