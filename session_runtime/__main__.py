@@ -67,13 +67,13 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
         return 1
 
 
-def bind(port: int) -> socket.socket:
+def bind(port: int, stuck_peer_milliseconds: int = STUCK_PEER_MILLISECONDS) -> socket.socket:
     """Listen on all addresses of this host. A client that is stuck cannot hold its connection for ever."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024)
     # Accepted sockets inherit it.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_PEER_MILLISECONDS)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stuck_peer_milliseconds)
     listener.setblocking(False)
     return listener
 

@@ -20,6 +20,7 @@ from agent.messages import Message, ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
 from session_runtime import server
+from session_runtime.__main__ import bind
 from session_runtime.client import ReceivedEvent, SessionClient
 from session_runtime.wire import AgentSettings, SessionConfig, config_to_environment
 from session_runtime.workspace import Server as WorkspaceServer
@@ -106,32 +107,28 @@ class Runtime:
 
 
 @asynccontextmanager
-async def runtime(
-    folder: Path, *replies: Reply, workspace: bool = True, keep: bool = False, **fields: Any
-) -> AsyncIterator[Runtime]:
-    """A runtime in this process, with its state in `folder`. It is shut down at the end, unless it is to be kept."""
+async def runtime(folder: Path, *replies: Reply, stuck_milliseconds: int = 60_000, **fields: Any) -> AsyncIterator[Runtime]:
+    """A runtime in this process, with its state in `folder`. It is shut down at the end."""
     for name in ("state", "work"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "termination-log").touch()
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
+    listener = bind(0, stuck_milliseconds)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     model = ConversationModel(*replies)
     options = server.Options(folder / "state", folder / "w.sock", folder / "token", folder / "termination-log")
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
-        serving = asyncio.create_task(serve_workspace(folder)) if workspace else None
+        serving = asyncio.create_task(serve_workspace(folder))
         process = asyncio.create_task(server.serve(listener, config(**fields), options, lambda _: model))
         run = Runtime(url, folder, model, process, http)
         try:
             yield run
         finally:
-            if not process.done() and not keep:
+            if not process.done():
                 await run.submit("shutdown")
             async with asyncio.timeout(DEADLINE):
                 await asyncio.wait([process])
-                if serving is not None:
-                    serving.cancel()
-                    await asyncio.wait([serving])
+                serving.cancel()
+                await asyncio.wait([serving])
 
 
 async def serve_workspace(folder: Path) -> int:
