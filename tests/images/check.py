@@ -81,6 +81,7 @@ def check(name: str, archive: Path) -> None:
     container = f"agentsession-check-{bundle.name}"
     try:
         with host.step(f"checking {name}", "10 s"):
+            bundle.chmod(0o755)
             config = unpack(archive, bundle / "rootfs")
             (bundle / "config.json").write_text(json.dumps(specification(config, ["python", "-P", "-c", COMMON + OWN[name]])))
             host.run(["runc", "run", "--bundle", bundle, container])

@@ -29,7 +29,8 @@ class Base:
     def __init__(self, cache: Path, wanted: str, anew: bool) -> None:
         self.cache = cache
         self.wanted = wanted
-        self.note = cache / f"base-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}.json"
+        key = hashlib.sha256(f"{wanted} {rootfs.version()}".encode()).hexdigest()[:8]
+        self.note = cache / f"base-{key}.json"
         if anew:
             self.note.unlink(missing_ok=True)
         self.anew = anew

@@ -13,7 +13,7 @@ from pathlib import Path
 from images import host
 
 SUITE = "bookworm"
-RECIPE = 1
+RECIPE = 2
 """Raised when this module changes what comes out."""
 
 # What apt and debootstrap leave behind, and what nobody reads in a container. Licences (copyright files) stay.
@@ -35,15 +35,21 @@ END
 """
 
 
+def version() -> str:
+    """What a root file system is known by, but for the day's security updates."""
+    return f"{SUITE}-{os.uname().machine}-r{RECIPE}"
+
+
 def archive(cache: Path, anew: bool) -> Path:
     """The root file system as a tar, made once."""
-    tar = cache / f"rootfs-{SUITE}-{os.uname().machine}-r{RECIPE}.tar"
+    tar = cache / f"rootfs-{version()}.tar"
     if tar.exists() and not anew:
         return tar
     if os.geteuid():
         raise host.Refusal("debootstrap needs root: run this as root, or start Docker, or name a base with --base IMAGE")
     host.install("debootstrap")
     work = Path(tempfile.mkdtemp(prefix="rootfs-", dir=cache))
+    work.chmod(0o755)  # it becomes the image's /, which others than root must be able to enter
     try:
         with host.step(f"making a base image with debootstrap ({SUITE})", "1 minute"):
             _make(work, cache / "debootstrap.log")
