@@ -14,7 +14,7 @@ from kubernetes.aio.config import ConfigException
 
 from agentsession_operator import names, tokenkey
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.app import Operator, Options
+from agentsession_operator.app import Operator, Options, PartDied
 from agentsession_operator.kube import ApiError, KubeApi, path_of
 
 
@@ -55,7 +55,7 @@ def main() -> None:
             _require(arguments)
             _set_up_logging(arguments.log_level)
             asyncio.run(_run(arguments))
-    except (ApiError, ConfigException, tokenkey.UnusableKey, RuntimeError) as error:
+    except (ApiError, ConfigException, tokenkey.UnusableKey, PartDied) as error:
         sys.exit(f"agentsession-operator: {error}")
 
 
@@ -84,6 +84,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         http_host=arguments.http_host,
         http_port=arguments.http_port,
     )
+    if arguments.kubeconfig:
+        os.environ["KUBECONFIG"] = arguments.kubeconfig  # kopf looks there and nowhere else
     await Operator(options, await KubeApi.connect(arguments.kubeconfig)).run()
 
 

@@ -31,6 +31,10 @@ STOP_SECONDS: Final = 5.0
 log = logging.getLogger(__name__)
 
 
+class PartDied(Exception):
+    """A part that must run as long as the operator does has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the operator is started with."""
@@ -159,9 +163,11 @@ class Operator:
             if part.cancelled() or self._stop.is_set():
                 continue
             error = part.exception()
+            if isinstance(error, PartDied):
+                raise error  # a part of this part, and told already
             self._dead = f"{part.get_name()} has ended: {error!r}"
             log.critical("%s; the process ends, to be started anew", self._dead)
-            raise RuntimeError(self._dead) from error
+            raise PartDied(self._dead) from error
 
     def health(self) -> str | None:
         """Liveness: a dead part, or caches that have not been confirmed for minutes."""

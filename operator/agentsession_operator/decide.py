@@ -185,7 +185,7 @@ class _Draft:
             if self.facts.pod_error:
                 self.conditions.set("PodReady", "False", "CreateFailed", self.facts.pod_error)
             elif self.conditions.get("PodReady") is None:
-                self.conditions.set("PodReady", "False", "Creating", "The pod is being created.")
+                self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
 
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)

@@ -14,6 +14,8 @@ from session_runtime.wire import SessionReport
 
 AGENT_CONTAINER: Final = "agent"
 WORKSPACE_CONTAINER: Final = "workspace"
+STARTING: Final = "The pod is starting."
+"""The same before and after the pod is there: another message would cost a write."""
 
 _IMAGE_REASONS: Final = frozenset(
     {
@@ -62,7 +64,7 @@ def readiness(pod: Pod) -> Readiness:
         return Readiness("False", "Crashed", crash)
     if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod.conditions):
         return Readiness("True", "PodReady", "The session can be talked to.")
-    return Readiness("False", "Creating", "The pod is starting.")
+    return Readiness("False", "Creating", STARTING)
 
 
 def _waiting(pod: Pod) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -209,7 +209,7 @@ def test_two_operators_do_not_admit_twice(
             for number in range(6):
                 api.create(sessions_path(namespace), session(f"s{number}", user=f"user-{number}"))
             eventually(lambda: list(reasons(api, namespace).values()).count("Admitted") == 2, what="two admissions")
-            assert second.get("/readyz")[0] == 503
+            eventually(lambda: second.get("/readyz")[0] == 503, what="the second operator, which must not be ready")
             operator.stop()  # releases the lease
             eventually(second.is_ready, within=20, what="the second operator taking over")
             body = next(

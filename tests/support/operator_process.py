@@ -48,8 +48,9 @@ class OperatorProcess:
         command = [sys.executable, "-m", "agentsession_operator", "--kubeconfig", str(self._kubeconfig)]
         command += ["--namespace", NAMESPACE, "run", "--runtime-image", self._image, "--report-url", self.url]
         command += ["--http-host", "127.0.0.1", "--http-port", str(self.port), "--identity", self._identity]
+        environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONWARNINGS": "default"})
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONWARNINGS": "default"})
         if ready:
             eventually(self.is_ready, within=30, what=f"the operator's readiness (log: {self.log})")
 
