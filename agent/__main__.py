@@ -16,7 +16,9 @@ from agent.conversation import Conversation
 from agent.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.terminal import Terminal
+from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.router import ToolRouter
+from agent.tools.web_fetch import web_fetch_tool
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
 
@@ -63,10 +65,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--instructions", help="added to the system message")
     parser.add_argument("--session", type=Path, help="file to keep the conversation in, and to resume it from")
     parser.add_argument("--deny", action="append", default=[], metavar="GLOB", help="tools that are not offered")
+    parser.add_argument(
+        "--mcp", action="append", default=[], metavar="NAME=URL", type=mcp_server, help="an MCP server (repeatable)"
+    )
     arguments = parser.parse_args(argv)
     if not arguments.workdir.is_dir():
         parser.error(f"--workdir: {arguments.workdir} is not a folder")
     return arguments
+
+
+def mcp_server(text: str) -> McpServer:
+    """`NAME=URL` as a server."""
+    name, equals, url = text.partition("=")
+    if not (name and equals and url.startswith(("http://", "https://"))):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
+    return McpServer(name, url=url)
 
 
 def split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -86,8 +99,11 @@ async def chat(arguments: argparse.Namespace) -> int:
         secrets=secrets,
     )
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
-    tools = (*workspace_tools(workspace), plan_tool())
-    async with ToolRouter(tools, allow=config.tools_allow, deny=config.tools_deny) as router:
+    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool())
+    servers = [McpConnection(server) for server in arguments.mcp]
+    async with ToolRouter(tools, sources=servers, allow=config.tools_allow, deny=config.tools_deny) as router:
+        for problem in router.problems:
+            print(problem, file=sys.stderr)
         terminal = Terminal(config, lambda name: LiteLLMModel(name, base_url=config.base_url), router, load(arguments.session))
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, terminal.interrupt)
         try:

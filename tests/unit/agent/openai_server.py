@@ -31,7 +31,21 @@ class OpenAIServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
 
+    tasks: set[asyncio.Task[None] | None] = field(default_factory=set)
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.current_task())
+        try:
+            await self._answer(reader, writer)
+            await writer.drain()
+        except ConnectionError:
+            pass  # the client has heard enough
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
         self.requests.append(json.loads(await reader.readexactly(length)))
@@ -47,8 +61,6 @@ class OpenAIServer:
             )
         else:
             await self._stream(answer, writer)
-        await writer.drain()
-        writer.close()
 
     async def _stream(self, answer: Answer, writer: asyncio.StreamWriter) -> None:
         writer.write(
@@ -89,3 +101,7 @@ async def serve(*answers: Answer) -> AsyncIterator[OpenAIServer]:
         yield script
     finally:
         server.close()
+        open_tasks = [task for task in script.tasks if task is not None and not task.done()]
+        for task in open_tasks:
+            task.cancel()
+        await asyncio.gather(*open_tasks, return_exceptions=True)

@@ -17,6 +17,7 @@ from agent.approval import Rule
 from agent.config import AgentConfig
 from agent.terminal import Terminal
 from agent.testing import Reply, ScriptedModel, calls, says
+from agent.tools.mcp import McpServer
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
 from unit.agent.openai_server import Answer, serve
@@ -101,6 +102,14 @@ def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str
         parse(["--model", "m", "--workdir", "/no/such/folder"])
     assert left.value.code == 2
     assert "/no/such/folder is not a folder" in capsys.readouterr().err
+
+
+def test_mcp_servers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    options = parse(["--model", "m", "--mcp", "docs=https://example.org/mcp?a=b"])
+    assert options.mcp == [McpServer("docs", url="https://example.org/mcp?a=b")]
+    with pytest.raises(SystemExit):
+        parse(["--model", "m", "--mcp", "https://example.org/mcp"])
+    assert "is not NAME=URL" in capsys.readouterr().err
 
 
 async def run(url: str, workdir: Path, *options: str) -> asyncio.subprocess.Process:
