@@ -1,0 +1,204 @@
+"""The admission of a whole cluster against a model of it: arrivals, grants, ends, deletions and changes of the caps.
+
+What the operator keeps from one step to the next is only what the API server keeps: sessions with their status, and pods.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from agentsession_operator.admission import Caps, Ledger, plan
+from agentsession_operator.decide import Facts, Granted, decide
+from agentsession_operator.ledger import build_ledger
+from agentsession_operator.objects import Pod, Session
+from agentsession_operator.resolve import resolve
+from tests.unit.operator.builders import NOW, READY, STARTING, classes, ended, pod, report, session
+
+CLASSES = classes()
+users = st.sampled_from(["ada", "bob", "cyn"])
+
+
+@dataclass
+class Truth:
+    """What really holds a slot, as the model knows it, without looking at conditions."""
+
+    user: str
+    reserved: bool = False
+    pod_runs: bool = False
+    over: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.pod_runs or (self.reserved and not self.over)
+
+
+class Admission(RuleBasedStateMachine):
+    """Rules are what may happen; invariants are what must always hold."""
+
+    @initialize(sessions=st.integers(1, 4), per_user=st.integers(1, 3))
+    def begin(self, sessions: int, per_user: int) -> None:
+        self.caps = Caps(sessions, per_user)
+        self.sessions: dict[str, Session] = {}
+        self.pods: dict[str, Pod] = {}
+        self.truth: dict[str, Truth] = {}
+        self.in_flight: dict[str, str] = {}
+        self.arrived = 0
+
+    def ledger(self) -> Ledger:
+        return build_ledger(self.sessions.values(), self.pods.values(), CLASSES, self.in_flight)
+
+    def reconcile(self, uid: str) -> None:
+        """Write what `decide` says about the status; pods are made and removed by rules of their own."""
+        of = self.sessions[uid]
+        decision = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid)), NOW)
+        self.sessions[uid] = Session(of.meta, of.spec, decision.status)
+
+    # What users do.
+
+    @rule(user=users, class_name=st.sampled_from([None, None, None, "nowhere"]))
+    def arrive(self, user: str, class_name: str | None) -> None:
+        self.arrived += 1
+        second = f"2026-05-04T10:{self.arrived // 60:02}:{self.arrived % 60:02}Z"
+        made = session(f"s{self.arrived}", user=user, created=second, className=class_name)
+        self.sessions[made.meta.uid] = made
+        self.truth[made.meta.uid] = Truth(user)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        """The session's object is gone at once; its pod stays until the kubelet has stopped it."""
+        uid = data.draw(st.sampled_from(sorted(self.sessions)))
+        del self.sessions[uid]
+        self.in_flight.pop(uid, None)
+        self.truth[uid].reserved = False
+
+    @rule(sessions=st.sampled_from([4, 3, 2, 1, 0]), per_user=st.sampled_from([3, 2, 1, 0]))
+    def change_the_caps(self, sessions: int, per_user: int) -> None:
+        self.caps = Caps(sessions, per_user)
+
+    # What the operator does.
+
+    @rule()
+    def admit(self) -> None:
+        """One pass: every grant is written."""
+        before = self.ledger()
+        for uid in plan(before, self.caps).grants:
+            of = self.sessions[uid]
+            assert not of.finished
+            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), NOW)
+            self.sessions[uid] = Session(of.meta, of.spec, granted.status)
+            self.truth[uid].reserved = True
+        self.check_caps_after_admission(Counter(before.holders))
+
+    @rule()
+    def admit_without_an_answer(self) -> None:
+        """The first grant of a pass is written, and the operator does not hear of it: it stays in doubt."""
+        before = self.ledger()
+        for uid in plan(before, self.caps).grants[:1]:
+            self.in_flight[uid] = self.truth[uid].user
+            self.truth[uid].reserved = True
+        self.check_caps_after_admission(Counter(before.holders))
+
+    @rule()
+    def settle_doubts(self) -> None:
+        for uid in self.in_flight:
+            of = self.sessions[uid]
+            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), NOW)
+            self.sessions[uid] = Session(of.meta, of.spec, granted.status)
+        self.in_flight.clear()
+
+    @precondition(lambda self: self.podless())
+    @rule(data=st.data())
+    def start_a_pod(self, data: st.DataObject) -> None:
+        uid = data.draw(st.sampled_from(self.podless()))
+        self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=STARTING)
+        self.truth[uid].pod_runs = True
+
+    def podless(self) -> list[str]:
+        return sorted(uid for uid, of in self.sessions.items() if of.admitted and not of.finished and uid not in self.pods)
+
+    # What kubelets do.
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def become_ready(self, data: st.DataObject) -> None:
+        uid = data.draw(st.sampled_from(self.running()))
+        self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=READY)
+        if uid in self.sessions:
+            self.reconcile(uid)
+
+    def running(self) -> list[str]:
+        return sorted(uid for uid, one in self.pods.items() if not one.ended)
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), phase=st.sampled_from(["Succeeded", "Failed"]))
+    def end_a_pod(self, data: st.DataObject, phase: str) -> None:
+        """With or without its session."""
+        uid = data.draw(st.sampled_from(self.running()))
+        name = uid.removeprefix("uid-of-")
+        last = report(name, outcome="Completed").model_dump_json()
+        self.pods[uid] = pod(name, user=self.truth[uid].user, status=ended(phase, last))
+        self.truth[uid].pod_runs = False
+        if uid in self.sessions:
+            self.truth[uid].over = True
+            self.reconcile(uid)
+
+    @precondition(lambda self: self.pods)
+    @rule(data=st.data())
+    def remove_a_pod(self, data: st.DataObject) -> None:
+        """Deleted, drained, lost, or collected: with or without its session."""
+        uid = data.draw(st.sampled_from(sorted(self.pods)))
+        of = self.sessions.get(uid)
+        started = of is not None and of.status.start_time is not None
+        del self.pods[uid]
+        self.truth[uid].pod_runs = False
+        if of is not None and started:
+            self.truth[uid].over = True
+            self.reconcile(uid)
+
+    # What must hold.
+
+    def check_caps_after_admission(self, before: Counter[str]) -> None:
+        holders = self.really_holding()
+        if holders != before:
+            assert holders.total() <= self.caps.sessions
+        for user, count in holders.items():
+            assert count <= max(self.caps.per_user, before[user])
+
+    def really_holding(self) -> Counter[str]:
+        return Counter(truth.user for truth in self.truth.values() if truth.holds)
+
+    @invariant()
+    def the_ledger_counts_what_really_holds(self) -> None:
+        assert Counter(self.ledger().holders) == self.really_holding()
+
+    @invariant()
+    def nobody_both_holds_and_asks(self) -> None:
+        asking = {waiting.uid for waiting in self.ledger().waiting}
+        assert not asking & {uid for uid, truth in self.truth.items() if truth.holds or truth.over}
+
+    @invariant()
+    def at_rest_nobody_waits_while_a_slot_that_they_may_use_is_free(self) -> None:
+        """ "At rest" is after as many passes as it takes: it takes one."""
+        ledger = self.ledger()
+        decision = plan(ledger, self.caps)
+        user_of = {waiting.uid: waiting.user for waiting in ledger.waiting}
+        held = self.really_holding() + Counter(user_of[uid] for uid in decision.grants)
+        for uid in decision.waits:
+            assert held.total() >= self.caps.sessions or held[user_of[uid]] >= self.caps.per_user
+
+    @invariant()
+    def an_operator_that_starts_now_counts_the_same(self) -> None:
+        """It has lists of sessions and pods, and no writes in flight: what was in doubt it reads as it was written."""
+        if not self.in_flight:
+            again = build_ledger(list(self.sessions.values())[::-1], list(self.pods.values())[::-1], CLASSES, {})
+            assert Counter(again.holders) == self.really_holding()
+
+
+TestAdmission = Admission.TestCase
+TestAdmission.settings = settings(max_examples=100, stateful_step_count=40)
