@@ -85,9 +85,7 @@ class Operator:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what the first part that died raised."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        self._take_signals()
         desk = ReportDesk(self._cache, self._reports, TokenVerifier(self._api))
         server = HttpServer(
             make_app(desk, healthy=self.health, ready=self.readiness), self._options.http_host, self._options.http_port
@@ -143,20 +141,22 @@ class Operator:
             *(_part(f"worker {number}", reconciler.work()) for number in range(WORKERS)),
         ]
 
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+
     async def _watch(self) -> None:
-        stop = asyncio.Event()
-        try:
-            await kopf.operator(
-                registry=watch.registry(self._cache, self._options.kubeconfig),
-                settings=watch.settings(),
-                standalone=True,
-                clusterwide=True,
-                stop_flag=stop,
-            )
-        finally:
-            stop.set()
-        # kopf takes SIGTERM for itself when it starts; its end is then ours.
-        self._stop.set()
+        # kopf takes the signals for itself when it starts, and at one waits 5 s for every task there is, ours too. So they are
+        # taken back, and kopf is ended as the other parts are.
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        started.add_done_callback(lambda _: self._take_signals())
+        await kopf.operator(
+            registry=watch.registry(self._cache, self._options.kubeconfig),
+            settings=watch.settings(),
+            standalone=True,
+            clusterwide=True,
+            ready_flag=started,
+        )
 
     def _report_deaths(self, parts: list[asyncio.Task[Any]]) -> None:
         for part in parts:
