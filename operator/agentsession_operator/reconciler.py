@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from agentsession_operator.decide import CreatePod, Decision, DeletePod, Facts, 
 from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.names import pod_name
-from agentsession_operator.objects import Pod, Session
+from agentsession_operator.objects import Pod, Session, UnreadableObject
 from agentsession_operator.pod import Installation, session_pod
 from agentsession_operator.reports import ReportStore
 from agentsession_operator.resolve import resolve
@@ -133,8 +134,9 @@ class Reconciler:
                 self._admitter.creating.pop(meta.uid, None)
                 raise error from second
             raise
-        if Pod.of(body).session_uid == meta.uid:
-            return body
+        with contextlib.suppress(UnreadableObject):
+            if Pod.of(body).session_uid == meta.uid:
+                return body
         self._refused(session, ApiError(409, "AlreadyExists", f"pod {body['metadata']['name']} belongs to somebody else"))
         raise error
 

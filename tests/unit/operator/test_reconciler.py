@@ -1,0 +1,351 @@
+"""What a reconciliation does to the cluster, on an API server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agentsession_operator.admitter import Admitter
+from agentsession_operator.api.meta import SESSIONS
+from agentsession_operator.cache import Cache
+from agentsession_operator.kube import ApiError, core_path, path_of
+from agentsession_operator.names import pod_name
+from agentsession_operator.objects import Pod, Session, SessionClass
+from agentsession_operator.reconciler import Reconciler
+from agentsession_operator.reports import ReportStore
+from agentsession_operator.workqueue import WorkQueue
+from tests.unit.operator.apiserver import UNREACHABLE, ApiServer
+from tests.unit.operator.builders import (
+    ADMITTED,
+    INSTALLATION,
+    JSON,
+    READY,
+    RUNNING,
+    class_body,
+    pod_body,
+    quota,
+    report,
+    session_body,
+)
+from tests.unit.operator.virtual_time import run
+
+SESSION = path_of(SESSIONS, "team", "demo")
+POD = core_path("pods", "team", pod_name("demo", "uid-of-demo"))
+PODS = core_path("pods", "team")
+UID = "uid-of-demo"
+
+
+class Stage:
+    """An operator's parts around an API server; `watch` brings the cache up to date as kopf would."""
+
+    def __init__(self) -> None:
+        self.server = ApiServer()
+        self.queue = WorkQueue()
+        self.cache = Cache(session_changed=self.queue.add, slots_changed=self.wake, settings_changed=self.wake)
+        self.admitter = Admitter(self.server.kube, self.cache, self.queue.add)
+        self.reports = ReportStore(self.queue.add)
+        self.reconciler = Reconciler(
+            self.server.kube, self.cache, self.queue, self.admitter, self.reports, lambda: INSTALLATION
+        )
+        self.cache.complete = True
+        self.cache.classes.put(SessionClass.of(class_body()))
+
+    def wake(self) -> None:
+        self.admitter.wake()
+
+    def put_session(self, name: str = "demo", *, conditions: list[JSON] | None = None, **fields: Any) -> None:
+        body = session_body(name, status={"conditions": conditions or []}, **fields)
+        stored = self.server.put(path_of(SESSIONS, "team", name), body)
+        self.cache.sessions.put(Session.of(stored))
+
+    def put_pod(self, **fields: Any) -> None:
+        self.cache.pods.put(Pod.of(self.server.put(POD, pod_body(**fields))))
+
+    def remove_session(self, name: str = "demo") -> None:
+        self.server.remove(path_of(SESSIONS, "team", name))
+        self.cache.sessions.remove(f"uid-of-{name}")
+
+    def reasons(self, name: str = "demo") -> dict[str, str]:
+        status = self.server.objects[path_of(SESSIONS, "team", name)]["status"]
+        return {item["type"]: item["reason"] for item in status.get("conditions", ())}
+
+    def writes(self) -> list[tuple[str, str]]:
+        found, self.server.calls[:] = list(self.server.calls), []
+        return found
+
+
+def admitted_stage() -> Stage:
+    stage = Stage()
+    stage.put_session(conditions=[ADMITTED, RUNNING])
+    return stage
+
+
+def test_an_admitted_session_gets_one_pod() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        await stage.reconciler.reconcile(UID)
+        await stage.reconciler.reconcile(UID)
+        assert [call for call in stage.writes() if call[0] == "POST"] == [("POST", PODS)]
+        assert stage.server.objects[POD]["metadata"]["ownerReferences"][0]["uid"] == UID
+        assert stage.admitter.creating == {}
+
+    run(story())
+
+
+def test_a_session_that_is_not_admitted_gets_none() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.put_session()
+        await stage.reconciler.reconcile(UID)
+        assert stage.writes() == []
+
+    run(story())
+
+
+def test_an_operator_that_died_after_it_made_the_pod_finds_it() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.server.put(POD, pod_body())
+        await stage.reconciler.reconcile(UID)
+        assert stage.cache.pod_of(UID) is not None
+        assert len([path for path in stage.server.objects if path.startswith(PODS)]) == 1
+
+    run(story())
+
+
+def test_a_pod_whose_creation_was_not_answered_is_found() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.server.lost_answers.add(("POST", PODS))
+        await stage.reconciler.reconcile(UID)
+        assert stage.cache.pod_of(UID) is not None
+
+    run(story())
+
+
+def test_while_nobody_knows_whether_the_pod_was_made_it_is_counted() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+
+        def away(verb: str, path: str) -> None:
+            if path.startswith(PODS):
+                raise UNREACHABLE
+
+        stage.server.answer = away
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.admitter.creating == {UID: "ada"}
+
+    run(story())
+
+
+@pytest.mark.parametrize("body", [pod_body(session_uid="of-another"), {"metadata": {"name": "x", "uid": "y"}}])
+def test_a_strangers_pod_under_the_name_is_told_and_does_not_end_the_operator(body: JSON) -> None:
+    """Whoever may create pods in the namespace can take the name: that must harm their own session only."""
+
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.server.put(POD, {**body, "metadata": {**body["metadata"], "name": POD.rsplit("/", 1)[1]}})
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["PodReady"] == "CreateFailed"
+        assert stage.cache.pod_of(UID) is None
+
+    run(story())
+
+
+def test_a_refused_pod_is_told_with_the_api_servers_words_and_tried_again_until_it_is_there() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+
+        def full(verb: str, path: str) -> None:
+            if (verb, path) == ("POST", PODS):
+                raise ApiError(403, "Forbidden", "pods is forbidden: exceeded quota: team")
+
+        stage.server.answer = full
+        working = asyncio.create_task(stage.reconciler.work())
+        stage.queue.add(UID)
+        await asyncio.sleep(30)
+        assert stage.reasons()["PodReady"] == "CreateFailed"
+        assert len([path for verb, path in stage.writes() if (verb, path) == ("PATCH", SESSION)]) == 1
+        stage.server.answer = lambda _verb, _path: None
+        await asyncio.sleep(120)
+        assert POD in stage.server.objects
+        assert stage.reasons()["PodReady"] == "Creating"
+        working.cancel()
+
+    run(story())
+
+
+def test_the_pod_of_a_session_that_is_gone_is_deleted_at_once() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status=READY)
+        stage.remove_session()
+        await stage.reconciler.reconcile(UID)
+        assert POD not in stage.server.objects
+
+    run(story())
+
+
+def test_a_pod_is_not_deleted_because_the_watch_of_sessions_lags_behind() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status=READY)
+        stage.cache.sessions.remove(UID)
+        await stage.reconciler.reconcile(UID)
+        assert POD in stage.server.objects
+
+    run(story())
+
+
+def test_a_status_that_is_as_it_should_be_is_not_written() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status=READY)
+        await stage.reconciler.reconcile(UID)
+        assert stage.writes() == [("PATCH", SESSION)]
+        for _ in range(5):
+            await stage.reconciler.reconcile(UID)
+        assert stage.writes() == []
+
+    run(story())
+
+
+def test_a_conflict_is_settled_by_reading_what_somebody_else_wrote() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status=READY)
+        stage.server.put(SESSION, stage.server.objects[SESSION])
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["Ready"] == "PodReady"
+
+    run(story())
+
+
+def test_trouble_makes_one_event_and_a_refused_event_harms_nothing() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status={"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+
+        def no_events(verb: str, path: str) -> None:
+            if path == core_path("events", "team"):
+                raise ApiError(403, "Forbidden", "no")
+
+        stage.server.answer = no_events
+        await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["Finished"] == "Failed"
+
+    run(story())
+
+
+# The one door.
+
+
+async def passes(stage: Stage, seconds: float = 5.0) -> None:
+    """Let the admitter run for a while."""
+    admitting = asyncio.create_task(stage.admitter.run())
+    stage.wake()
+    await asyncio.sleep(seconds)
+    admitting.cancel()
+    await asyncio.wait([admitting])
+    assert admitting.cancelled()
+
+
+def test_the_reservation_is_written_and_no_pod_is_made_by_the_admitter() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.put_session()
+        await passes(stage)
+        assert stage.reasons()["Admitted"] == "Admitted"
+        assert stage.writes() == [("PATCH", SESSION)]
+
+    run(story())
+
+
+def test_from_created_to_ready_there_are_three_writes() -> None:
+    """At most four are allowed."""
+
+    async def story() -> None:
+        stage = Stage()
+        stage.put_session()
+        working = [asyncio.create_task(work()) for work in (stage.reconciler.work, stage.admitter.run)]
+        stage.wake()
+        await asyncio.sleep(5)
+        stage.put_pod(uid=stage.server.objects[POD]["metadata"]["uid"], status=READY)
+        await asyncio.sleep(5)
+        assert stage.reasons()["Ready"] == "PodReady"
+        assert stage.writes() == [("PATCH", SESSION), ("POST", PODS), ("PATCH", SESSION)]
+        for task in working:
+            task.cancel()
+
+    run(story())
+
+
+def test_nobody_is_admitted_before_the_caches_are_complete() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.cache.complete = False
+        stage.put_session()
+        await passes(stage)
+        assert stage.writes() == []
+
+    run(story())
+
+
+def test_nobody_is_admitted_under_a_quota_that_cannot_be_read_and_everybody_is_told_why() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.cache.quotas.put(quota(maxSessions="many"))
+        stage.put_session()
+        await passes(stage)
+        await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["Admitted"] == "Queued"
+
+    run(story())
+
+
+def test_with_stale_caches_and_lost_answers_the_cap_holds_at_every_moment() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.cache.quotas.put(quota(maxSessions=2, maxSessionsPerUser=10))
+        for number in range(6):
+            stage.put_session(f"s{number}", user=f"user-{number % 3}")
+        stale = path_of(SESSIONS, "team", "s0")
+        stage.server.put(stale, stage.server.objects[stale])
+        stage.server.lost_answers |= {("PATCH", path_of(SESSIONS, "team", f"s{number}")) for number in (1, 2)}
+        admitting = asyncio.create_task(stage.admitter.run())
+        for _ in range(100):
+            stage.wake()
+            await asyncio.sleep(0.1)
+            admitted = [
+                body for body in stage.server.objects.values() if "Admitted" in stage.reasons(body["metadata"]["name"]).values()
+            ]
+            assert len(admitted) <= 2
+        assert len(admitted) == 2
+        admitting.cancel()
+
+    run(story())
+
+
+def test_a_report_of_progress_alone_waits_for_its_turn_to_be_written() -> None:
+    async def story() -> None:
+        stage = admitted_stage()
+        stage.put_pod(status=READY)
+        stage.reports.put(report(activity="Processing", sequence=1))
+        await stage.reconciler.reconcile(UID)
+        stage.writes()
+        for number in range(2, 20):
+            stage.reports.put(report(activity="Processing", sequence=number, message_count=number))
+            await stage.reconciler.reconcile(UID)
+        assert stage.writes() == []
+        stage.reports.put(report(activity="Idle", sequence=20, message_count=20))
+        await stage.reconciler.reconcile(UID)
+        assert stage.writes() == [("PATCH", SESSION)]
+        assert stage.server.objects[SESSION]["status"]["messageCount"] == 20
+
+    run(story())
