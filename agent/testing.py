@@ -63,13 +63,17 @@ def fails(error: ModelError, text: str = "") -> Reply:
 
 
 class ScriptedModel:
-    """Answers with the replies of a script in order, and keeps what it was asked in `requests`."""
+    """Answers with the replies of a script in order, and keeps what it was asked in `requests`.
+
+    `streaming` counts the answers that are neither at their end nor closed.
+    """
 
     def __init__(self, *replies: Reply, name: str = "scripted", context_window: int | None = None) -> None:
         self.name = name
         self._context_window = context_window
         self.requests: list[tuple[Message, ...]] = []
         self.tools: list[list[str]] = []
+        self.streaming = 0
         self._replies = list(replies)
 
     async def context_window(self) -> int | None:
@@ -82,10 +86,14 @@ class ScriptedModel:
         if number > len(self._replies):
             raise ModelError("the script has no more replies")
         reply = self._replies[number - 1]
-        for chunk in reply.chunks(number):
-            await asyncio.sleep(reply.delay)
-            yield chunk
-        if reply.hangs:
-            await asyncio.get_running_loop().create_future()
-        if reply.error is not None:
-            raise reply.error
+        self.streaming += 1
+        try:
+            for chunk in reply.chunks(number):
+                await asyncio.sleep(reply.delay)
+                yield chunk
+            if reply.hangs:
+                await asyncio.get_running_loop().create_future()
+            if reply.error is not None:
+                raise reply.error
+        finally:
+            self.streaming -= 1

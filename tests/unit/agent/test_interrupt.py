@@ -50,6 +50,7 @@ async def interrupt(s: Stage, turn: asyncio.Task[TurnOutcome]) -> TurnOutcome:
 async def test_in_the_stream() -> None:
     s = stage(says("one two three four", hangs=True), says("back"))
     await interrupt_at(s, "assistant_chunk")
+    assert s.model.streaming == 0  # the request has been ended, too
     assert s.agent.conversation.messages[-1].content.endswith(INTERRUPTED)
     assert (await s.agent.run_turn("again")).message == "back"
 
@@ -57,8 +58,9 @@ async def test_in_the_stream() -> None:
 async def test_before_the_first_byte() -> None:
     s = stage(says("", hangs=True), says("back"))
     turn = asyncio.create_task(s.agent.run_turn("go"))
-    await until(lambda: s.model.requests)
+    await until(lambda: s.model.streaming)
     await interrupt(s, turn)
+    assert s.model.streaming == 0
     assert [m.role for m in s.agent.conversation.messages] == ["user"]
     assert (await s.agent.run_turn("again")).message == "back"
 

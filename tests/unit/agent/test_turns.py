@@ -193,6 +193,35 @@ async def test_a_turn_cut_off_at_any_event_is_resumed_without_running_a_call_twi
         check_request(request)
 
 
+async def test_a_call_that_was_under_way_in_a_crash_is_told_and_not_repeated() -> None:
+    ran: list[str] = []
+    begun = asyncio.Event()
+
+    async def work(arguments: dict[str, Any]) -> str:
+        ran.append(arguments["at"])
+        begun.set()
+        if arguments["at"] == "slow":
+            await asyncio.get_running_loop().create_future()
+        return "worked"
+
+    tool = Tool("work", "", parameters("at", at={"type": "string"}), work)
+    first = stage(calls(("work", {"at": "slow"}), ("work", {"at": "next"})), tools=(tool,))
+    stored: list[str] = []
+    first.hooks.append(lambda _: stored.append(first.agent.conversation.to_json()))
+    turn = asyncio.create_task(first.agent.run_turn("go"))
+    await begun.wait()
+    turn.cancel()
+    await asyncio.wait({turn})
+    assert Conversation.from_json(stored[-1]) == first.agent.conversation  # a cancellation is like a crash
+    second = stage(says("I see"), tools=(tool,), conversation=Conversation.from_json(stored[-1]))
+    async with asyncio.timeout(10):
+        assert (await second.agent.resume()) is not None
+    assert ran == ["slow", "next"]
+    results = [m.content for m in second.model.requests[0] if m.role == "tool"]
+    assert "restarted while this call was under way" in results[0]
+    assert results[1] == "worked"
+
+
 async def test_every_turn_ends_with_one_event() -> None:
     s = stage(says("a"), fails(ModelError("no")), calls(("look", {})), says("b"), tools=(LOOK,))
     for text in ("one", "two", "three"):
