@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Run one agent session and serve it over HTTP. The session is read from the environment variable AGENTSESSION_CONFIG
 (JSON of session_runtime.wire.SessionConfig), as the operator sets it; credentials are the variables that begin with
-AGENTSESSION_CREDENTIAL_. Other commands: `chat`, see `python -m session_runtime chat --help`."""
+AGENTSESSION_CREDENTIAL_. Other commands: `chat`, `export` and `import`, each with its own --help."""
 
 STUCK_PEER_MILLISECONDS = 60_000
 """A client that takes nothing for so long loses its connection (TCP_USER_TIMEOUT, see tcp(7))."""
@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from session_runtime.chat import main as chat
 
         return chat(given[1:])
+    if given[:1] in (["export"], ["import"]):
+        from session_runtime.archive import main as archive
+
+        return archive(given[0], given[1:])
     return run(given)
 
 

@@ -154,6 +154,8 @@ def _add_events(app: FastAPI, session: Session, journal: Journal, metrics: Metri
         """Every event since, then each one as it happens: no gap and no duplicate.
 
         The stream ends when the session has finished, or with the last event of the one submission that was asked for.
+        Old events are deleted after a time; where some of those that were asked for are gone, an event of type `gap`
+        says so.
         """
         if submission is not None and session.submission(submission) is None:
             detail = "No submission has this id; send it first, or leave `submission` out."

@@ -26,6 +26,7 @@ class Frame(NamedTuple):
 
     seq: int
     submission_id: str | None
+    time: str
     body: str
     """The event as JSON: `seq`, `type`, `time`, `submission_id`, `data`."""
 
@@ -36,15 +37,18 @@ class Frame(NamedTuple):
 
 def number(draft: Draft, seq: int) -> Frame:
     """The event with its place in the session."""
-    body = {
-        "seq": seq,
-        "type": draft.type,
-        "time": timestamp(draft.time),
-        "submission_id": draft.submission_id,
-        "data": draft.data,
-    }
+    time = timestamp(draft.time)
+    body = {"seq": seq, "type": draft.type, "time": time, "submission_id": draft.submission_id, "data": draft.data}
     # Escaped to ASCII, because text that a tool printed may hold lone surrogates, which UTF-8 cannot carry.
-    return Frame(seq, draft.submission_id, json.dumps(body, separators=(",", ":")))
+    return Frame(seq, draft.submission_id, time, json.dumps(body, separators=(",", ":")))
+
+
+def gap(after: int, continues_with: int, time: datetime) -> Frame:
+    """Says that the events behind number `after` are gone, up to the one that it continues with.
+
+    It has the number of the event before that one, so that a client that breaks off here resumes rightly.
+    """
+    return number(Draft("gap", {"after": after, "continues_with": continues_with}, time), continues_with - 1)
 
 
 def joined(first: Draft, second: Draft) -> Draft | None:

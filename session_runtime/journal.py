@@ -12,11 +12,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from agent.conversation import Conversation
-from session_runtime.events import Draft, Frame, joined, number
+from session_runtime.events import Draft, Frame, gap, joined, number, timestamp
 from session_runtime.store import Commit, Store, Submitted
 
 CHUNK_SECONDS: Final = 0.1
@@ -28,6 +28,12 @@ the database."""
 
 BATCH: Final = 256
 """Events that a follower gets at once."""
+
+RETAIN: Final = timedelta(days=30)
+"""Older events are deleted."""
+
+PRUNE_EVERY: Final = 1000
+"""Events after which the journal looks for some that can be deleted."""
 
 T = TypeVar("T")
 
@@ -156,7 +162,11 @@ class Journal:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         next_chunks = loop.time()
+        next_prune = self._last_seq
         while True:
+            if self._last_seq >= next_prune:
+                next_prune = self._last_seq + PRUNE_EVERY
+                await self._prune(timestamp(self._clock() - RETAIN))
             await self._something.wait()
             if not self._urgent.is_set():
                 with contextlib.suppress(TimeoutError):
@@ -167,6 +177,9 @@ class Journal:
             self._urgent.clear()
             await self._commit(batch)
             next_chunks = loop.time() + CHUNK_SECONDS
+
+    async def _prune(self, older_than: str) -> None:
+        await self._in(self._write_thread, lambda: self._store.prune(older_than))
 
     async def _commit(self, batch: Sequence[tuple[Change, asyncio.Future[Commit] | None]]) -> None:
         waiting = [done for _, done in batch if done is not None]
@@ -219,12 +232,20 @@ class Journal:
 
     async def follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
         """Events behind number `after` for as long as the session lasts, in batches; an empty one after each
-        `keep_alive` seconds of silence."""
+        `keep_alive` seconds of silence.
+
+        Where events are gone, or `after` is a number that this session never gave (its volume was lost, and it began
+        anew), a `gap` says so, once, and the rest follows.
+        """
+        asked = after
+        after = after if after <= self._last_seq else 0
         while True:
             changed = self._changed  # before reading: what comes in between is then not waited for
             frames = await self.read(after)
             if frames:
-                after = frames[-1].seq
+                if frames[0].seq != asked + 1:
+                    frames = [gap(asked, frames[0].seq, self._clock()), *frames]
+                asked = after = frames[-1].seq
             elif self._closed:
                 return
             else:

@@ -23,6 +23,9 @@ from session_runtime.events import Frame
 
 DATABASE: Final = "session.db"
 
+RETAIN_CHARACTERS: Final = 200_000_000
+"""Events are kept up to this size, as JSON; the volume's limit is ten times that."""
+
 MIGRATIONS: Final = (
     """
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -35,7 +38,9 @@ MIGRATIONS: Final = (
         started INTEGER NOT NULL DEFAULT 0,
         ended_by INTEGER
     );
-    CREATE TABLE events (seq INTEGER PRIMARY KEY, submission_id TEXT, body TEXT NOT NULL);
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY, submission_id TEXT, time TEXT NOT NULL, body TEXT NOT NULL, size INTEGER NOT NULL
+    );
     CREATE TABLE messages (position INTEGER PRIMARY KEY, body TEXT NOT NULL);
     """,
 )
@@ -103,6 +108,7 @@ class Store:
         self._reader = _connect(self.path)
         self._reader.execute("PRAGMA query_only = 1")
         self._stored: tuple[Message, ...] = ()
+        self._measure()
 
     def load(self) -> Loaded:
         """What the database holds. Call it once, before the first `apply`."""
@@ -132,7 +138,9 @@ class Store:
                 [(s.id, s.type, s.body, s.accepted_at) for s in commit.accepted],
             )
             database.executemany("UPDATE submissions SET started = 1 WHERE id = ?", [(s,) for s in commit.started])
-            database.executemany("INSERT INTO events VALUES (?, ?, ?)", commit.frames)
+            database.executemany(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?)", [(*frame, len(frame.body)) for frame in commit.frames]
+            )
             database.executemany(
                 "UPDATE submissions SET ended_by = ? WHERE id = ?", [(seq, s) for s, seq in commit.ended.items()]
             )
@@ -142,13 +150,37 @@ class Store:
             if commit.conversation is not None:
                 facts["conversation"] = self._write_conversation(database, commit.conversation)
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        self._size += sum(len(frame.body) for frame in commit.frames)
         if commit.conversation is not None:
             self._stored = commit.conversation.messages
+
+    def prune(self, older_than: str, characters: int = RETAIN_CHARACTERS) -> None:
+        """Delete the oldest events: those older than a timestamp, and, when all together are longer than `characters`,
+        so many that a quarter of that becomes free. The latest event always stays.
+        """
+        oldest = self._writer.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
+        if oldest is None or (oldest[0] >= older_than and self._size <= characters):
+            return
+        excess = self._size - characters * 3 // 4 if self._size > characters else 0
+        rows = self._writer.execute("SELECT seq, time, size FROM events ORDER BY seq")
+        last_seq = freed = 0
+        for seq, time, size in rows:
+            if freed >= excess and time >= older_than:
+                break
+            last_seq, freed = seq, freed + size
+        rows.close()
+        with _transaction(self._writer) as database:
+            kept = "(SELECT max(seq) FROM events)"
+            database.execute(f"DELETE FROM events WHERE seq <= ? AND seq < {kept}", (last_seq,))  # noqa: S608 - a constant
+        self._measure()
+
+    def _measure(self) -> None:
+        (self._size,) = self._writer.execute("SELECT coalesce(sum(size), 0) FROM events").fetchone()
 
     def frames(self, after: int, limit: int) -> list[Frame]:
         """At most `limit` events behind number `after`, in order."""
         rows = self._reader.execute(
-            "SELECT seq, submission_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+            "SELECT seq, submission_id, time, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
         )
         return [Frame(*row) for row in rows]
 

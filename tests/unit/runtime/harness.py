@@ -171,21 +171,22 @@ class RuntimeProcess:
     process: asyncio.subprocess.Process | None = None
     url: str = ""
 
-    async def start(self) -> None:
+    async def start(self, *, keep_port: bool = False) -> None:
         """Start it, and wait until it is ready."""
-        await self.spawn()
+        await self.spawn(keep_port=keep_port)
         async with httpx.AsyncClient(base_url=self.url) as http:
             await eventually(lambda: _ready(http))
 
-    async def spawn(self) -> None:
+    async def spawn(self, *, keep_port: bool = False) -> None:
         """Start it."""
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        if not keep_port:
+            self.url = f"http://127.0.0.1:{free_port()}"
+        port = self.url.rpartition(":")[2]
         (self.folder / "termination-log").touch()
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).parent / "scripted_runtime.py"),
-            *("--port", str(port)),
+            *("--port", port),
             *("--state-dir", str(self.folder / "state")),
             *("--workspace-socket", str(self.folder / "w.sock")),
             *("--report-token", str(self.folder / "token")),

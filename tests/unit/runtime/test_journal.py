@@ -90,7 +90,7 @@ def test_a_transaction_numbers_its_events_and_knows_what_they_end() -> None:
 
 
 def test_the_latest_frames_are_those_that_fit_and_at_least_one() -> None:
-    frames = [Frame(seq, None, "x" * 10) for seq in range(1, 11)]
+    frames = [Frame(seq, None, "t", "x" * 10) for seq in range(1, 11)]
     assert [f.seq for f in latest(frames, 35)] == [8, 9, 10]
     assert [f.seq for f in latest(frames, 1)] == [10]
     assert latest(frames, 1000) == frames
@@ -231,3 +231,31 @@ async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
         journal.close()
         await following
         reader.close()
+
+
+async def test_what_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, tail=1) as journal:
+        for n in range(10):
+            await journal.write(Change(journal.draft("usage", {"n": n})))
+        with sqlite3.connect(tmp_path / "session.db") as other:
+            other.execute("DELETE FROM events WHERE seq <= 6")
+        other.close()
+        journal.close()
+        for after in (0, 3, 5):
+            first, *rest = await collect(journal, after)
+            assert first.seq == 6
+            assert json.loads(first.body)["type"] == "gap"
+            assert json.loads(first.body)["data"] == {"after": after, "continues_with": 7}
+            assert [frame.seq for frame in rest] == [7, 8, 9, 10]
+        for after in (6, 8, 10):
+            assert [frame.seq for frame in await collect(journal, after)] == list(range(after + 1, 11))
+
+
+async def test_a_number_from_another_life_starts_from_the_beginning(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        for n in range(3):
+            await journal.write(Change(journal.draft("usage", {"n": n})))
+        journal.close()
+        first, *rest = await collect(journal, 500)
+        assert json.loads(first.body)["data"] == {"after": 500, "continues_with": 1}
+        assert [first.seq, *(frame.seq for frame in rest)] == [0, 1, 2, 3]

@@ -29,7 +29,7 @@ CONVERSATION = Conversation(
 def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.load().conversation == Conversation()
-    frames = tuple(Frame(seq, "s" if seq % 2 else None, f"body {seq}") for seq in range(1, 6))
+    frames = tuple(Frame(seq, "s" if seq % 2 else None, "t", f"body {seq}") for seq in range(1, 6))
     submitted = Submitted("s", "user_input", "{}", "now")
     store.apply(Commit(frames, accepted=(submitted,), started=("s",), conversation=CONVERSATION, facts={"a": "1"}))
     store.apply(Commit(ended={"s": 5}, facts={"a": "2", "b": "3"}))
@@ -73,10 +73,36 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     twice = Submitted("s", "undo", "{}", "now")
     store.apply(Commit(accepted=(twice,)))
     with pytest.raises(sqlite3.IntegrityError):
-        store.apply(Commit(frames=(Frame(1, None, "x"),), accepted=(twice,), facts={"a": "1"}))
-    store.apply(Commit(frames=(Frame(1, None, "y"),)))
-    assert store.frames(0, 10) == [Frame(1, None, "y")]
+        store.apply(Commit(frames=(Frame(1, None, "t", "x"),), accepted=(twice,), facts={"a": "1"}))
+    store.apply(Commit(frames=(Frame(1, None, "t", "y"),)))
+    assert store.frames(0, 10) == [Frame(1, None, "t", "y")]
     store.close()
+
+
+def stored(store: Store) -> list[int]:
+    return [frame.seq for frame in store.frames(0, 1000)]
+
+
+def test_the_oldest_events_go_when_there_are_too_many_or_they_are_too_old(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.load()
+    store.prune("9", 0)
+    for seq in range(1, 11):
+        store.apply(Commit((Frame(seq, None, f"{seq:02}", "x" * 10),)))
+    store.prune("00", 100)
+    assert stored(store) == list(range(1, 11))
+    store.prune("03", 100)
+    assert stored(store) == list(range(3, 11))
+    store.prune("00", 79)
+    assert stored(store) == list(range(6, 11))
+    store.close()
+    again = Store(tmp_path)
+    again.prune("00", 10)
+    assert stored(again) == [10]
+    again.prune("99", 0)
+    assert stored(again) == [10]
+    assert again.load().last_seq == 10
+    again.close()
 
 
 def test_a_database_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
