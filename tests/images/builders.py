@@ -16,7 +16,7 @@ from images import host
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
-RENEW = {"overlay": 60, "vfs": 8}
+RENEW = {"overlay": 60, "vfs": 6}
 """Builds after which buildah's storage starts anew: layers of old builds pile up, and vfs keeps a whole copy for each step."""
 
 
