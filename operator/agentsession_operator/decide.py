@@ -189,13 +189,17 @@ class _Draft:
 
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
+        if ready.reason == "PodEnded":
+            # The agent has ended and the workspace is about to, within a second: told with the end, in one write.
+            self._end_what_lingers(pod)
+            return
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
         received = self.facts.report
         if ready.status == "True":
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
             if received and not received.report.outcome:
                 self.conditions.set("Active", "True", received.report.activity)
-        elif ready.reason in ("Crashed", "PodGone", "PodEnded"):
+        elif ready.reason in ("Crashed", "PodGone"):
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
         if ready.reason == "Crashed":
             self.conditions.set("Active", "False", "Stopped", "The container has crashed; the kubelet starts it again.")
@@ -217,6 +221,7 @@ class _Draft:
         if waited < OUTCOME_GRACE:
             self.look_again = OUTCOME_GRACE - waited
         else:
+            self.conditions.set("PodReady", "False", "PodEnded", "The session is over; its pod lingers and is deleted.")
             self._finish_as_told(pod)
 
     def _finish_with(self, pod: Pod) -> None:
@@ -317,7 +322,7 @@ class _Draft:
             return "Queued"
         if not self.conditions.holds("PodReady"):
             pod = self.conditions.get("PodReady")
-            ending = pod is not None and pod.reason in ("PodEnded", "PodGone") and self.fields["start_time"] is not None
+            ending = pod is not None and pod.reason == "PodGone" and self.fields["start_time"] is not None
             return "Running" if ending else "Starting"
         active = self.conditions.get("Active")
         if active is not None and active.reason == "AwaitingApproval":
