@@ -41,10 +41,12 @@ def export(state_dir: Path, archive: Path, workspace: Path | None, now: datetime
         raise ArchiveError(f"{archive} exists already; name another file")
     with tempfile.TemporaryDirectory(dir=archive.absolute().parent) as folder:
         copy = Path(folder) / DATABASE
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source:
-            with closing(sqlite3.connect(copy)) as target:
-                source.backup(target)
-                manifest = _manifest(target, now)
+        with (
+            closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            manifest = _manifest(target, now)
         unfinished = Path(folder) / "archive"
         with tarfile.open(unfinished, "w:gz") as tar:
             text = json.dumps(manifest, indent=2).encode()

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Sequence  # noqa: UP035 - Python 3.9
 
 from agent.workspace import LocalWorkspace, WorkspaceError
+from session_runtime.workspace_limits import MAX_PROCESSES, MEMORY_SHARE, ProcessGuard, container_memory, limit_memory
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one line of the protocol."""
@@ -68,8 +69,9 @@ def command_environment(root: Path) -> dict[str, str]:
 class Server:
     """Serves one workspace on one socket until it is told to end."""
 
-    def __init__(self, workspace: LocalWorkspace) -> None:
+    def __init__(self, workspace: LocalWorkspace, guard: ProcessGuard | None = None) -> None:
         self._workspace = workspace
+        self._guard = guard
         self._requests: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -148,14 +150,20 @@ class Server:
             if writer.transport.get_write_buffer_size() < STREAM_LIMIT:
                 _send(writer, {"output": text})
 
+        kills = 0 if self._guard is None else self._guard.kills
+        if self._guard is not None:
+            self._guard.command_begins()
         result = await self._workspace.run(
             str(request["command"]),
             timeout=min(float(request["timeout"]), MAX_TIMEOUT),
             on_output=stream if request.get("stream") else None,
         )
+        note = ""
+        if self._guard is not None and self._guard.kills > kills:
+            note = f"\n[all processes were killed: there were more than {self._guard.limit}]"
         return {
             "exit_code": result.exit_code,
-            "output": result.output,
+            "output": result.output + note,
             "timed_out": result.timed_out,
             "truncated": result.truncated,
         }
@@ -218,12 +226,21 @@ def become_init() -> None:
             os._exit(code)
 
 
-async def serve(socket: Path, root: Path) -> int:
-    """Serve the workspace below `root` until a shutdown (0) or SIGTERM (143)."""
-    server = Server(LocalWorkspace(root, command_environment(root)))
+async def serve(socket: Path, root: Path, max_processes: int | None = None) -> int:
+    """Serve the workspace below `root` until a shutdown (0) or SIGTERM (143).
+
+    `max_processes` is for a container whose process 1 is this program; None sets no limit.
+    """
+    guard = None if max_processes is None else ProcessGuard(max_processes)
+    server = Server(LocalWorkspace(root, command_environment(root)), guard)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end, 128 + number)
-    return await server.serve(socket)
+    guarding = None if guard is None else asyncio.ensure_future(guard.run())
+    try:
+        return await server.serve(socket)
+    finally:
+        if guarding is not None:
+            guarding.cancel()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,10 +248,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace", description=__doc__.split("\n")[0])
     parser.add_argument("--socket", type=Path, default=Path("/run/agentsession/workspace.sock"), help="where to listen")
     parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the folder in which commands run")
+    parser.add_argument(
+        "--max-processes",
+        type=int,
+        default=MAX_PROCESSES,
+        help="kill all processes when there are more than this in the container (%(default)s); only as its process 1",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=int,
+        metavar="BYTES",
+        help="memory that one process may use; unless given, nine tenths of what the container may",
+    )
     options = parser.parse_args(arguments)
-    if os.getpid() == 1:
+    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE)
+    if memory:
+        limit_memory(memory)
+    contained = os.getpid() == 1
+    if contained:
         become_init()
-    return asyncio.run(serve(options.socket, options.root.resolve()))
+    max_processes = options.max_processes if contained else None
+    return asyncio.run(serve(options.socket, options.root.resolve(), max_processes))
 
 
 if __name__ == "__main__":

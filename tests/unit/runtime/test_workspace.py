@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -20,6 +21,7 @@ from agent.workspace import WorkspaceError
 from session_runtime import workspace_client
 from session_runtime.workspace import MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
 from session_runtime.workspace_client import SocketWorkspace
+from session_runtime.workspace_limits import container_memory
 from unit.runtime.harness import DEADLINE, alive, eventually
 
 pytestmark = pytest.mark.anyio
@@ -34,10 +36,10 @@ def command(folder: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def server(folder: Path, *before: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def server(folder: Path, *before: str, options: tuple[str, ...] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
     """A workspace server in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *before, *command(folder), env={**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
+        *before, *command(folder), *options, env={**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
     )
     try:
         yield process
@@ -210,9 +212,42 @@ def _can_unshare() -> bool:
     return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not _can_unshare(), reason="needs the right to make a process namespace")
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+needs_namespace = pytest.mark.skipif(not _can_unshare(), reason="needs the right to make a process namespace")
+
+
+@needs_namespace
+async def test_too_many_processes_are_killed_and_the_server_goes_on(short_path: Path) -> None:
+    async with server(short_path, *NAMESPACE, options=("--max-processes", "40")):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        result = await workspace.run("bomb() { bomb | bomb & }; bomb; sleep 600", timeout=60)
+        assert result.exit_code == -signal.SIGKILL
+        assert "more than 40" in result.output
+        again = await workspace.run("ls -d /proc/[0-9]* | wc -l", timeout=60)
+        assert int(again.output) <= 10
+        assert "killed" not in again.output
+
+
+async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path) -> None:
+    async with server(short_path, options=("--max-memory", "200000000")):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        greedy = await workspace.run(f"{sys.executable} -c 'x = bytearray(300_000_000)'", timeout=60)
+        assert greedy.exit_code == 1
+        assert "MemoryError" in greedy.output
+        assert (await workspace.run("echo on", timeout=10)).output == "on\n"
+
+
+@pytest.mark.parametrize(("text", "memory"), [("1048576\n", 1048576), ("max\n", None), (None, None)])
+def test_the_containers_memory_is_read_where_it_is_limited(tmp_path: Path, text: str | None, memory: int | None) -> None:
+    if text is not None:
+        (tmp_path / "memory.max").write_text(text)
+    assert container_memory(tmp_path / "memory.max") == memory
+
+
+@needs_namespace
 async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: Path) -> None:
-    async with server(short_path, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child") as process:
+    async with server(short_path, *NAMESPACE) as process:
         workspace = SocketWorkspace(short_path / "w.sock")
         for _ in range(10):
             await workspace.run("(sleep 0.01 &) ; true", timeout=10)
@@ -228,6 +263,11 @@ async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: P
             await workspace.run("kill -TERM 1; sleep 60", timeout=60)
         async with asyncio.timeout(DEADLINE):
             assert await process.wait() == 143
+
+
+@pytest.mark.parametrize("module", ["session_runtime/workspace.py", "session_runtime/workspace_limits.py", "agent/workspace.py"])
+def test_it_is_written_in_python_3_9(module: str) -> None:
+    ast.parse((ROOT / module).read_text(), feature_version=(3, 9))
 
 
 async def test_it_starts_with_little(short_path: Path) -> None:
