@@ -227,11 +227,11 @@ class _Draft:
     def _finish_with(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
-        self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
         self._finish_as_told(pod)
 
     def _finish_as_told(self, pod: Pod) -> None:
         """Finish with the outcome of a report: of the one that was received, or else of the pod's last words."""
+        self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
         self._take_report()
         received = self.facts.report.report if self.facts.report else None
         last = podstate.final_report(pod)

@@ -462,6 +462,7 @@ def test_a_workspace_that_outlives_its_agent_is_ended_also_by_an_operator_that_w
     late = decided(admitted(status=STARTED), pod=lingering(60))
     assert reasons(late)["Finished"] == ("True", "Completed" if last else "Failed")
     assert reasons(late)["Admitted"] == ("True", "Admitted")
+    assert decided(admitted(), pod=lingering(60)).status.start_time == EARLIER, "though nobody saw it ready"
     assert deletes(decided(written(admitted(), late), pod=lingering(61))) == ["pod-of-demo"]
 
 
