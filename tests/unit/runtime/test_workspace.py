@@ -265,7 +265,9 @@ async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: P
             assert await process.wait() == 143
 
 
-@pytest.mark.parametrize("module", ["session_runtime/workspace.py", "session_runtime/workspace_limits.py", "agent/workspace.py"])
+@pytest.mark.parametrize(
+    "module", ["session_runtime/workspace.py", "session_runtime/workspace_limits.py", "agent/workspace.py"]
+)
 def test_it_is_written_in_python_3_9(module: str) -> None:
     ast.parse((ROOT / module).read_text(), feature_version=(3, 9))
 
