@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.redaction import Redactor
@@ -31,7 +32,7 @@ from session_runtime.supervisor import Supervisor
 from session_runtime.wire import SessionConfig
 from session_runtime.workspace_client import SocketWorkspace
 
-__all__ = ["Options", "StoreError", "serve"]
+__all__ = ["Options", "StoreError", "http_server", "serve"]
 
 FINISHED: Final = 0
 FAILED: Final = 1
@@ -47,8 +48,8 @@ STOP_SECONDS: Final = 1.0
 REQUEST_SECONDS: Final = 10.0
 """How long a new connection has for the head of its first request."""
 
-CLOSE_SECONDS: Final = 0.5
-"""How long open responses have for their end."""
+CLOSE_SECONDS: Final = 0.7
+"""How long open responses have for their end. A stop has 2 s in all."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Process:
         self._supervisor.start("journal", self._journal.run())
         await self._session.recover()
         app = create_app(self._config, self._session, self._journal, self._metrics, lambda: self._supervisor.problems)
-        server = _Server(_server_config(app))
+        server = http_server(app)
         http = self._supervisor.start("http", server.serve(sockets=[listener]), may_end=True)
         worker = self._supervisor.start("session", self._session.run(), may_end=True)
         if self._reporter is not None:
@@ -101,7 +102,7 @@ class Process:
         elif status == FAILED:
             await asyncio.sleep(FAILURE_SECONDS)
         server.should_exit = True
-        await asyncio.wait([http], timeout=2 * CLOSE_SECONDS)
+        await asyncio.wait([http], timeout=CLOSE_SECONDS)
         await self._supervisor.cancel("session", "reporter", "http", "journal")
         self._console.close(timeout=0.5)
         await self._journal.release()
@@ -177,17 +178,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server_config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """The server of this application; it says nothing of its own and leaves the signals alone."""
+    config = uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         lifespan="off",
         http=_Protocol,
         ws="none",
         server_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=1,
     )
+    return _Server(config)
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,14 +82,18 @@ class SessionConfig(_Wire):
     """Full URL to which reports are PUT; None sends none (a runtime started by hand)."""
 
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What fits into a JSON number everywhere; the API server refuses integers beyond 64 bits."""
+
+
 class Usage(_Wire):
     """What the session has used since it began."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float = 0.0
-    llm_calls: int = 0
-    tool_calls: int = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    llm_calls: Count = 0
+    tool_calls: Count = 0
 
 
 class PendingApproval(_Wire):
@@ -108,11 +112,11 @@ class SessionReport(_Wire):
     """
 
     session_uid: str
-    sequence: int
+    sequence: Count
     """Grows by one with each report of the session; an older one is dropped."""
     activity: Activity
     usage: Usage = Usage()
-    message_count: int = 0
+    message_count: Count = 0
     last_activity_time: datetime | None = None
     last_message: str | None = None
     pending_approvals: tuple[PendingApproval, ...] = ()

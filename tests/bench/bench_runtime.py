@@ -6,7 +6,6 @@ Every figure of the runtime stands beside one of the bare libraries under it, fr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -190,17 +189,23 @@ async def _latencies(followers: int, stuck: int) -> list[float]:
     is how often a session that streams writes."""
     from datetime import UTC, datetime
 
+    from agent.workspace import LocalWorkspace
     from session_runtime.app import create_app
+    from session_runtime.engine import opener
     from session_runtime.journal import Change, Journal
     from session_runtime.metrics import Metrics
     from session_runtime.session import Session
     from session_runtime.store import Store
 
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
     with tempfile.TemporaryDirectory(prefix="as-") as folder:
         store = Store(Path(folder))
         loaded = store.load()
-        journal = Journal(store, 0, lambda: datetime.now(UTC))
-        session = Session(config(), journal, loaded, lambda *_: contextlib.nullcontext(), journal._clock)  # type: ignore[arg-type, return-value]
+        journal = Journal(store, 0, clock)
+        # It never runs, so its agent is never opened.
+        session = Session(config(), journal, loaded, opener(config(), LocalWorkspace(Path(folder))), clock)
         app = create_app(config(), session, journal, Metrics())
         running = asyncio.create_task(journal.run())
         async with _uvicorn(app) as port:
@@ -231,10 +236,10 @@ async def _latencies(followers: int, stuck: int) -> list[float]:
 
 @asynccontextmanager
 async def _uvicorn(app: Any) -> AsyncIterator[int]:
-    from session_runtime.server import _Server, _server_config
+    from session_runtime.server import http_server
 
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server = _Server(_server_config(app))
+    server = http_server(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield listener.getsockname()[1]
     server.should_exit = True

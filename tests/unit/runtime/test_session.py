@@ -1,0 +1,216 @@
+"""A session over an agent that asks for approval: decisions, restarts while one is pending, outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.approval import Rule
+from agent.config import AgentConfig
+from agent.conversation import Conversation
+from agent.events import Emit
+from agent.loop import Agent
+from agent.testing import Reply, calls, says
+from agent.tools.router import ToolRouter
+from agent.tools.tool import Tool, parameters
+from session_runtime.engine import agent_config, credentials, provider_environment
+from session_runtime.events import Draft
+from session_runtime.journal import Journal
+from session_runtime.outcome import Ending, after_turn, explained
+from session_runtime.session import MAX_QUEUE, OpenedAgent, QueueFull, Session, SessionFinished
+from session_runtime.store import Commit, Store
+from session_runtime.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput
+from session_runtime.wire import AgentSettings, ToolSelection
+from unit.runtime.harness import ConversationModel, config, eventually
+
+SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
+
+
+@dataclass
+class Life:
+    """One process's worth of a session."""
+
+    session: Session
+    journal: Journal
+    bought: list[str]
+    running: asyncio.Task[None]
+
+    async def idle(self) -> None:
+        await eventually(lambda: self.session.snapshot().activity != "Processing")
+
+    async def submit(self, submission: Submission) -> None:
+        await self.session.submit(submission)
+        await self.idle()
+
+
+@asynccontextmanager
+async def life(folder: Path, bought: list[str], *replies: Reply, **fields: Any) -> AsyncIterator[Life]:
+    """A session that runs, with a tool that needs consent; at the end it is cut off as by a kill."""
+
+    async def buy(arguments: dict[str, Any]) -> str:
+        bought.append(arguments["what"])
+        return "yours"
+
+    @asynccontextmanager
+    async def open_agent(emit: Emit, conversation: Conversation) -> AsyncIterator[OpenedAgent]:
+        tool = Tool("buy", "Buy it.", parameters("what", what={"type": "string"}), buy)
+        settings = AgentConfig("scripted", rules=(Rule("buy", "ask"),))
+        async with ToolRouter([tool]) as router:
+            agent = Agent(settings, ConversationModel(*replies), router, emit, conversation)
+            yield OpenedAgent(agent, {"model": "scripted", "tools": ["buy"], "problems": []})
+
+    store = Store(folder)
+    loaded = store.load()
+    journal = Journal(store, loaded.last_seq, lambda: datetime.now(UTC))
+    session = Session(config(**fields), journal, loaded, open_agent, lambda: datetime.now(UTC))
+    writing = asyncio.create_task(journal.run())
+    await session.recover()
+    running = asyncio.create_task(session.run())
+    try:
+        yield Life(session, journal, bought, running)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        writing.cancel()
+        await asyncio.wait([writing])
+        await journal.release()
+
+
+@pytest.mark.anyio
+async def test_a_pending_approval_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
+    bought: list[str] = []
+    async with life(tmp_path, bought, *SCRIPT) as now:
+        await now.submit(UserInput(text="shop"))
+        snapshot = now.session.snapshot()
+        assert snapshot.activity == "AwaitingApproval"
+        assert [call.arguments["what"] for call in snapshot.pending] == ["tea", "cake"]
+        ids = [call.tool_call_id for call in snapshot.pending]
+    async with life(tmp_path, bought, *SCRIPT) as now:
+        assert now.session.snapshot().activity == "AwaitingApproval"
+        assert [call.tool_call_id for call in now.session.snapshot().pending] == ids
+        await now.submit(Approval(decisions=[Decision(tool_call_id=ids[1], approved=True)]))  # the other one is denied
+        assert bought == ["cake"]
+        snapshot = now.session.snapshot()
+        assert (snapshot.activity, snapshot.last_message, snapshot.pending) == ("Idle", "bought", ())
+        assert snapshot.ending is None
+
+
+@pytest.mark.anyio
+async def test_text_in_place_of_a_decision_abandons_the_call(tmp_path: Path) -> None:
+    async with life(tmp_path, [], SCRIPT[0], says("never mind then")) as now:
+        await now.submit(UserInput(text="shop"))
+        await now.submit(UserInput(text="no, wait"))
+        assert now.bought == []
+        assert now.session.snapshot().last_message == "never mind then"
+
+
+@pytest.mark.anyio
+async def test_a_decision_about_nothing_is_an_error_of_that_submission(tmp_path: Path) -> None:
+    async with life(tmp_path, []) as now:
+        await now.submit(Approval(id="a", decisions=[]))
+        frames = await now.journal.read(0)
+        assert '"nothing_pending"' in frames[-1].body
+        submitted = now.session.submission("a")
+        assert submitted is not None
+        assert submitted.ended_by == frames[-1].seq
+
+
+@pytest.mark.anyio
+async def test_a_task_waits_for_approval_before_it_has_an_outcome(tmp_path: Path) -> None:
+    async with life(tmp_path, [], *SCRIPT, mode="Task", prompt="shop") as now:
+        await now.idle()
+        assert now.session.snapshot().ending is None
+        decisions = [Decision(tool_call_id=call.tool_call_id, approved=True) for call in now.session.snapshot().pending]
+        await now.session.submit(Approval(decisions=decisions))
+        await now.running
+        assert now.bought == ["tea", "cake"]
+        assert now.session.snapshot().ending == Ending("Completed", "The task's turn is complete.")
+        assert now.session.finished
+        with pytest.raises(SessionFinished):
+            await now.session.submit(Undo())
+
+
+@pytest.mark.anyio
+async def test_a_kill_between_the_outcome_and_the_end_does_not_lose_the_outcome(tmp_path: Path) -> None:
+    async with life(tmp_path, [], says("done"), mode="Task", prompt="go") as now:
+
+        def kill(commit: Commit, _: Sequence[Draft]) -> None:
+            if "outcome" in commit.facts:
+                now.running.cancel()
+
+        now.journal.listeners.append(kill)
+        await asyncio.wait([now.running])
+        assert now.running.cancelled()
+        assert not now.session.finished
+    async with life(tmp_path, [], mode="Task", prompt="go") as now:
+        await now.running
+        assert now.session.snapshot().ending == Ending("Completed", "The task's turn is complete.")
+        assert now.session.finished
+
+
+@pytest.mark.anyio
+async def test_a_shutdown_is_finished_by_the_next_process(tmp_path: Path) -> None:
+    async with life(tmp_path, []) as now:
+        await now.idle()
+        now.running.cancel()
+        await asyncio.wait([now.running])
+        await now.session.submit(Shutdown(id="end"))
+    async with life(tmp_path, []) as now:
+        await now.running
+        assert now.session.finished
+        submitted = now.session.submission("end")
+        assert submitted is not None
+        assert submitted.ended_by == now.journal.last_seq
+
+
+@pytest.mark.anyio
+async def test_the_queue_is_bounded(tmp_path: Path) -> None:
+    async with life(tmp_path, [], says("hm", hangs=True)) as now:
+        await now.session.submit(UserInput(text="first"))
+        await eventually(lambda: now.session.snapshot().is_processing)
+        for n in range(MAX_QUEUE):
+            receipt = await now.session.submit(UserInput(text="more"))
+            assert receipt.position == n + 1
+        with pytest.raises(QueueFull):
+            await now.session.submit(UserInput(text="too much"))
+
+
+def test_credentials_keep_their_names_and_do_not_steer_the_process() -> None:
+    prefix = "AGENTSESSION_CREDENTIAL_"
+    names = ("OPENAI_API_KEY", "PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "AGENTSESSION_CONFIG", "")
+    environment = {f"{prefix}{name}": f"value of {name}" for name in names} | {"PATH": "/bin", "OTHER": "x"}
+    assert set(credentials(environment)) == set(names)
+    assert provider_environment(environment) == {"OPENAI_API_KEY": "value of OPENAI_API_KEY"}
+    settings = agent_config(
+        config(agent=AgentSettings(model="m", max_iterations=7, tools=ToolSelection(allow=(), deny=("x",)))), {"A": "secret"}
+    )
+    assert (settings.model, settings.max_iterations, settings.tools_allow, settings.tools_deny) == ("m", 7, (), ("x",))
+    assert settings.secrets == ("secret",)
+
+
+@pytest.mark.parametrize(
+    ("mode", "event", "data", "expected"),
+    [
+        ("Interactive", "turn_complete", {}, None),
+        ("Interactive", "error", {"kind": "model", "message": "x"}, None),
+        ("Task", "approval_required", {}, None),
+        ("Task", "turn_complete", {}, "Completed"),
+        ("Task", "interrupted", {"reason": "by the user"}, "Failed"),
+        ("Task", "error", {"kind": "unavailable", "message": "x"}, "Failed"),
+    ],
+)
+def test_what_a_turns_end_means(mode: Any, event: str, data: dict[str, Any], expected: str | None) -> None:
+    ending = after_turn(mode, "m", event, data)
+    assert (None if ending is None else ending.outcome) == expected
+
+
+def test_an_error_is_explained_with_the_model_and_the_remedy() -> None:
+    assert explained("gpt", {"kind": "unavailable", "message": "refused."}).startswith("Model gpt: refused. Check that")
+    assert explained("gpt", {"kind": "iteration_limit", "message": "too long"}) == "too long"
