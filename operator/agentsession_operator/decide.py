@@ -193,6 +193,8 @@ class _Draft:
             # The agent has ended and the workspace is about to, within a second: told with the end, in one write.
             self._end_what_lingers(pod)
             return
+        if ready.reason == "Creating" and self.fields["start_time"] is not None:
+            ready = podstate.Readiness("False", "NotReady", podstate.unready_message(pod))
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
         received = self.facts.report
         if ready.status == "True":
@@ -322,7 +324,7 @@ class _Draft:
             return "Queued"
         if not self.conditions.holds("PodReady"):
             pod = self.conditions.get("PodReady")
-            ending = pod is not None and pod.reason == "PodGone" and self.fields["start_time"] is not None
+            ending = pod is not None and pod.reason in ("PodGone", "NotReady") and self.fields["start_time"] is not None
             return "Running" if ending else "Starting"
         active = self.conditions.get("Active")
         if active is not None and active.reason == "AwaitingApproval":

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
 
 from agentsession_operator import metrics
 from agentsession_operator.reports import Refused, ReportDesk
 from session_runtime.wire import SessionReport
 
 STOP_SECONDS: Final = 3.0
+MAX_REPORT_BYTES: Final = 256 * 1024
+"""The last message has 4 KiB; the rest is room for the arguments of calls that wait for approval."""
 
 Probe = Callable[[], str | None]
 """What is wrong, or None."""
@@ -40,19 +43,31 @@ def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.put("/v1/sessions/{namespace}/{name}/report", status_code=204)
-    async def report(namespace: str, name: str, body: SessionReport, authorization: Annotated[str, Header()] = "") -> Response:
-        scheme, _, token = authorization.partition(" ")
+    async def report(namespace: str, name: str, request: Request) -> Response:
         try:
-            if scheme.lower() != "bearer" or not token:
-                raise Refused(401, "send the pod's service-account token as a bearer token")
-            news = await desk.take(namespace, name, token, body)
+            pod_uid = await desk.sender(request.headers.get("authorization", ""))
+            body = SessionReport.model_validate_json(await _body(request))
+            news = desk.take(namespace, name, pod_uid, body)
         except Refused as refused:
             metrics.REPORTS.labels(str(refused.status)).inc()
             return JSONResponse({"detail": str(refused)}, refused.status)
+        except ValidationError as error:
+            metrics.REPORTS.labels("422").inc()
+            return JSONResponse({"detail": error.errors(include_url=False, include_input=False)}, 422)
         metrics.REPORTS.labels("taken" if news else "old").inc()
         return Response(status_code=204)
 
     return app
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which is read only after the token has been checked, and no further than a report can be. Raises Refused."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REPORT_BYTES:
+            raise Refused(413, f"a report has at most {MAX_REPORT_BYTES} bytes")
+    return body
 
 
 def _probe(problem: str | None) -> Response:

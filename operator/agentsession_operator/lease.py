@@ -26,6 +26,11 @@ MARGIN_SECONDS: Final = 5.0
 log = logging.getLogger(__name__)
 
 
+def boottime() -> float:
+    """Seconds since boot. Unlike `time.monotonic` it goes on while the machine is suspended, as the others' clocks do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class NotLeader(Exception):
     """This operator does not hold the lease, or cannot be sure of it."""
 
@@ -63,7 +68,7 @@ class Lease:
                 if seen is None or seen[0] != version:
                     seen = (version, self._clock())
                 if not told:
-                    log.info("waiting for the lease: %s holds it", current["spec"].get("holderIdentity"))
+                    log.info("waiting for the lease: %s holds it", current.get("spec", {}).get("holderIdentity"))
                     told = True
             except ApiError as error:
                 log.warning("cannot get the lease yet: %s", error)
@@ -90,7 +95,7 @@ class Lease:
         except ApiError as error:
             log.warning("cannot read the lease: %s", error)
             return
-        if current is not None and current["spec"].get("holderIdentity") != self._identity:
+        if current is not None and current.get("spec", {}).get("holderIdentity") != self._identity:
             self._renewed = None
             metrics.LEADING.set(0)
             raise LeaseLost(f"the lease is now held by {current['spec'].get('holderIdentity')}")
@@ -111,7 +116,7 @@ class Lease:
         return current.get("spec", {}).get("holderIdentity") in (None, "", self._identity)
 
     def _expired(self, current: dict[str, Any], seen: tuple[str, float] | None) -> bool:
-        duration = current["spec"].get("leaseDurationSeconds", DURATION_SECONDS)
+        duration = current.get("spec", {}).get("leaseDurationSeconds", DURATION_SECONDS)
         return seen is not None and seen[0] == current["metadata"]["resourceVersion"] and self._clock() - seen[1] > duration
 
     async def _read(self) -> dict[str, Any] | None:

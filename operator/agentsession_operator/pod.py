@@ -207,7 +207,8 @@ def _container(name: str, module: str, resolved: Resolved, installation: Install
         "name": name,
         "image": offered.image or installation.runtime_image,
         "imagePullPolicy": offered.image_pull_policy or installation.image_pull_policy,
-        "command": ["python3", "-m", module],
+        # -P: a json.py in the session's folder must not shadow the standard library.
+        "command": ["python3", "-P", "-m", module],
         "terminationMessagePolicy": "FallbackToLogsOnError",  # the end of the log, for the Crashed condition
         "securityContext": {
             "allowPrivilegeEscalation": False,

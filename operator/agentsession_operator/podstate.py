@@ -67,6 +67,12 @@ def readiness(pod: Pod) -> Readiness:
     return Readiness("False", "Creating", STARTING)
 
 
+def unready_message(pod: Pod) -> str:
+    """Why a pod that runs is not ready, in the kubelet's words (a probe that fails, a node that is lost)."""
+    said = next((condition.get("message", "") for condition in pod.conditions if condition["type"] == "Ready"), "")
+    return said or "The pod was ready and is not any more."
+
+
 def _waiting(pod: Pod) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for container in pod.containers:
         if waiting := container.get("state", {}).get("waiting"):

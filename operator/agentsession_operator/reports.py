@@ -80,6 +80,8 @@ class TokenVerifier:
                 options={"require": ["exp"]},
             )
             return str(claims["kubernetes.io"]["pod"]["uid"])
+        except jwt.PyJWKSetError as error:
+            raise Refused(503, f"the cluster publishes no usable keys: {error}") from error
         except (jwt.InvalidTokenError, KeyError, TypeError) as error:
             raise Refused(401, f"the token is not valid here: {type(error).__name__}") from error
 
@@ -99,14 +101,20 @@ class ReportDesk:
     def __init__(self, cache: Cache, store: ReportStore, verifier: TokenVerifier) -> None:
         self._cache, self._store, self._verifier = cache, store, verifier
 
-    async def take(self, namespace: str, name: str, token: str, report: SessionReport) -> bool:
-        """False for a report that is older than what is known. Raises Refused."""
+    async def sender(self, authorization: str) -> str:
+        """UID of the pod that sends, from its Authorization header. Raises Refused."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refused(401, "send the pod's service-account token as a bearer token")
         if not self._cache.complete:
             raise Refused(503, "the operator is starting; send the report again")
         try:
-            pod_uid = await self._verifier.pod_uid(token)
+            return await self._verifier.pod_uid(token)
         except ApiError as error:
             raise Refused(503, f"the cluster's keys cannot be read: {error}") from error
+
+    def take(self, namespace: str, name: str, pod_uid: str, report: SessionReport) -> bool:
+        """False for a report that is older than what is known. Raises Refused."""
         session = self._cache.sessions.get(report.session_uid)
         if session is None or (session.meta.namespace, session.meta.name) != (namespace, name):
             raise Refused(404, f"there is no session {namespace}/{name} with this UID")

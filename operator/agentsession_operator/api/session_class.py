@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from agentsession_operator.api.meta import Schema
 from agentsession_operator.api.session import AgentSpec
 
-Quantities = dict[str, str]
+Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True})]
+Quantities = dict[str, Quantity]
 
 
 class ContainerResources(Schema):

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from agentsession_operator.cache import Cache
 from agentsession_operator.kube import ApiError, KubeApi
 from agentsession_operator.reports import Refused, ReportDesk, ReportStore, TokenVerifier
+from session_runtime.wire import SessionReport
 from tests.unit.operator.builders import READY, admitted, pod, report
 
 pytestmark = pytest.mark.anyio
@@ -230,18 +231,23 @@ def desk(*, complete: bool = True) -> tuple[ReportDesk, Cache, ReportStore]:
     return ReportDesk(cache, store, verifier()), cache, store
 
 
+async def send(at: ReportDesk, namespace: str, name: str, with_token: str, what: SessionReport) -> bool:
+    """As the HTTP server does it: first who sends, then what."""
+    return at.take(namespace, name, await at.sender(f"Bearer {with_token}"), what)
+
+
 async def refused(
     at: ReportDesk, *, namespace: str = "team", name: str = "demo", with_token: str = "", of: str = "demo"
 ) -> int:
     with pytest.raises(Refused) as refusal:
-        await at.take(namespace, name, with_token or token(), report(of))
+        await send(at, namespace, name, with_token or token(), report(of))
     return refusal.value.status
 
 
 async def test_a_pods_report_on_its_own_session_is_taken_and_an_older_one_dropped() -> None:
     at, _, store = desk()
-    assert await at.take("team", "demo", token(), report(sequence=2))
-    assert not await at.take("team", "demo", token(), report(sequence=1))
+    assert await send(at, "team", "demo", token(), report(sequence=2))
+    assert not await send(at, "team", "demo", token(), report(sequence=1))
     received = store.get("uid-of-demo")
     assert received is not None
     assert received.report.sequence == 2
@@ -276,9 +282,17 @@ async def test_a_bad_token_is_refused_before_anything_is_said_about_sessions() -
     assert await refused(at, with_token="a.b.c", of="nobody") == 401
 
 
+async def test_a_sender_without_a_bearer_token_is_refused() -> None:
+    at, _, _ = desk()
+    for header in ("", "Bearer", "Bearer ", f"Basic {token()}"):
+        with pytest.raises(Refused) as refusal:
+            await at.sender(header)
+        assert refusal.value.status == 401
+
+
 async def test_a_forged_pod_of_another_namespace_cannot_report() -> None:
     at, cache, _ = desk()
     cache.pods.put(pod(namespace="elsewhere", uid="forged", version=999, status=READY))
     forged = bound_to({"pod": {"name": "x", "uid": "forged"}})
     assert await refused(at, with_token=forged) == 403
-    assert await at.take("team", "demo", token(), report())
+    assert await send(at, "team", "demo", token(), report())
