@@ -48,6 +48,16 @@ class Ledger:
         return next((s for s in self._open.values() if s.started), None)
 
     @property
+    def open(self) -> Sequence[Submitted]:
+        """Those that wait or run."""
+        return list(self._open.values())
+
+    @property
+    def next(self) -> Submitted | None:
+        """The one to work on now: a shutdown before all others, then what the last process was working on."""
+        return min(self._open.values(), key=lambda s: (s.type != "shutdown", not s.started), default=None)
+
+    @property
     def queued(self) -> Sequence[Submitted]:
         """Those that wait, in the order in which they will be run: a shutdown goes before all others."""
         return sorted((s for s in self._open.values() if not s.started), key=lambda s: s.type != "shutdown")

@@ -115,6 +115,8 @@ class Process:
         if not worker.done() and stop.done():
             worker.cancel()
             await asyncio.wait([worker], timeout=STOP_SECONDS)
+            if not self._supervisor.problems:
+                await self._session.put_down()
         failed.cancel()
         stop.cancel()
         if self._supervisor.problems:

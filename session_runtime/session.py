@@ -258,9 +258,9 @@ class Session:
                 self._agent = opened.agent
                 await self._emit(Event("ready", dict(opened.ready)))
                 while self._ending is None:
-                    submitted = self._ledger.running or next(iter(self._ledger.queued), None)
-                    if submitted is not None:
-                        await self._execute(submitted)
+                    waiting = self._ledger.next
+                    if waiting is not None:
+                        await self._execute(waiting)
                     else:
                         self._submitted.clear()
                         await self._submitted.wait()
@@ -268,6 +268,11 @@ class Session:
         if not self._finished:
             assert self._ending is not None  # noqa: S101 - what the loop above waits for
             await self._finish(self._ending)
+
+    async def put_down(self) -> None:
+        """After `run` was cancelled because the process is to end: that the next one goes on is then no sign of trouble."""
+        self._resumes = "", 0
+        await self._journal.write(Change(facts={"resumes": json.dumps(self._resumes)}))
 
     async def _recover(self, running: Submitted) -> None:
         """The last process ended in the middle of this: go on with it, unless that has been tried too often."""
@@ -319,17 +324,17 @@ class Session:
                 self._ending = SHUT_DOWN_EARLY if self._config.mode == "Task" else ON_REQUEST
 
     async def _finish(self, ending: Ending) -> None:
-        """The session's last events; whatever still waits ends with them."""
-        reason = {"reason": "the session has finished before this was its turn"}
-        for waiting in self._ledger.queued:
-            draft = self._journal.draft("interrupted", reason, waiting.id)
-            await self._journal.write(Change(draft=draft, ended=(waiting.id,)))
-        running = self._ledger.running
-        ended = () if running is None else (running.id,)
+        """The session's last events; whatever is still open ends with them."""
+        reason = {"reason": "the session has finished before this was done"}
+        shutdowns = tuple(waiting.id for waiting in self._ledger.open if waiting.type == "shutdown")
+        for waiting in self._ledger.open:
+            if waiting.id not in shutdowns:
+                draft = self._journal.draft("interrupted", reason, waiting.id)
+                await self._journal.write(Change(draft=draft, ended=(waiting.id,)))
         data = {"reason": ending.message, "outcome": ending.outcome}
-        draft = self._journal.draft("shutdown", data, None if running is None else running.id)
+        draft = self._journal.draft("shutdown", data, next(iter(shutdowns), None))
         facts = {"outcome": json.dumps(ending), "finished": timestamp(self._clock())}
-        await self._journal.write(Change(draft=draft, ended=ended, facts=facts))
+        await self._journal.write(Change(draft=draft, ended=shutdowns, facts=facts))
         self._finished = True
 
     async def _cut_off(self, running: Submitted) -> None:
@@ -354,7 +359,7 @@ class Session:
     async def _emit(self, event: Event) -> None:
         """Take an event of the agent; but for pieces of a message it is durable when this returns, together with the
         conversation that it tells of, and with what it means for the submission and the session."""
-        running, data = self._ledger.running, event.data
+        running, data = self._ledger.running if event.type != "ready" else None, event.data
         shutting_down = any(waiting.type == "shutdown" for waiting in self._ledger.queued)
         if event.type == "interrupted" and shutting_down:
             data = {"reason": "the session is being shut down"}

@@ -197,3 +197,24 @@ async def _pid(folder: Path) -> int:
     path = folder / "work" / "pid"
     await eventually(lambda: path.exists() and path.read_text().strip().isdigit())
     return int(path.read_text())
+
+
+async def test_a_session_can_be_stopped_and_started_any_number_of_times(short_path: Path) -> None:
+    script = ({"text": "thinking", "hangs": True},)
+    async with runtime_process(short_path, *script, prompt="think") as run, run.client() as client:
+        for _ in range(MAX_RESUMES + 2):
+            await run.until("assistant_chunk", after=max(0, (await client.info())["last_seq"] - 1))
+            assert (await run.end(signal.SIGTERM))[0] == 128 + signal.SIGTERM
+            await run.start(keep_port=True)
+        assert (await client.info())["is_processing"] is True
+
+
+async def test_a_shutdown_comes_before_what_the_last_process_was_working_on(short_path: Path) -> None:
+    script = ({"text": "thinking", "hangs": True},)
+    async with runtime_process(short_path, *script, prompt="think") as run:
+        await run.until("assistant_chunk")
+        await run.end(signal.SIGKILL)
+        await run.start()
+        async with run.client() as client:
+            await client.submit("shutdown")
+        assert (await run.end())[0] == 0

@@ -214,3 +214,22 @@ def test_what_a_turns_end_means(mode: Any, event: str, data: dict[str, Any], exp
 def test_an_error_is_explained_with_the_model_and_the_remedy() -> None:
     assert explained("gpt", {"kind": "unavailable", "message": "refused."}).startswith("Model gpt: refused. Check that")
     assert explained("gpt", {"kind": "iteration_limit", "message": "too long"}) == "too long"
+
+
+@pytest.mark.anyio
+async def test_a_shutdown_ends_everything_that_is_open(tmp_path: Path) -> None:
+    async with life(tmp_path, [], says("hm", hangs=True)) as now:
+        await now.session.submit(UserInput(id="a", text="first"))
+        await eventually(lambda: now.journal.last_seq >= 3)  # ready, processing, a piece of the answer
+        now.running.cancel()
+        await asyncio.wait([now.running])
+        for id_ in ("end", "end-again"):
+            await now.session.submit(Shutdown(id=id_))
+        await now.session.submit(UserInput(id="b", text="second"))
+    async with life(tmp_path, []) as now:
+        await now.running
+        assert now.session.finished
+        for id_ in ("a", "b", "end", "end-again"):
+            submitted = now.session.submission(id_)
+            assert submitted is not None
+            assert submitted.ended_by is not None
