@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def processes(name: str) -> set[int]:
     """Processes in the cluster's cgroups, as the host numbers them."""
     found: set[int] = set()
     for hierarchy in _here():
-        for file in (hierarchy / PARENT / name).rglob("cgroup.procs"):
+        for directory in _tree(hierarchy / PARENT / name):
             with contextlib.suppress(OSError):
-                found.update(int(line) for line in file.read_text().split())
+                found.update(int(line) for line in (directory / "cgroup.procs").read_text().split())
     return found
 
 
@@ -69,11 +70,15 @@ def remove(name: str, deadline: float = 10.0) -> list[Path]:
 def _remove_tree(directory: Path) -> list[Path]:
     if not directory.exists():
         return []
-    children = sorted((path for path in directory.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
-    for path in [*children, directory]:
+    for path in sorted(_tree(directory), key=lambda path: -len(path.parts)):
         with contextlib.suppress(OSError):
             path.rmdir()
     return [directory] if directory.exists() else []
+
+
+def _tree(directory: Path) -> list[Path]:
+    """The directory and all below it. Unlike `Path.rglob`, `os.walk` passes over what vanishes meanwhile: pods end as we look."""
+    return [Path(found) for found, _, _ in os.walk(directory)]
 
 
 def _here() -> list[Path]:
