@@ -77,7 +77,7 @@ def _remove_tree(directory: Path) -> list[Path]:
 
 
 def _tree(directory: Path) -> list[Path]:
-    """The directory and all below it. Unlike `Path.rglob`, `os.walk` passes over what vanishes meanwhile: pods end as we look."""
+    """The directory and all below it. `os.walk`, unlike `Path.rglob`, passes over what vanishes while it looks."""
     return [Path(found) for found, _, _ in os.walk(directory)]
 
 
