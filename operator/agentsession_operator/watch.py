@@ -30,11 +30,29 @@ class _EndlessBackoffs:
         return itertools.chain(_BACKOFFS, itertools.repeat(_BACKOFFS[-1]))
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """No record of what objects were before: `on.event` handlers need none.
+
+    kopf would copy each object several times for every event to compare it with that record: more than half of the operator's
+    CPU time with 1,000 sessions.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf's settings for an operator that only watches."""
     result = kopf.OperatorSettings()
     result.peering.standalone = True
     result.posting.enabled = False
+    result.persistence.diffbase_storage = _NoDiffs()
     result.networking.error_backoffs = _EndlessBackoffs()
     result.networking.connect_timeout = 10
     result.networking.request_timeout = 60

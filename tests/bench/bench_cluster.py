@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ NAMESPACE = "bench"
 ROUNDS = 20
 SCALE = 1000
 FAKE_NODES = 20
+APPLIERS = 8
 
 
 def row(what: str, value: str) -> None:
@@ -206,18 +208,24 @@ def scale(kubeconfig: Path) -> None:
         try:
             idle = usage(operator.pid)
             started = time.monotonic()
-            for number in range(SCALE):
+
+            def apply(number: int) -> None:
                 body = session(f"s{number}", user=f"user-{number % 50}", mode="Interactive", prompt="Hello")
                 api.create(sessions_path(NAMESPACE), body)
+
+            with ThreadPoolExecutor(APPLIERS) as appliers:
+                list(appliers.map(apply, range(SCALE)))
             applied = time.monotonic() - started
 
             def ready() -> int:
                 items = api.get(sessions_path(NAMESPACE), resourceVersion="0")["items"]
                 return sum(is_true(item, "Ready") for item in items)
 
-            eventually(lambda: ready() == SCALE, within=600, what=f"{SCALE} sessions Ready")
+            while ready() < SCALE:  # a list of everything is work for the API server too: not more often than this
+                assert time.monotonic() - started < 600, f"{ready()} of {SCALE} sessions were Ready in time"
+                time.sleep(2)
             elapsed, busy = time.monotonic() - started, usage(operator.pid)
-            row("applied one by one in", f"{applied:.1f} s")
+            row(f"applied by {APPLIERS} clients in", f"{applied:.1f} s")
             row("all Ready after", f"{elapsed:.1f} s ({SCALE / elapsed:.0f}/s)")
             row(
                 "operator: CPU seconds for them",
