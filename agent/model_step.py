@@ -55,7 +55,7 @@ class ModelStep:
 
     def overhead(self) -> int:
         """An estimate of the tokens in a request that are not the conversation's."""
-        return text_tokens(system_prompt(self._config.instructions)) + text_tokens(json.dumps(self._definitions()))
+        return text_tokens(self._system().content) + text_tokens(json.dumps(self._definitions()))
 
     # -- trying ----------------------------------------------------------------------------------------------------
 
@@ -79,8 +79,7 @@ class ModelStep:
 
     async def _stream_answer(self) -> Message:
         message_id = uuid.uuid4().hex
-        system = Message("system", system_prompt(self._config.instructions))
-        stream = self.model.stream((system, *self._run.conversation.messages), self._definitions())
+        stream = self.model.stream((self._system(), *self._run.conversation.messages), self._definitions())
         answer, shown = Answer(), self._run.redactor.stream()
         try:
             while (chunk := await self._run.interruptible(_next(stream))) is not None:
@@ -110,6 +109,9 @@ class ModelStep:
             self._count(answer)
         await self._run.emit("usage", **asdict(self._run.conversation.usage))
         return self._run.redactor.text(answer.text)
+
+    def _system(self) -> Message:
+        return Message("system", system_prompt(self._config.instructions, tools=bool(self._tools.tools)))
 
     def _definitions(self) -> list[dict[str, Any]]:
         return [tool.definition() for tool in self._tools.tools]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-SYSTEM = """\
+WITH_TOOLS = """\
 You are an agent that works on a person's task until it is done. Use your tools to find out what you do not know, to \
 do the work and to check it; do not guess what you can look up. When a tool call fails, read why and change something \
 before you try again. Independent calls can be made in one answer. When the task is done, or cannot be done, say so \
 in a short answer with what the person needs to know; an answer without tool calls ends your turn."""
 
+WITHOUT_TOOLS = "You work on a person's task. Answer with what the person needs to know, in a few words."
+"""For a session that offers no tools: told of tools, a model pretends to call them, and a small one loses the thread."""
 
-def system_prompt(instructions: str | None) -> str:
-    """The loop's own words, and after them what the session's owner wants."""
-    return SYSTEM if not instructions else f"{SYSTEM}\n\n{instructions}"
+
+def system_prompt(instructions: str | None, *, tools: bool) -> str:
+    """The loop's own words, and after them what the session's owner wants. `tools`: whether any are offered."""
+    own = WITH_TOOLS if tools else WITHOUT_TOOLS
+    return f"{own}\n\n{instructions}" if instructions else own

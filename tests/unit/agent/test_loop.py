@@ -41,6 +41,15 @@ async def test_an_answer_in_words_ends_the_turn() -> None:
     assert not s.agent.conversation.in_turn
 
 
+@pytest.mark.parametrize("tools", [(), (tool("echo", echo),)], ids=["none", "one"])
+async def test_the_system_message_speaks_of_tools_only_when_there_are_some(tools: tuple[Tool, ...]) -> None:
+    s = stage(says("Blue."), tools=tools, instructions="Be polite.")
+    await s.agent.run_turn("What colour is the sky?")
+    system = s.model.requests[0][0].content
+    assert ("tool" in system) == bool(tools)
+    assert system.endswith("Be polite.")
+
+
 async def test_a_tool_call_runs_in_the_workspace_and_its_output_comes_back(tmp_path: Path) -> None:
     s = stage(
         calls(("bash", {"command": "echo $((6 * 7))"}), text="Let me see."),
