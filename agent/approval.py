@@ -47,7 +47,7 @@ class ApprovalDecision:
     feedback: str | None = None
     """For the model, when it is denied."""
     arguments: dict[str, Any] | None = None
-    """Run it with these arguments instead."""
+    """Run it with these arguments instead, if they fit the tool and no rule forbids them."""
 
 
 def judge(rules: Sequence[Rule], name: str, tool: Tool | None, arguments: Mapping[str, Any]) -> Verdict:
@@ -57,6 +57,14 @@ def judge(rules: Sequence[Rule], name: str, tool: Tool | None, arguments: Mappin
             return Verdict(rule.action, rule.reason or f"the policy says {rule.action} for {rule.tool}")
     reason = tool.needs_consent(arguments) if tool is not None else None
     return Verdict("allow") if reason is None else Verdict("ask", reason)
+
+
+def within_cap(price: float | None, spent: float, cap: float | None) -> bool:
+    """Whether a call that should be asked about may run all the same: its price is known, and it still fits under the cap.
+
+    `spent` is what models and priced calls have cost so far; all in US dollars.
+    """
+    return cap is not None and price is not None and spent + price <= cap
 
 
 def denial(feedback: str | None) -> str:

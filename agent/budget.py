@@ -14,12 +14,13 @@ class Budget:
     tokens: int | None = None
     """Input and output together."""
     cost_usd: float | None = None
+    """For models and for priced tool calls."""
 
     def exhausted_by(self, usage: Usage) -> str | None:
         """Which limit is used up, in words."""
         tokens = usage.input_tokens + usage.output_tokens
         if self.tokens is not None and tokens >= self.tokens:
             return f"the session's budget of {self.tokens} tokens is used up ({tokens} used)"
-        if self.cost_usd is not None and usage.cost_usd >= self.cost_usd:
-            return f"the session's budget of ${self.cost_usd:.2f} is used up (${usage.cost_usd:.2f} spent)"
+        if self.cost_usd is not None and usage.spent_usd >= self.cost_usd:
+            return f"the session's budget of ${self.cost_usd:.2f} is used up (${usage.spent_usd:.2f} spent)"
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.approval import Rule
 from agent.budget import Budget
+from agent.reasoning import ReasoningEffort
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,13 @@ class AgentConfig:
     tools_deny: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     """The approval policy; the first rule that matches a call decides, before the tool's own default."""
+    auto_approve_usd: float | None = None
+    """A call that should be asked about runs without a question while its price is known and, with it, the models and
+    the priced calls of the session have cost no more than this. None always asks."""
     budget: Budget = field(default_factory=Budget)
     context_window: int | None = None
     """Tokens; None means what the price table says of the model, if anything."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much the model should think, where it can be told; None leaves it to the provider."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must appear in no event, no message and no log."""

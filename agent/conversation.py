@@ -8,14 +8,17 @@ comes before each of them has its result.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from agent.approval import ApprovalDecision
 from agent.doom_loop import Pattern
 from agent.messages import Message, ToolCall, Usage
 from agent.plan import PlanStep, last_plan
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version 1 knew no decisions: after a crash, the person was asked again."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Conversation:
     """Without the system message, which is made anew for every model call."""
     usage: Usage = field(default_factory=Usage)
     pending: tuple[PendingApproval, ...] = ()
+    decisions: tuple[ApprovalDecision, ...] = ()
+    """What a person has decided about open calls."""
     started: tuple[str, ...] = ()
     """Ids of those open calls whose execution has begun."""
     in_turn: bool = False
@@ -103,7 +108,21 @@ class Conversation:
             messages=self.messages[: at + 1] + ordered,
             started=tuple(other for other in self.started if other != call_id),
             pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
+            decisions=tuple(other for other in self.decisions if other.tool_call_id != call_id),
         )
+
+    def with_decisions(self, decisions: Iterable[ApprovalDecision]) -> Conversation:
+        """With what a person has decided about the pending calls, so that none is pending any more.
+
+        A call without a decision is denied; what is not about a pending call is ignored.
+        """
+        decided = {decision.tool_call_id: decision for decision in decisions}
+        now = (decided.get(p.tool_call_id, ApprovalDecision(p.tool_call_id, False)) for p in self.pending)
+        return replace(self, pending=(), decisions=(*self.decisions, *now))
+
+    def decision_about(self, call_id: str) -> ApprovalDecision | None:
+        """What a person has decided about an open call, None when nothing yet."""
+        return next((decision for decision in self.decisions if decision.tool_call_id == call_id), None)
 
     def with_started(self, call_id: str) -> Conversation:
         """With the note that an open call has begun, so that nobody runs it a second time."""
@@ -114,7 +133,7 @@ class Conversation:
         conversation = self
         for call in self.open_calls:
             conversation = conversation.with_result(call.id, reason)
-        return replace(conversation, pending=(), started=(), in_turn=False, loop=None, continued=0, iterations=0)
+        return replace(conversation, pending=(), decisions=(), started=(), in_turn=False, loop=None, continued=0, iterations=0)
 
     def to_json(self) -> str:
         data = asdict(self) | {"version": STATE_VERSION}
@@ -122,14 +141,15 @@ class Conversation:
 
     @classmethod
     def from_json(cls, text: str) -> Conversation:
-        """Reads what `to_json` wrote. Raises ValueError when it is not that."""
+        """Reads what `to_json` wrote, now or in an earlier version. Raises ValueError when it is not that."""
         data = json.loads(text)
-        if not isinstance(data, dict) or data.pop("version", None) != STATE_VERSION:
-            raise ValueError("not a conversation of this version")
+        if not isinstance(data, dict) or data.get("version") not in range(1, STATE_VERSION + 1):
+            raise ValueError(f"not a conversation of a version that is known here (1 to {STATE_VERSION})")
         return cls(
             messages=tuple(Message.from_dict(message) for message in data["messages"]),
             usage=Usage(**data["usage"]),
             pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
+            decisions=tuple(ApprovalDecision(**decision) for decision in data.get("decisions", ())),
             started=tuple(data["started"]),
             in_turn=data["in_turn"],
             iterations=data["iterations"],

@@ -15,7 +15,7 @@
 | `compacted` | the conversation was shortened | `tokens_before`, `tokens_after`, `messages_before`, `messages_after` |
 | `undo_complete` | the last user message is gone, with what it brought | `removed_messages`, `text` (what the user had said, or null when there was nothing to undo) |
 | `plan_update` | the agent wrote its plan | `plan` (list of `step`, `status`) |
-| `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
+| `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `tool_cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
 | `shutdown` | the session is over | `reason` |
 
 `ready` and `shutdown` are emitted by the owner of the agent, who alone knows when they are true.

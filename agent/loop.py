@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,7 @@ from agent.model_step import INTERRUPTED, ModelStep, tell_result
 from agent.plan import continuation
 from agent.redaction import Redactor
 from agent.retry import ContextOverflowError, ModelError
-from agent.run_context import RunContext, TurnFailed
+from agent.run_context import ConsentNeeded, RunContext, TurnFailed
 from agent.tool_step import ToolStep
 from agent.tools.router import ToolRouter
 from agent.tools.tool import ToolResult
@@ -62,7 +62,7 @@ class Agent:
         redactor = Redactor((*config.secrets, *([config.api_key] if config.api_key else [])))
         self._run = RunContext(conversation or Conversation(), emit, redactor)
         self._model_step = ModelStep(self._run, config, model, tools)
-        self._tool_step = ToolStep(self._run, tools, config.rules)
+        self._tool_step = ToolStep(self._run, config, tools)
         self._compactor = Compactor(self._run, self._model_step)
         self._busy = asyncio.Lock()
 
@@ -117,14 +117,9 @@ class Agent:
         async def turn() -> TurnOutcome:
             if not self.pending_approvals:
                 raise TurnFailed("nothing_pending", "no call waits for approval")
-            by_id = {decision.tool_call_id: decision for decision in decisions}
-            decided = {
-                pending.tool_call_id: by_id.get(pending.tool_call_id, ApprovalDecision(pending.tool_call_id, False))
-                for pending in self.pending_approvals
-            }
-            self._run.conversation = replace(self.conversation, pending=())
+            self._run.conversation = self.conversation.with_decisions(map(self._masked, decisions))
             await self._run.emit("processing", status="resumed")
-            return await self._go_on(decided)
+            return await self._go_on()
 
         return await self._guarded(turn)
 
@@ -208,12 +203,18 @@ class Agent:
             finally:
                 self._run.signal = None
 
-    async def _go_on(self, decisions: Mapping[str, ApprovalDecision] | None = None) -> TurnOutcome:
+    def _masked(self, decision: ApprovalDecision) -> ApprovalDecision:
+        """The decision with every secret in it masked, as in all that a person says."""
+        feedback, arguments = map(self._run.redactor.value, (decision.feedback, decision.arguments))
+        return replace(decision, feedback=feedback, arguments=arguments)
+
+    async def _go_on(self) -> TurnOutcome:
         """From wherever the conversation is: run the open calls, ask the model, and so on until the turn is over."""
         while True:
-            if not await self._tool_step.run_calls(decisions):
-                return TurnOutcome("awaiting_approval")
-            decisions = None
+            try:
+                await self._tool_step.run_calls()
+            except ConsentNeeded as question:
+                return await self._ask(question.pending)
             if self._answered() and not self._continue_plan():
                 return await self._complete(self.conversation.messages[-1])
             self._warn_of_loop()
@@ -255,6 +256,14 @@ class Agent:
         if self.conversation.iterations >= limit:
             raise TurnFailed("iteration_limit", f"the turn was ended after {limit} model calls; say “go on” to go on")
         self._run.conversation = replace(self.conversation, iterations=self.conversation.iterations + 1)
+
+    async def _ask(self, pending: tuple[PendingApproval, ...]) -> TurnOutcome:
+        self._run.conversation = replace(self.conversation, pending=pending)
+        approvals = [
+            {"tool_call_id": p.tool_call_id, "tool": p.tool, "arguments": p.arguments, "reason": p.reason} for p in pending
+        ]
+        await self._run.emit("approval_required", approvals=approvals)
+        return TurnOutcome("awaiting_approval")
 
     async def _complete(self, answer: Message) -> TurnOutcome:
         self._run.conversation = self.conversation.closed("")

@@ -65,8 +65,15 @@ class Usage:
     """Those of `input_tokens` that came from the provider's cache."""
     cost_usd: float = 0.0
     """From the price table; 0 for a model without a price."""
+    tool_cost_usd: float = 0.0
+    """The prices of the priced tool calls that have begun, as their tools estimate them (`Tool.price`)."""
     llm_calls: int = 0
     tool_calls: int = 0
+
+    @property
+    def spent_usd(self) -> float:
+        """For models and for tools."""
+        return self.cost_usd + self.tool_cost_usd
 
     def __add__(self, other: Usage) -> Usage:
         mine, theirs = asdict(self), asdict(other)

@@ -8,11 +8,20 @@ import gc
 import importlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
 
 from agent.messages import Message, ModelChunk, ToolCallDelta, Usage
-from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError
+from agent.reasoning import ReasoningEffort, lowered, supported
+from agent.retry import (
+    ContextOverflowError,
+    ModelError,
+    ModelUnavailableError,
+    RateLimitedError,
+    RequestRefusedError,
+    retry_after,
+)
 
 REQUEST_TIMEOUT = 600.0
 """Seconds without a byte from the provider. Reasoning models can be silent for minutes."""
@@ -41,12 +50,24 @@ class LiteLLMModel:
 
     litellm is imported with the first call, in a thread: it takes seconds and 160 MB, which a session that waits for
     its first prompt need not spend, nor the event loop stand still for.
+
+    Where the provider refuses a request, it is sent again with less reasoning effort, level by level, down to none said.
+    The level that was taken is kept for later requests; a request that is refused without one, too, had something else
+    wrong with it, and changes nothing.
     """
 
-    def __init__(self, name: str, *, base_url: str | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        reasoning_effort: ReasoningEffort | None = None,
+    ) -> None:
         self._name = name
         self._base_url = base_url
         self._api_key = api_key
+        self._effort = reasoning_effort
 
     @property
     def name(self) -> str:
@@ -54,22 +75,47 @@ class LiteLLMModel:
 
     async def context_window(self) -> int | None:
         litellm = await asyncio.to_thread(load_litellm)
-        # litellm raises for a model that its table does not have.
-        with contextlib.suppress(Exception):
-            window = litellm.get_model_info(self._routed_name(litellm))["max_input_tokens"]
-            return int(window) if window else None
-        return None
+        info = self._info(litellm)
+        window = info["max_input_tokens"] if info is not None else None
+        return int(window) if window else None
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         litellm = await asyncio.to_thread(load_litellm)
-        try:
-            response = await litellm.acompletion(**self._request(litellm, messages, tools))
-            async for chunk in response:
-                yield self._read(litellm, chunk)
-        except Exception as error:
-            raise classify(litellm, error) from error
+        effort = self._supported_effort(litellm)
+        while True:
+            answering = False
+            try:
+                response = await litellm.acompletion(**self._request(litellm, messages, tools, effort))
+                async for chunk in response:
+                    answering = True
+                    self._effort = effort
+                    yield self._read(litellm, chunk)
+                return
+            except Exception as error:
+                failure = classify(litellm, error, datetime.now(UTC))
+                if answering or effort is None or not _may_be_the_effort(failure):
+                    raise failure from error
+                effort = lowered(effort)
 
-    def _request(self, litellm: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _supported_effort(self, litellm: Any) -> ReasoningEffort | None:
+        """The effort to ask for, where the table knows what the model can do; litellm leaves it out where none can be."""
+        info = self._info(litellm)
+        return self._effort if info is None else supported(self._effort, info)
+
+    def _info(self, litellm: Any) -> Mapping[str, Any] | None:
+        """What the price table says of the model, None when it does not have it."""
+        with contextlib.suppress(Exception):  # litellm has no exception of its own for that
+            info: Mapping[str, Any] = litellm.get_model_info(self._routed_name(litellm))
+            return info
+        return None
+
+    def _request(
+        self,
+        litellm: Any,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        effort: ReasoningEffort | None,
+    ) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._routed_name(litellm),
             "messages": [message.to_wire() for message in messages],
@@ -78,8 +124,10 @@ class LiteLLMModel:
             "timeout": REQUEST_TIMEOUT,
             "num_retries": 0,  # the loop retries: it can be interrupted, and it knows what it has already shown
             "max_retries": 0,
-            "drop_params": True,
+            "drop_params": True,  # what litellm knows that the provider does not take is left out
         }
+        if effort is not None:
+            request["reasoning_effort"] = effort
         if tools:
             request["tools"] = list(tools)
         if self._base_url:
@@ -144,8 +192,8 @@ def load_litellm() -> Any:
     return litellm
 
 
-def classify(litellm: Any, error: Exception) -> ModelError:
-    """What an exception of litellm means for the loop."""
+def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
+    """What an exception of litellm, raised now, means for the loop."""
     import httpx
     import openai
     from litellm.exceptions import MidStreamFallbackError
@@ -153,30 +201,40 @@ def classify(litellm: Any, error: Exception) -> ModelError:
     if isinstance(error, ModelError):
         return error
     if isinstance(error, MidStreamFallbackError) and isinstance(error.original_exception, Exception):
-        return classify(litellm, error.original_exception)
+        return classify(litellm, error.original_exception, now)
     message = str(getattr(error, "message", None) or error) or type(error).__name__
     if isinstance(error, litellm.ContextWindowExceededError) or _codes(error) & OVERFLOW_CODES:
         return ContextOverflowError(message)
     if isinstance(error, openai.RateLimitError):
-        return RateLimitedError(message, retry_after(error))
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        return RateLimitedError(message, retry_after(headers.get("retry-after", ""), now))
     if isinstance(error, openai.APIConnectionError | openai.InternalServerError | httpx.TransportError):
         return ModelUnavailableError(message)
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 500:
         return ModelUnavailableError(message)
+    # The other subclasses of BadRequestError say what else it was: the content, the payment.
+    if type(error) is litellm.BadRequestError or isinstance(
+        error, litellm.UnsupportedParamsError | openai.UnprocessableEntityError
+    ):
+        return RequestRefusedError(message, _body(error).get("param"))
     return ModelError(message)
 
 
+def _may_be_the_effort(failure: ModelError) -> bool:
+    """Whether less reasoning effort may help. Not all providers name the parameter that they refuse."""
+    if not isinstance(failure, RequestRefusedError):
+        return False
+    return failure.parameter is None or "reasoning" in failure.parameter
+
+
 def _codes(error: Any) -> set[object]:
-    """The codes in the body of an error, as OpenAI's API has them."""
+    """The codes in the body of an error."""
+    body = _body(error)
+    return {body.get("code"), body.get("type")}
+
+
+def _body(error: Any) -> dict[str, Any]:
+    """The body of an error, as OpenAI's API has it (`message`, `type`, `param`, `code`)."""
     body = getattr(error, "body", None)
-    return {body.get("code"), body.get("type")} if isinstance(body, dict) else set()
-
-
-def retry_after(error: Any) -> float | None:
-    """Seconds from a Retry-After header in its numeric form (RFC 9110, 10.2.3), None without one."""
-    headers = getattr(error, "litellm_response_headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:
-        return None
+    return body if isinstance(body, dict) else {}

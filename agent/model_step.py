@@ -63,7 +63,7 @@ class ModelStep:
         """Try until it works, or until the failure's class says that it will not."""
         failures = 0
         while True:
-            problem = self._config.budget.exhausted_by(self._run.conversation.usage)
+            problem = self._config.budget.exhausted_by(self._run.usage)
             if problem is not None:
                 raise TurnFailed("budget", problem)
             try:
@@ -107,7 +107,7 @@ class ModelStep:
         finally:
             await _close(stream)
             self._count(answer)
-        await self._run.emit("usage", **asdict(self._run.conversation.usage))
+        await self._run.emit("usage", **asdict(self._run.usage))
         return self._run.redactor.text(answer.text)
 
     def _system(self) -> Message:
@@ -126,7 +126,7 @@ class ModelStep:
         message, refused = self._take(answer)
         if message.content:
             await self._run.emit("assistant_message", message_id=message_id, text=message.content)
-        await self._run.emit("usage", **asdict(self._run.conversation.usage))
+        await self._run.emit("usage", **asdict(self._run.usage))
         for call, result in refused:
             await tell_call(self._run, call, {})
             await tell_result(self._run, call, result)
@@ -163,8 +163,7 @@ class ModelStep:
             self._run.conversation = self._run.conversation.with_message(Message("assistant", text))
 
     def _count(self, answer: Answer) -> None:
-        usage = self._run.conversation.usage + replace(answer.usage, llm_calls=1)
-        self._run.conversation = replace(self._run.conversation, usage=usage)
+        self._run.count(replace(answer.usage, llm_calls=1))
 
     async def _show(self, message_id: str, text: str) -> None:
         if text:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 
 class ModelError(Exception):
     """A model call failed, and the same call would fail again: a wrong key, an unknown model, a refused request."""
 
     kind = "model"
+
+
+class RequestRefusedError(ModelError):
+    """The provider will not have the call as it is; `parameter` names what it does not like, where it said that."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class ModelUnavailableError(ModelError):
@@ -52,3 +63,20 @@ def retry_wait(error: ModelError, failures: int) -> float | None:
     if isinstance(error, ModelUnavailableError) and failures <= len(UNAVAILABLE_WAITS):
         return UNAVAILABLE_WAITS[failures - 1]
     return None
+
+
+def retry_after(header: str, now: datetime) -> float | None:
+    """Seconds to wait according to a Retry-After header, in either of its forms (RFC 9110, 10.2.3): seconds, or a date.
+
+    None when it is neither. `now` must know its time zone.
+    """
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    # Of the three forms of a date (RFC 9110, 5.6.7), the one of C's asctime has no zone; all are in UTC.
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())

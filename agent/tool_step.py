@@ -4,85 +4,97 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
-from agent.approval import ApprovalDecision, Rule, Verdict, denial, judge, refusal
+from agent.approval import Verdict, denial, judge, refusal, within_cap
 from agent.calls import parse
+from agent.config import AgentConfig
 from agent.conversation import PendingApproval
 from agent.interrupt import GRACE
 from agent.messages import ToolCall, Usage
 from agent.model_step import tell_call, tell_result
 from agent.plan import PLAN_TOOL
-from agent.run_context import RunContext
-from agent.tools.router import ToolRouter
+from agent.run_context import ConsentNeeded, RunContext
+from agent.tools.router import ToolRouter, argument_problem
 from agent.tools.tool import ToolResult, cut_output
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An open call, looked at before it is run."""
+
+    call: ToolCall
+    arguments: dict[str, Any]
+    """A person may have changed them."""
+    verdict: Verdict
+    price: float | None = None
+    read_only: bool = False
+    note: str = ""
+    """For the model, before the output."""
 
 
 class ToolStep:
     """Runs the open calls of the conversation."""
 
-    def __init__(self, run: RunContext, tools: ToolRouter, rules: Sequence[Rule]) -> None:
+    def __init__(self, run: RunContext, config: AgentConfig, tools: ToolRouter) -> None:
         self._run = run
+        self._config = config
         self._tools = tools
-        self._rules = tuple(rules)
 
-    async def run_calls(self, decisions: Mapping[str, ApprovalDecision] | None = None) -> bool:
+    async def run_calls(self) -> None:
         """Run the open calls in order; neighbours that only read run at the same time.
 
-        Stops before the first call that needs a person's consent, so that nothing overtakes the question, and then
-        returns False: all calls that need consent are pending. `decisions` are those of the last time.
+        Stops before the first call that needs a person's consent, so that nothing overtakes the question, and raises
+        ConsentNeeded with all calls that need it.
         """
-        decisions = decisions or {}
-        verdicts = {call.id: self._verdict(call, decisions) for call in self._run.conversation.open_calls}
-        batches = groupby(enumerate(self._run.conversation.open_calls), lambda item: self._batch(item[0], item[1], verdicts))
-        for _, items in batches:
-            batch = [call for _, call in items]
-            if verdicts[batch[0].id].action == "ask":
-                await self._ask(verdicts)
-                return False
-            await self._run_batch(batch, verdicts, decisions)
-        return True
+        prepared = {call.id: self._prepare(call) for call in self._run.conversation.open_calls}
+        while calls := [prepared[call.id] for call in self._run.conversation.open_calls]:
+            if self._must_ask(calls[0]):
+                raise ConsentNeeded(self._questions(calls))
+            together = list(takewhile(self._can_run_beside_others, calls))
+            await self._run_batch(together or calls[:1])
 
-    def _verdict(self, call: ToolCall, decisions: Mapping[str, ApprovalDecision]) -> Verdict:
-        decision = decisions.get(call.id)
-        if decision is not None:
-            return Verdict("allow") if decision.approved else Verdict("deny", denial(decision.feedback))
-        verdict = judge(self._rules, call.name, self._tools.get(call.name), parse(call))
-        return replace(verdict, reason=refusal(verdict.reason)) if verdict.action == "deny" else verdict
+    def _prepare(self, call: ToolCall) -> _Prepared:
+        tool, decision = self._tools.get(call.name), self._run.conversation.decision_about(call.id)
+        arguments, note = parse(call), ""
+        if decision is not None and decision.arguments is not None:
+            arguments = decision.arguments
+            note = f"[A person changed the arguments to {json.dumps(arguments, ensure_ascii=False)}]\n"
+        if decision is not None and not decision.approved:
+            return _Prepared(call, arguments, Verdict("deny", denial(decision.feedback)))
+        if tool is None or argument_problem(tool, arguments) is not None:
+            # Nobody needs to be asked about what the router will refuse.
+            return _Prepared(call, arguments, Verdict("allow"), note=note)
+        verdict = judge(self._config.rules, call.name, tool, arguments)
+        if verdict.action == "deny":
+            verdict = replace(verdict, reason=refusal(verdict.reason))
+        elif decision is not None:
+            verdict = Verdict("allow")
+        return _Prepared(call, arguments, verdict, tool.price(arguments), tool.read_only, note)
 
-    def _batch(self, at: int, call: ToolCall, verdicts: Mapping[str, Verdict]) -> int:
-        """The same for neighbours that may run at the same time; its own for every other call."""
-        tool = self._tools.get(call.name)
-        return -1 if tool is not None and tool.read_only and verdicts[call.id].action == "allow" else at
+    def _must_ask(self, prepared: _Prepared) -> bool:
+        spent, cap = self._run.usage.spent_usd, self._config.auto_approve_usd
+        return prepared.verdict.action == "ask" and not within_cap(prepared.price, spent, cap)
 
-    async def _ask(self, verdicts: Mapping[str, Verdict]) -> None:
-        pending = tuple(
-            PendingApproval(call.id, call.name, parse(call), verdicts[call.id].reason)
-            for call in self._run.conversation.open_calls
-            if verdicts[call.id].action == "ask"
-        )
-        self._run.conversation = replace(self._run.conversation, pending=pending)
-        approvals = [
-            {"tool_call_id": p.tool_call_id, "tool": p.tool, "arguments": p.arguments, "reason": p.reason} for p in pending
-        ]
-        await self._run.emit("approval_required", approvals=approvals)
+    def _can_run_beside_others(self, prepared: _Prepared) -> bool:
+        """A call with a price runs alone, so that what it costs is counted before another one is judged by it."""
+        return prepared.read_only and prepared.verdict.action == "allow" and prepared.price is None
 
-    async def _run_batch(
-        self, calls: Sequence[ToolCall], verdicts: Mapping[str, Verdict], decisions: Mapping[str, ApprovalDecision]
-    ) -> None:
-        running: dict[asyncio.Task[ToolResult], ToolCall] = {}
+    def _questions(self, calls: Sequence[_Prepared]) -> tuple[PendingApproval, ...]:
+        return tuple(PendingApproval(p.call.id, p.call.name, p.arguments, p.verdict.reason) for p in calls if self._must_ask(p))
+
+    async def _run_batch(self, calls: Sequence[_Prepared]) -> None:
+        running: dict[asyncio.Task[ToolResult], _Prepared] = {}
         try:
-            for call in calls:
-                arguments, note = _arguments(call, decisions.get(call.id))
-                self._run.conversation = self._run.conversation.with_started(call.id)
-                await tell_call(self._run, call, arguments)
-                if verdicts[call.id].action == "deny":
-                    await self._finish(call, ToolResult(verdicts[call.id].reason, False), ran=False)
+            for prepared in calls:
+                await self._begin(prepared)
+                if prepared.verdict.action == "deny":
+                    await self._finish(prepared, ToolResult(prepared.verdict.reason, False), ran=False)
                 else:
-                    running[asyncio.create_task(self._call(call.name, arguments, note))] = call
+                    running[asyncio.create_task(self._call(prepared))] = prepared
             while running:
                 done, _ = await self._run.interruptible(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for task in [task for task in running if task in done]:  # those that ended together, in order
@@ -93,25 +105,24 @@ class ToolStep:
             if running:
                 await asyncio.wait(running, timeout=GRACE)
 
-    async def _call(self, name: str, arguments: dict[str, Any], note: str) -> ToolResult:
-        result = await self._tools.call(name, arguments)
-        return replace(result, output=note + result.output)
+    async def _begin(self, prepared: _Prepared) -> None:
+        if prepared.verdict.action != "deny" and prepared.price is not None:
+            # Now, and not when it has ended: what a call has cost that is cut off, nobody knows.
+            self._run.count(Usage(tool_cost_usd=prepared.price))
+        self._run.conversation = self._run.conversation.with_started(prepared.call.id)
+        await tell_call(self._run, prepared.call, prepared.arguments)
 
-    async def _finish(self, call: ToolCall, result: ToolResult, ran: bool = True) -> None:
+    async def _call(self, prepared: _Prepared) -> ToolResult:
+        result = await self._tools.call(prepared.call.name, prepared.arguments)
+        return replace(result, output=prepared.note + result.output)
+
+    async def _finish(self, prepared: _Prepared, result: ToolResult, ran: bool = True) -> None:
+        call = prepared.call
         # Masked before it is cut: the cut could go through a secret and leave a part of it.
         result = replace(result, output=cut_output(self._run.redactor.text(result.output)))
-        conversation = self._run.conversation.with_result(call.id, result.output)
-        usage = conversation.usage + Usage(tool_calls=int(ran))
-        self._run.conversation = replace(conversation, usage=usage)
+        self._run.conversation = self._run.conversation.with_result(call.id, result.output)
+        self._run.count(Usage(tool_calls=int(ran)))
         await tell_result(self._run, call, result)
         if call.name == PLAN_TOOL and result.success:
-            self._run.conversation = replace(self._run.conversation, plan=tuple(parse(call)["plan"]))
+            self._run.conversation = replace(self._run.conversation, plan=tuple(prepared.arguments["plan"]))
             await self._run.emit("plan_update", plan=list(self._run.conversation.plan))
-
-
-def _arguments(call: ToolCall, decision: ApprovalDecision | None) -> tuple[dict[str, Any], str]:
-    """The arguments to run a call with, and what to tell the model when a person has changed them."""
-    if decision is None or decision.arguments is None:
-        return parse(call), ""
-    edited = json.dumps(decision.arguments, ensure_ascii=False)
-    return decision.arguments, f"[A person changed the arguments to {edited}]\n"

@@ -61,7 +61,7 @@ class _SessionCollector(Collector):
         yield CounterMetricFamily("agentsession_turns", "Inputs and approvals worked on.", now.ended_turns)
         yield CounterMetricFamily("agentsession_input_tokens", "Tokens sent to the model.", used.input_tokens)
         yield CounterMetricFamily("agentsession_output_tokens", "Tokens from the model.", used.output_tokens)
-        yield CounterMetricFamily("agentsession_cost_usd", "Price of the model calls in US dollars.", used.cost_usd)
+        yield CounterMetricFamily("agentsession_cost_usd", "Price of model and tool calls in US dollars.", used.spent_usd)
         yield CounterMetricFamily("agentsession_model_calls", "Calls of the model.", used.llm_calls)
         yield CounterMetricFamily("agentsession_tool_calls", "Calls of tools.", used.tool_calls)
         yield GaugeMetricFamily("agentsession_queued_submissions", "Submissions that wait.", now.queued)

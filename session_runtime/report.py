@@ -63,7 +63,7 @@ def usage(used: AgentUsage) -> Usage:
     return Usage(
         input_tokens=used.input_tokens,
         output_tokens=used.output_tokens,
-        cost_usd=used.cost_usd,
+        cost_usd=used.spent_usd,
         llm_calls=used.llm_calls,
         tool_calls=used.tool_calls,
     )

@@ -31,7 +31,7 @@ class Tool:
 
     `call` takes arguments that fit `parameters` (JSON Schema) and returns the output. It may raise anything: an
     exception becomes the call's error result. It is cancelled when its `timeout` (seconds) is up or the turn is
-    interrupted.
+    interrupted. `needs_consent` and `price` are only asked about arguments that fit.
     """
 
     name: str
@@ -43,6 +43,10 @@ class Tool:
     """It changes nothing, so that several of its calls may run at the same time."""
     needs_consent: Callable[[Mapping[str, Any]], str | None] = lambda arguments: None
     """Why a person should be asked before a call with these arguments, where no rule says otherwise; None: need not."""
+    price: Callable[[Mapping[str, Any]], float | None] = lambda arguments: None
+    """An estimate, in US dollars, of what a call with these arguments costs, at most; None: it costs nothing, or nobody
+    knows. A call with a price can run without a question (`AgentConfig.auto_approve_usd`), so give none to a call that
+    destroys something."""
 
     def definition(self) -> dict[str, Any]:
         """As the OpenAI chat API has it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from agent.events import Event
 from agent.loop import Agent
 from agent.messages import Message, ModelChunk
 from agent.model import LiteLLMModel
-from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError
+from agent.reasoning import LEVELS, lowered, supported
+from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from unit.agent.openai_server import Answer, serve
+from unit.agent.openai_server import Answer, OpenAIServer, serve
 
 pytestmark = [
     pytest.mark.anyio,
@@ -70,6 +73,7 @@ async def test_a_turn_with_a_tool_call_through_the_real_client(tmp_path: Path) -
         "output_tokens": 14,
         "cached_tokens": 8,
         "cost_usd": 0.0,
+        "tool_cost_usd": 0.0,
         "llm_calls": 2,
         "tool_calls": 1,
     }
@@ -94,6 +98,7 @@ async def test_the_cost_comes_from_the_local_price_table() -> None:
             Answer(status=400, error={"message": "too long", "code": "context_length_exceeded"}),
             ContextOverflowError,
         ),
+        (Answer(status=400, error={"message": "bad tools"}), RequestRefusedError),
         (Answer(({"content": "half a"},), breaks=True), ModelUnavailableError),
     ],
 )
@@ -112,3 +117,70 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
         pass
     with pytest.raises(ModelUnavailableError):
         await read(LiteLLMModel("some-model", base_url=server.url))
+
+
+async def test_a_retry_after_can_be_a_date() -> None:
+    until = datetime.now(UTC) + timedelta(seconds=300)
+    slow_down = Answer(status=429, error={"message": "slow down"}, headers={"Retry-After": format_datetime(until, usegmt=True)})
+    async with serve(slow_down) as server:
+        with pytest.raises(RateLimitedError) as caught:
+            await read(LiteLLMModel("some-model", base_url=server.url))
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 300
+
+
+REFUSED = Answer(status=400, error={"message": "no such effort", "param": "reasoning_effort", "code": "unsupported_value"})
+UNEXPLAINED = Answer(status=400, error={"message": "bad request"})
+FINE = Answer(({"content": "fine"},))
+
+
+def efforts(server: OpenAIServer) -> list[str | None]:
+    return [request.get("reasoning_effort") for request in server.requests]
+
+
+async def test_the_reasoning_effort_is_lowered_until_the_provider_takes_it_and_stays_there() -> None:
+    async with serve(REFUSED, UNEXPLAINED, FINE, FINE) as server:
+        model = LiteLLMModel("some-model", base_url=server.url, reasoning_effort="high")
+        assert "".join(chunk.text for chunk in await read(model)) == "fine"
+        await read(model)
+    assert efforts(server) == ["high", "medium", "low", "low"]
+
+
+async def test_a_request_that_is_refused_with_no_effort_too_is_an_error_and_lowers_nothing() -> None:
+    async with serve(*[UNEXPLAINED] * 4, FINE) as server:
+        model = LiteLLMModel("some-model", base_url=server.url, reasoning_effort="medium")
+        with pytest.raises(RequestRefusedError):
+            await read(model)
+        assert efforts(server) == ["medium", "low", "minimal", None]
+        await read(model)
+    assert efforts(server)[4:] == ["medium"]
+
+
+async def test_a_request_that_is_refused_for_another_parameter_is_not_tried_with_less_effort() -> None:
+    async with serve(Answer(status=400, error={"message": "bad", "param": "messages"})) as server:
+        with pytest.raises(RequestRefusedError):
+            await read(LiteLLMModel("some-model", base_url=server.url, reasoning_effort="high"))
+    assert efforts(server) == ["high"]
+
+
+async def test_an_effort_that_a_stream_breaks_off_with_is_not_lowered() -> None:
+    async with serve(Answer(({"content": "half a"},), breaks=True)) as server:
+        with pytest.raises(ModelUnavailableError):
+            await read(LiteLLMModel("some-model", base_url=server.url, reasoning_effort="high"))
+    assert efforts(server) == ["high"]
+
+
+@pytest.mark.parametrize(("name", "sent"), [("gpt-4o", None), ("gpt-5", "high"), ("gpt-5.2", "xhigh")])
+async def test_the_effort_is_passed_as_far_as_the_table_knows_that_the_model_takes_it(name: str, sent: str | None) -> None:
+    async with serve(FINE) as server:
+        await read(LiteLLMModel(name, base_url=server.url, reasoning_effort="xhigh"))
+    assert efforts(server) == [sent]
+
+
+def test_efforts_go_down_step_by_step_to_none_said() -> None:
+    steps = [lowered(level) for level in LEVELS]
+    assert steps == [None, None, "minimal", "low", "medium", "high", "xhigh"]
+    assert supported("max", {}) == "high"
+    assert supported("max", {"supports_xhigh_reasoning_effort": True}) == "xhigh"
+    assert supported("minimal", {"supports_minimal_reasoning_effort": False}) is None
+    assert supported(None, {}) is None

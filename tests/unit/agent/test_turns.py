@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from agent.retry import (
     ModelError,
     ModelUnavailableError,
     RateLimitedError,
+    retry_after,
     retry_wait,
 )
 from agent.testing import calls, fails, says
@@ -115,6 +117,24 @@ def test_the_schedule_of_retries() -> None:
     assert retry_wait(RateLimitedError("", retry_after=86_400), 1) is None
     assert retry_wait(ModelError(""), 1) is None
     assert retry_wait(ContextOverflowError(""), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("-7", 0.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 37.0),
+        ("Sun Nov  6 08:49:37 1994", 37.0),
+        ("Sun, 06 Nov 1994 08:48:00 GMT", 0.0),
+        ("Sun, 36 Nov 1994 08:48:00 GMT", None),
+        ("tomorrow", None),
+        ("", None),
+    ],
+)
+def test_a_retry_after_in_each_of_its_forms(header: str, seconds: float | None) -> None:
+    assert retry_after(header, datetime(1994, 11, 6, 8, 49, tzinfo=UTC)) == seconds
 
 
 async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
