@@ -189,14 +189,15 @@ class _Draft:
 
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
-        if ready.reason == "PodEnded":
-            # The agent has ended and the workspace is about to, within a second: told with the end, in one write.
+        received = self.facts.report
+        over = received is not None and received.report.outcome is not None
+        if ready.reason == "PodEnded" or (over and ready.reason == "Creating"):
+            # One of the containers has ended and the other is about to, within a second: told with the end, in one write.
             self._end_what_lingers(pod)
             return
         if ready.reason == "Creating" and self.fields["start_time"] is not None:
             ready = podstate.Readiness("False", "NotReady", podstate.unready_message(pod))
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
-        received = self.facts.report
         if ready.status == "True":
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
             if received and not received.report.outcome:

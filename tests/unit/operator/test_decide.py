@@ -430,6 +430,15 @@ def test_a_pod_that_lingers_after_its_outcome_has_some_time_to_end_by_itself() -
     assert reasons(decision)["Finished"] == ("False", "Running")
 
 
+def test_a_pod_whose_session_is_over_is_not_told_as_not_ready() -> None:
+    """Its workspace has ended, its agent is about to: the pod's end tells it all, in one write."""
+    going = pod_status("Running", container("agent", running(), ready=True), container("workspace", terminated(0)))
+    ready = admitted(extra=[condition("PodReady", "True", "PodReady")], status=STARTED)
+    decision = decided(ready, pod=pod(status=going), said=report(outcome="Completed"), ago=1)
+    assert reasons(decision)["PodReady"] == ("True", "PodReady")
+    assert decision.look_again == timedelta(seconds=59)
+
+
 def test_then_its_outcome_is_written_and_only_then_it_is_deleted() -> None:
     """An operator that restarts in between has no report any more, and would find a pod that is gone."""
     lingering = pod(status=READY)
