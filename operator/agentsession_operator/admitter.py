@@ -18,7 +18,7 @@ from agentsession_operator.kube import ApiError, KubeApi, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.ledger import build_ledger
 from agentsession_operator.objects import Session, UnreadableObject
-from agentsession_operator.resolve import resolve
+from agentsession_operator.resolve import Misconfigured, resolve
 
 BATCH: Final = 64
 """Reservations written between two counts."""
@@ -116,6 +116,8 @@ class Admitter:
             if session is None or session.admitted or session.meta.deleting:
                 return
             resolved = resolve(session.spec, self._cache.classes_by_name())
+            if isinstance(resolved, Misconfigured):
+                return  # the class went away a moment ago
             decision = decide(Facts(session, resolved, None, verdict=Granted()), datetime.now(UTC))
             patch = merge_patch(session.status.to_wire(), decision.status.to_wire())
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from agentsession_operator import podstate
 from agentsession_operator.admission import Wait
@@ -16,8 +16,9 @@ from agentsession_operator.api.session import (
     QueuePlace,
     UsageStatus,
 )
+from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.conditions import ConditionSet
-from agentsession_operator.names import pod_name
+from agentsession_operator.names import claim_name, pod_name
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.resolve import Misconfigured, Resolved
 from session_runtime.wire import SessionReport
@@ -43,10 +44,18 @@ class ReceivedReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateClaim:
+    """Create the claim of the session's persistent workspace."""
+
+    workspace: WorkspaceStatus
+
+
+@dataclass(frozen=True, slots=True)
 class CreatePod:
     """Create the session's pod."""
 
     resolved: Resolved
+    workspace: WorkspaceStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class DeletePod:
     pod: Pod
 
 
-Action = CreatePod | DeletePod
+Action = CreateClaim | CreatePod | DeletePod
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +78,8 @@ class Facts:
     report: ReceivedReport | None = None
     verdict: Granted | Wait | None = None
     """What the admitter says; None while it has not looked at the session."""
-    pod_error: str | None = None
-    """The API server's answer, where it refused the pod."""
+    create_error: str | None = None
+    """The API server's answer, where it refused the pod or the claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +190,24 @@ class _Draft:
         elif isinstance(self.facts.resolved, Misconfigured):
             self.conditions.set("PodReady", "False", "Misconfigured", self.facts.resolved.message)
         else:
-            self.actions = (CreatePod(self.facts.resolved),)
-            if self.facts.pod_error:
-                self.conditions.set("PodReady", "False", "CreateFailed", self.facts.pod_error)
+            self._start(self.facts.resolved)
+            if self.facts.create_error:
+                self.conditions.set("PodReady", "False", "CreateFailed", self.facts.create_error)
             elif self.conditions.get("PodReady") is None:
                 self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
+
+    def _start(self, resolved: Resolved) -> None:
+        """Make the pod. Which workspace the session has was written with its reservation, and stays."""
+        meta, offered = self.facts.session.meta, resolved.session_class.workspace
+        reserves = not self.facts.session.admitted and self.fields["workspace"] is None
+        if reserves and offered.type == "Persistent" and offered.size is not None:
+            self.fields["workspace"] = WorkspaceStatus(
+                claim_name=claim_name(meta.name, meta.uid),
+                size=offered.size,
+                storage_class_name=offered.storage_class_name,
+            )
+        workspace = cast(WorkspaceStatus | None, self.fields["workspace"])
+        self.actions = (*((CreateClaim(workspace),) if workspace else ()), CreatePod(resolved, workspace))
 
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)

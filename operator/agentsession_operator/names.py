@@ -20,6 +20,11 @@ def pod_name(session_name: str, session_uid: str) -> str:
     return f"{prefix}-{digest}"
 
 
+def claim_name(session_name: str, session_uid: str) -> str:
+    """The PersistentVolumeClaim of the session's persistent workspace: as its pod's name."""
+    return pod_name(session_name, session_uid)
+
+
 def bearer_token(key: bytes, session_uid: str) -> str:
     """The token that callers of a session pod's API present: HMAC-SHA256 of the session's UID, in hexadecimal."""
     return hmac.new(key, session_uid.encode(), hashlib.sha256).hexdigest()

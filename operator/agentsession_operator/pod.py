@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentsession_operator.api.meta import (
-    API_VERSION,
-    SESSION_NAME_ANNOTATION,
-    SESSION_NAME_LABEL,
-    SESSION_UID_LABEL,
-    USER_ANNOTATION,
-)
 from agentsession_operator.api.session_class import ContainerResources
+from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.names import bearer_token, pod_name, token_sha256
 from agentsession_operator.objects import Session
+from agentsession_operator.owned import owned_meta
 from agentsession_operator.podstate import AGENT_CONTAINER, WORKSPACE_CONTAINER
 from agentsession_operator.resolve import Resolved
 from session_runtime.wire import (
@@ -32,7 +27,6 @@ from session_runtime.wire import (
 JSON = dict[str, Any]
 
 USER_ID: Final = 65532
-MAX_LABEL: Final = 63
 REPORT_TOKEN_SECONDS: Final = 3600
 GRACE_SECONDS: Final = 15
 """The runtime saves and ends within 2 s of SIGTERM; the rest is room for a busy node."""
@@ -46,6 +40,8 @@ DEFAULT_WORKSPACE_RESOURCES: Final[JSON] = {
     "requests": {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "0"},
     "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"},
 }
+
+_FOLDERS: Final = ("state", "work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +59,12 @@ class Installation:
         return f"Installation(runtime_image={self.runtime_image!r}, report_url={self.report_url!r})"
 
 
-def session_pod(session: Session, resolved: Resolved, installation: Installation) -> JSON:
-    """The manifest of a session's pod."""
+def session_pod(
+    session: Session, resolved: Resolved, installation: Installation, workspace: WorkspaceStatus | None = None
+) -> JSON:
+    """The manifest of a session's pod; its folders that last are on the claim of `workspace`, where there is one."""
     meta, offered = session.meta, resolved.session_class
-    labels = {"app.kubernetes.io/name": "agentsession", SESSION_UID_LABEL: meta.uid}
-    if len(meta.name) <= MAX_LABEL:
-        labels[SESSION_NAME_LABEL] = meta.name
+    volumes, folders = _lasting_folders(workspace)
     spec: JSON = {
         "restartPolicy": "OnFailure",
         "automountServiceAccountToken": False,
@@ -79,30 +75,21 @@ def session_pod(session: Session, resolved: Resolved, installation: Installation
             "runAsUser": USER_ID,
             "runAsGroup": USER_ID,
             "fsGroup": USER_ID,
+            # Otherwise the kubelet changes group and mode of every file at every start, which takes minutes on a large volume
+            # and opens private files to the group.
+            "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_agent(session, resolved, installation), _workspace(resolved, installation)],
+        "containers": [
+            _agent(session, resolved, installation, folders["state"]),
+            _workspace(resolved, installation, folders["work"]),
+        ],
         "volumes": [
-            {"name": "state", "emptyDir": {}},
+            *volumes,
             {"name": "socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
-            {"name": "work", "emptyDir": {}},
             {"name": "agent-tmp", "emptyDir": {}},
             {"name": "workspace-tmp", "emptyDir": {}},
-            {
-                "name": "report-token",
-                "projected": {
-                    "defaultMode": 0o440,
-                    "sources": [
-                        {
-                            "serviceAccountToken": {
-                                "audience": REPORT_AUDIENCE,
-                                "expirationSeconds": REPORT_TOKEN_SECONDS,
-                                "path": REPORT_TOKEN_PATH.rsplit("/", 1)[-1],
-                            }
-                        }
-                    ],
-                },
-            },
+            _report_token(),
         ],
     }
     if offered.image_pull_secrets:
@@ -113,32 +100,29 @@ def session_pod(session: Session, resolved: Resolved, installation: Installation
         spec["nodeSelector"] = offered.node_selector
     if offered.tolerations:
         spec["tolerations"] = [toleration.to_wire() for toleration in offered.tolerations]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": pod_name(meta.name, meta.uid),
-            "namespace": meta.namespace,
-            "labels": labels,
-            "annotations": {
-                SESSION_NAME_ANNOTATION: meta.name,
-                USER_ANNOTATION: session.spec.user,
-                "kubectl.kubernetes.io/default-container": AGENT_CONTAINER,
-            },
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "AgentSession",
-                    "name": meta.name,
-                    "uid": meta.uid,
-                    "controller": True,
-                    # True would need update on agentsessions/finalizers, and holds up deletions.
-                    "blockOwnerDeletion": False,
-                }
-            ],
-        },
-        "spec": spec,
+    metadata = owned_meta(session, pod_name(meta.name, meta.uid))
+    metadata["annotations"]["kubectl.kubernetes.io/default-container"] = AGENT_CONTAINER
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _lasting_folders(workspace: WorkspaceStatus | None) -> tuple[list[JSON], dict[str, JSON]]:
+    """The volumes behind the session's database ("state") and its files ("work"), and how each of the two is mounted.
+
+    On a claim both are folders of one volume, and each container gets its own and never sees the other's.
+    """
+    if workspace is None:
+        return [{"name": name, "emptyDir": {}} for name in _FOLDERS], {name: {"name": name} for name in _FOLDERS}
+    volume = {"name": "session", "persistentVolumeClaim": {"claimName": workspace.claim_name}}
+    return [volume], {name: {"name": "session", "subPath": name} for name in _FOLDERS}
+
+
+def _report_token() -> JSON:
+    token = {
+        "audience": REPORT_AUDIENCE,
+        "expirationSeconds": REPORT_TOKEN_SECONDS,
+        "path": REPORT_TOKEN_PATH.rsplit("/", 1)[-1],
     }
+    return {"name": "report-token", "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]}}
 
 
 def session_config(session: Session, resolved: Resolved, installation: Installation) -> SessionConfig:
@@ -157,7 +141,7 @@ def session_config(session: Session, resolved: Resolved, installation: Installat
     )
 
 
-def _agent(session: Session, resolved: Resolved, installation: Installation) -> JSON:
+def _agent(session: Session, resolved: Resolved, installation: Installation, state: JSON) -> JSON:
     config = session_config(session, resolved, installation)
     container = _container(AGENT_CONTAINER, "session_runtime", resolved, installation)
     container["env"] = [{"name": name, "value": value} for name, value in config_to_environment(config).items()]
@@ -180,7 +164,7 @@ def _agent(session: Session, resolved: Resolved, installation: Installation) -> 
     }
     container["resources"] = _resources(resolved.session_class.resources.agent, DEFAULT_AGENT_RESOURCES)
     container["volumeMounts"] = [
-        {"name": "state", "mountPath": STATE_DIR},
+        {**state, "mountPath": STATE_DIR},
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
         {"name": "report-token", "mountPath": REPORT_TOKEN_PATH.rsplit("/", 1)[0], "readOnly": True},
         {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
@@ -188,13 +172,13 @@ def _agent(session: Session, resolved: Resolved, installation: Installation) -> 
     return container
 
 
-def _workspace(resolved: Resolved, installation: Installation) -> JSON:
+def _workspace(resolved: Resolved, installation: Installation, work: JSON) -> JSON:
     container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace", resolved, installation)
     container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR]
     container["workingDir"] = WORKSPACE_DIR
     container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
     container["volumeMounts"] = [
-        {"name": "work", "mountPath": WORKSPACE_DIR},
+        {**work, "mountPath": WORKSPACE_DIR},
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
         {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
     ]

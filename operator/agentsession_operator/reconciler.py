@@ -12,12 +12,24 @@ from typing import Any, Final, cast
 from agentsession_operator import metrics, trouble
 from agentsession_operator.admitter import Admitter
 from agentsession_operator.api.meta import SESSIONS, Condition
+from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.cache import Cache
-from agentsession_operator.decide import CreatePod, Decision, DeletePod, Facts, decide, merge_patch, only_activity
+from agentsession_operator.claim import session_claim
+from agentsession_operator.decide import (
+    CreateClaim,
+    CreatePod,
+    Decision,
+    DeletePod,
+    Facts,
+    decide,
+    merge_patch,
+    only_activity,
+)
 from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.names import pod_name
 from agentsession_operator.objects import Pod, Session, UnreadableObject
+from agentsession_operator.owned import is_owned
 from agentsession_operator.pod import Installation, session_pod
 from agentsession_operator.reports import ReportStore
 from agentsession_operator.resolve import resolve
@@ -44,7 +56,7 @@ class Reconciler:
         self._api, self._cache, self._queue = api, cache, queue
         self._admitter, self._reports, self._installation = admitter, reports, installation
         self._written: dict[str, float] = {}
-        self._pod_errors: dict[str, str] = {}
+        self._create_errors: dict[str, str] = {}
 
     async def work(self) -> None:
         """One worker; any number may run. Ends only by cancellation or a defect, which ends the process."""
@@ -78,8 +90,8 @@ class Reconciler:
         try:
             await self._act(session, decision)
         finally:
-            # A pod that could not be made is itself something to tell.
-            if facts.pod_error != self._pod_errors.get(uid):
+            # What was made, or could not be made, is itself something to tell.
+            if decision.actions:
                 decision = decide(self._facts(session), datetime.now(UTC))
             await self._write(session, decision)
         if decision.look_again is not None:
@@ -93,20 +105,38 @@ class Reconciler:
             self._cache.pod_of(uid),
             self._reports.get(uid),
             self._admitter.verdict(uid),
-            self._pod_errors.get(uid),
+            self._create_errors.get(uid),
         )
 
     async def _act(self, session: Session, decision: Decision) -> None:
         for action in decision.actions:
             match action:
+                case CreateClaim():
+                    await self._create_claim(session, action.workspace)
                 case CreatePod():
                     await self._create_pod(session, action)
                 case DeletePod():
                     await self._delete_pod(action.pod)
 
+    async def _create_claim(self, session: Session, workspace: WorkspaceStatus) -> None:
+        """Its name is a function of the session's UID, so AlreadyExists with our owner means done."""
+        path = core_path("persistentvolumeclaims", session.meta.namespace)
+        try:
+            await self._api.create(path, session_claim(session, workspace))
+        except ApiError as error:
+            if error.outcome_unknown:
+                raise
+            message = error.message
+            if error.already_exists:
+                if is_owned(await self._api.get(f"{path}/{workspace.claim_name}"), session):
+                    return
+                message += ", and it belongs to somebody else"
+            self._refused(session, "PersistentVolumeClaim", message)
+            raise
+
     async def _create_pod(self, session: Session, action: CreatePod) -> None:
         meta = session.meta
-        manifest = session_pod(session, action.resolved, self._installation())
+        manifest = session_pod(session, action.resolved, self._installation(), action.workspace)
         # Counted as a holder from before the request until its outcome is known, whatever becomes of the session.
         self._admitter.creating[meta.uid] = session.spec.user
         try:
@@ -118,10 +148,10 @@ class Reconciler:
             if error.already_exists or error.outcome_unknown:
                 body = await self._existing_pod(session, error)
             else:
-                self._refused(session, error)
+                self._refused(session, "pod", error.message)
                 raise
         self._cache.pods.put(Pod.of(body))
-        self._pod_errors.pop(meta.uid, None)
+        self._create_errors.pop(meta.uid, None)
         self._admitter.creating.pop(meta.uid, None)
 
     async def _existing_pod(self, session: Session, error: ApiError) -> dict[str, Any]:
@@ -137,12 +167,12 @@ class Reconciler:
         with contextlib.suppress(UnreadableObject):
             if Pod.of(body).session_uid == meta.uid:
                 return body
-        self._refused(session, ApiError(409, "AlreadyExists", f"pod {body['metadata']['name']} belongs to somebody else"))
+        self._refused(session, "pod", f"pod {body['metadata']['name']} belongs to somebody else")
         raise error
 
-    def _refused(self, session: Session, error: ApiError) -> None:
+    def _refused(self, session: Session, what: str, message: str) -> None:
         uid = session.meta.uid
-        self._pod_errors[uid] = f"The pod cannot be created: {error.message}"
+        self._create_errors[uid] = f"The {what} cannot be created: {message}"
         self._admitter.creating.pop(uid, None)
 
     async def _delete_pod(self, pod: Pod) -> None:
@@ -151,7 +181,7 @@ class Reconciler:
     async def _clean_up(self, uid: str) -> None:
         """The session is gone: so must be its pod, at once. The garbage collector (20 requests a second) is the safety net."""
         self._written.pop(uid, None)
-        self._pod_errors.pop(uid, None)
+        self._create_errors.pop(uid, None)
         self._reports.forget(uid)
         pods = self._cache.pods_of(uid)
         if not pods:

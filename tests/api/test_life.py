@@ -7,23 +7,7 @@ import json
 from support.api import JSON, Api, condition, pods_path, session, sessions_path
 from support.kubelet import Kubelet
 from support.operator_process import OperatorProcess
-from support.waiting import eventually
-
-
-def read(api: Api, body: JSON) -> JSON:
-    return api.get(sessions_path(body["metadata"]["namespace"], body["metadata"]["name"]))
-
-
-def wait_for(api: Api, body: JSON, kind: str, status: str, reason: str, within: float = 20) -> JSON:
-    """The session, once a condition has this status and reason."""
-
-    def look() -> JSON | None:
-        current = read(api, body)
-        found = condition(current, kind)
-        assert (found.get("status"), found.get("reason")) == (status, reason), current.get("status")
-        return current
-
-    return eventually(look, within=within, what=f"{kind}={status} ({reason})")
+from support.waiting import eventually, read, wait_for
 
 
 def final_report(body: JSON, outcome: str = "Completed", **fields: object) -> str:

@@ -69,6 +69,25 @@ def test_a_bad_quota_is_refused(api: Api, spec: dict[str, Any]) -> None:
     assert f"spec.{next(iter(spec))}" in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("workspace", "field"),
+    [
+        ({"type": "Persistent"}, "spec.workspace.size"),
+        ({"type": "Persistent", "size": "much"}, "spec.workspace.size"),
+        ({"type": "Persistent", "size": "0"}, "spec.workspace.size"),
+        ({"size": "5Gi"}, "spec.workspace.size"),
+        ({"storageClassName": "fast"}, "spec.workspace.storageClassName"),
+        ({"type": "Lasting"}, "spec.workspace.type"),
+    ],
+)
+def test_a_bad_workspace_is_refused_by_field(api: Api, workspace: dict[str, Any], field: str) -> None:
+    body = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "bad"}}
+    with pytest.raises(Refused) as refused:
+        api.create(f"{GROUP}/agentsessionclasses", {**body, "spec": {"workspace": workspace}})
+    assert refused.value.code == 422
+    assert field in refused.value.message
+
+
 def test_a_session_in_somebody_elses_name_needs_the_verb_impersonate(api: Api, namespace: str) -> None:
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -24,6 +24,8 @@ CLUSTER = {
     ("", "pods", "watch"): ["watch"],
     ("", "pods", "create"): ["reconciler"],
     ("", "pods", "delete"): ["reconciler"],
+    ("", "persistentvolumeclaims", "get"): ["reconciler"],
+    ("", "persistentvolumeclaims", "create"): ["reconciler"],
     ("", "events", "create"): ["reconciler"],
     # kopf's resource observer (kopf/_core/reactor/observation.py); namespaces it leaves alone, since it runs clusterwide.
     ("apiextensions.k8s.io", "customresourcedefinitions", "list"): ["watch"],

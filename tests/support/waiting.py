@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from support.api import Refused
+from support.api import JSON, Api, Refused, condition, sessions_path
 
 T = TypeVar("T")
 
@@ -36,3 +36,20 @@ def throughout(check: Callable[[], None], *, seconds: float) -> None:
     while time.monotonic() < deadline:
         check()
         time.sleep(0.05)
+
+
+def read(api: Api, body: JSON) -> JSON:
+    """A session as it is now."""
+    return api.get(sessions_path(body["metadata"]["namespace"], body["metadata"]["name"]))
+
+
+def wait_for(api: Api, body: JSON, kind: str, status: str, reason: str, within: float = 20) -> JSON:
+    """The session, once a condition has this status and reason."""
+
+    def look() -> JSON | None:
+        current = read(api, body)
+        found = condition(current, kind)
+        assert (found.get("status"), found.get("reason")) == (status, reason), current.get("status")
+        return current
+
+    return eventually(look, within=within, what=f"{kind}={status} ({reason})")

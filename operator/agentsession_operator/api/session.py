@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from agentsession_operator.api.meta import MAX_NAME, Condition, Schema, Timestamp
+from agentsession_operator.api.workspace import WorkspaceStatus
 
 MAX_PROMPT: Final = 100_000
 IMMUTABLE: Final[dict[str, Any]] = {
@@ -135,6 +136,8 @@ class AgentSessionStatus(Schema):
     """The session's pod, in the session's namespace."""
     model: str | None = None
     """The model that the session runs with, after the class's defaults."""
+    workspace: WorkspaceStatus | None = None
+    """Set for a session whose workspace is persistent."""
     queue: QueuePlace | None = None
     """Set while the session waits for a slot."""
     start_time: Annotated[str, Timestamp] | None = None

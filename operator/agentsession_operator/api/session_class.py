@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from agentsession_operator.api.meta import Schema
 from agentsession_operator.api.session import AgentSpec
+from agentsession_operator.api.workspace import WorkspaceSpec
 
 Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True})]
 Quantities = dict[str, Quantity]
@@ -68,6 +69,8 @@ class AgentSessionClassSpec(Schema):
     """Names of Secrets in the session's namespace to pull the image with."""
     resources: PodResources = PodResources()
     """Resources of the session pod's two containers."""
+    workspace: WorkspaceSpec = WorkspaceSpec()
+    """Where the model's commands run, and what is kept of it."""
     runtime_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """RuntimeClass of session pods, for example one that uses gVisor."""
     node_selector: dict[str, str] | None = None

@@ -11,8 +11,10 @@ import pytest
 from agentsession_operator.admission import Wait
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import QueuePlace
+from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.decide import (
     POSITIONS_SHOWN,
+    CreateClaim,
     CreatePod,
     Decision,
     DeletePod,
@@ -68,11 +70,11 @@ def decided(
     said: SessionReport | None = None,
     ago: float = 0,
     verdict: Granted | Wait | None = None,
-    pod_error: str | None = None,
+    create_error: str | None = None,
 ) -> Decision:
     """`said` was received `ago` seconds before now."""
     received = None if said is None else ReceivedReport(said, later(-ago))
-    return decide(Facts(of, resolved_ or resolved(), pod, received, verdict, pod_error), NOW)
+    return decide(Facts(of, resolved_ or resolved(), pod, received, verdict, create_error), NOW)
 
 
 def told(decision: Decision, kind: str) -> Condition:
@@ -175,9 +177,27 @@ def test_the_reservation_and_the_pod_are_decided_together_and_the_reservation_is
         "PodReady": ("False", "Creating"),
         "Ready": ("False", "Creating"),
     }
-    assert decision.actions == (CreatePod(resolved()),)
+    assert decision.actions == (CreatePod(resolved(), None),)
     assert (decision.status.phase, decision.status.model) == ("Starting", "openai/small")
     assert decision.status.pod_name == pod().meta.name
+
+
+def test_a_persistent_workspace_is_told_with_the_reservation_and_its_claim_is_made_before_the_pod() -> None:
+    offered = resolved(workspace={"type": "Persistent", "size": "5Gi", "storageClassName": "fast"})
+    decision = decided(session(), resolved_=offered, verdict=Granted())
+    got = decision.status.workspace
+    assert got == WorkspaceStatus(claim_name=pod().meta.name, size="5Gi", storage_class_name="fast")
+    assert decision.actions == (CreateClaim(got), CreatePod(offered, got))
+
+
+def test_a_session_keeps_the_workspace_that_it_got_though_its_class_changes() -> None:
+    larger = resolved(workspace={"type": "Persistent", "size": "9Gi"})
+    assert decided(admitted(), resolved_=larger).actions == (CreatePod(larger, None),)
+    kept = admitted(status={"workspace": {"claimName": "x", "size": "5Gi"}})
+    for now in (larger, resolved()):
+        decision = decided(kept, resolved_=now)
+        assert decision.status.workspace == kept.status.workspace
+        assert decision.actions == (CreateClaim(kept.status.workspace), CreatePod(now, kept.status.workspace))
 
 
 def test_a_grant_takes_the_session_out_of_the_queue() -> None:
@@ -191,7 +211,7 @@ def test_an_admitted_session_gets_its_pod_whatever_the_admitter_says_now() -> No
 
 
 def test_a_pod_that_the_api_server_refuses_is_told_and_tried_again() -> None:
-    decision = decided(admitted(), pod_error='The pod cannot be created: pods "x" is forbidden: exceeded quota')
+    decision = decided(admitted(), create_error='The pod cannot be created: pods "x" is forbidden: exceeded quota')
     assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "CreateFailed")
     assert "exceeded quota" in told(decision, "Ready").message
     assert creates(decision) == 1
@@ -532,6 +552,6 @@ def test_progress_alone_may_wait_to_be_written_and_anything_else_may_not() -> No
 
 
 def test_a_cut_condition_message_ends_with_an_ellipsis() -> None:
-    message = told(decided(admitted(), pod_error="x" * 5000), "PodReady").message
+    message = told(decided(admitted(), create_error="x" * 5000), "PodReady").message
     assert len(message) == 2048
     assert message.endswith("x…")

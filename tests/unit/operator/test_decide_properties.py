@@ -12,6 +12,7 @@ from agentsession_operator.admission import Wait
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.decide import (
     OUTCOME_GRACE,
+    CreateClaim,
     CreatePod,
     Decision,
     DeletePod,
@@ -77,7 +78,7 @@ verdicts: st.SearchStrategy[Granted | Wait | None] = st.sampled_from(
     [None, Granted(), Wait("UserLimitReached", "yours", 1), Wait("GlobalLimitReached", "all", 51), Wait("Queued", "hm", 2)]
 )
 settings: st.SearchStrategy[Resolved | Misconfigured] = st.sampled_from(
-    [resolved(), resolved(agent={"model": "openai/large"}), NO_CLASS]
+    [resolved(), resolved(agent={"model": "openai/large"}), resolved(workspace={"type": "Persistent", "size": "5Gi"}), NO_CLASS]
 )
 
 
@@ -89,11 +90,11 @@ class Moment:
     received: ReceivedReport | None
     verdict: Granted | Wait | None
     resolved: Resolved | Misconfigured
-    pod_error: str | None
+    create_error: str | None
     seconds: float
 
     def facts(self, of: Session) -> Facts:
-        return Facts(of, self.resolved, self.pod, self.received, self.verdict, self.pod_error)
+        return Facts(of, self.resolved, self.pod, self.received, self.verdict, self.create_error)
 
 
 @st.composite
@@ -168,6 +169,24 @@ def test_a_pod_is_only_made_where_there_is_none_and_the_slot_is_reserved(of: Ses
             assert moment.pod is None
             assert not before.finished
             assert before.status.start_time is None
+
+
+@given(new_sessions, lives)
+def test_the_workspace_comes_with_the_reservation_and_is_the_same_ever_after(of: Session, life: list[Moment]) -> None:
+    for before, _, decision in live(of, life):
+        if before.admitted or before.finished or before.status.workspace is not None:
+            assert decision.status.workspace == before.status.workspace
+        if decision.status.workspace is not None:
+            assert before.status.workspace is not None or holds(decision.status, "Admitted")
+
+
+@given(new_sessions, lives)
+def test_a_pod_mounts_a_claim_that_was_made_before(of: Session, life: list[Moment]) -> None:
+    for _, _, decision in live(of, life):
+        for number, action in enumerate(decision.actions):
+            if isinstance(action, CreatePod):
+                claims = [earlier for earlier in decision.actions[:number] if isinstance(earlier, CreateClaim)]
+                assert claims == ([CreateClaim(action.workspace)] if action.workspace else [])
 
 
 @given(new_sessions, lives)

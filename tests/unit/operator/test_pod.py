@@ -10,10 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentsession_operator.api.workspace import WorkspaceStatus
+from agentsession_operator.claim import session_claim
 from agentsession_operator.names import bearer_token, token_sha256
 from agentsession_operator.objects import Pod, Session
+from agentsession_operator.owned import is_owned
 from agentsession_operator.pod import session_config, session_pod
-from session_runtime.wire import CONFIG_ENV, CREDENTIAL_PREFIX, REPORT_AUDIENCE, config_from_environment
+from session_runtime.wire import (
+    CONFIG_ENV,
+    CREDENTIAL_PREFIX,
+    REPORT_AUDIENCE,
+    STATE_DIR,
+    WORKSPACE_DIR,
+    config_from_environment,
+)
 from tests.unit.operator.builders import INSTALLATION, JSON, resolved, session
 from tests.unit.operator.test_names import session_names, uids
 
@@ -25,6 +35,14 @@ LONGEST_STRING = 128 * 1024
 def manifest(of: Session | None = None, **class_spec: Any) -> JSON:
     of = of or session()
     return session_pod(of, resolved(of, **class_spec), INSTALLATION)
+
+
+KEPT = WorkspaceStatus(claim_name="demo-claim", size="5Gi")
+
+
+def persistent(of: Session | None = None) -> JSON:
+    of = of or session()
+    return session_pod(of, resolved(of), INSTALLATION, KEPT)
 
 
 def containers(pod: JSON) -> dict[str, JSON]:
@@ -138,6 +156,60 @@ def test_the_key_does_not_stand_in_the_text_of_the_installation() -> None:
 def test_a_containers_last_words_are_kept_when_it_fails(name: str) -> None:
     """The condition Crashed quotes them; without this only what the runtime wrote itself would be there."""
     assert containers(manifest())[name]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+# What lasts.
+
+
+def test_an_ephemeral_session_has_its_folders_in_the_pod() -> None:
+    spec = manifest()["spec"]
+    assert not any("persistentVolumeClaim" in volume for volume in spec["volumes"])
+    assert not any("subPath" in mount for item in spec["containers"] for mount in item["volumeMounts"])
+
+
+def test_a_persistent_session_has_both_folders_on_its_claim_and_each_container_mounts_its_own_only() -> None:
+    """What the model runs cannot read the session's database."""
+    pod = persistent()
+    (claim,) = [volume for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
+    assert claim["persistentVolumeClaim"] == {"claimName": "demo-claim"}
+    mounted = {
+        name: [(mount["mountPath"], mount["subPath"]) for mount in item["volumeMounts"] if mount["name"] == claim["name"]]
+        for name, item in containers(pod).items()
+    }
+    assert mounted == {"agent": [(STATE_DIR, "state")], "workspace": [(WORKSPACE_DIR, "work")]}
+
+
+def test_both_kinds_of_pod_mount_the_same_folders() -> None:
+    def paths(pod: JSON) -> list[list[str]]:
+        return [[mount["mountPath"] for mount in item["volumeMounts"]] for item in pod["spec"]["containers"]]
+
+    assert paths(persistent()) == paths(manifest())
+    volumes = {volume["name"] for volume in persistent()["spec"]["volumes"]}
+    assert {mount["name"] for item in persistent()["spec"]["containers"] for mount in item["volumeMounts"]} == volumes
+
+
+def test_the_owner_of_files_is_not_changed_again_at_every_start() -> None:
+    assert persistent()["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+@given(session_names, uids)
+def test_the_claim_belongs_to_its_session_as_its_pod_does(name: str, uid: str) -> None:
+    of = session(name, uid=uid)
+    claim, meta = session_claim(of, KEPT), manifest(of)["metadata"]
+    assert is_owned(claim, of)
+    assert not is_owned(claim, session(name, uid="another"))
+    assert claim["metadata"]["ownerReferences"] == meta["ownerReferences"]
+    assert claim["metadata"]["labels"] == meta["labels"]
+    assert claim["metadata"]["namespace"] == meta["namespace"]
+
+
+def test_a_claim_asks_for_what_the_session_got() -> None:
+    assert session_claim(session(), KEPT)["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "5Gi"}},
+    }
+    fast = WorkspaceStatus(claim_name="demo-claim", size="5Gi", storage_class_name="fast")
+    assert session_claim(session(), fast)["spec"]["storageClassName"] == "fast"
 
 
 # Identity.

@@ -11,7 +11,7 @@ from agentsession_operator.admitter import Admitter
 from agentsession_operator.api.meta import SESSIONS
 from agentsession_operator.cache import Cache
 from agentsession_operator.kube import ApiError, core_path, path_of
-from agentsession_operator.names import pod_name
+from agentsession_operator.names import claim_name, pod_name
 from agentsession_operator.objects import Pod, Session, SessionClass
 from agentsession_operator.reconciler import Reconciler
 from agentsession_operator.reports import ReportStore
@@ -34,6 +34,8 @@ from tests.unit.operator.virtual_time import run
 SESSION = path_of(SESSIONS, "team", "demo")
 POD = core_path("pods", "team", pod_name("demo", "uid-of-demo"))
 PODS = core_path("pods", "team")
+CLAIMS = core_path("persistentvolumeclaims", "team")
+CLAIM = core_path("persistentvolumeclaims", "team", claim_name("demo", "uid-of-demo"))
 UID = "uid-of-demo"
 
 
@@ -55,8 +57,10 @@ class Stage:
     def wake(self) -> None:
         self.admitter.wake()
 
-    def put_session(self, name: str = "demo", *, conditions: list[JSON] | None = None, **fields: Any) -> None:
-        body = session_body(name, status={"conditions": conditions or []}, **fields)
+    def put_session(
+        self, name: str = "demo", *, conditions: list[JSON] | None = None, status: JSON | None = None, **fields: Any
+    ) -> None:
+        body = session_body(name, status={"conditions": conditions or [], **(status or {})}, **fields)
         stored = self.server.put(path_of(SESSIONS, "team", name), body)
         self.cache.sessions.put(Session.of(stored))
 
@@ -74,6 +78,19 @@ class Stage:
     def writes(self) -> list[tuple[str, str]]:
         found, self.server.calls[:] = list(self.server.calls), []
         return found
+
+
+def persistent_stage(*, admitted: bool = False) -> Stage:
+    """A class with a persistent workspace, and a session of it."""
+    stage = Stage()
+    offered = {"type": "Persistent", "size": "5Gi"}
+    stage.cache.classes.put(SessionClass.of(class_body(version=2, workspace=offered)))
+    if admitted:
+        got = {"claimName": CLAIM.rsplit("/", 1)[1], "size": "5Gi"}
+        stage.put_session(conditions=[ADMITTED, RUNNING], status={"workspace": got})
+    else:
+        stage.put_session()
+    return stage
 
 
 def admitted_stage() -> Stage:
@@ -282,6 +299,69 @@ def test_from_created_to_ready_there_are_three_writes() -> None:
         assert stage.writes() == [("PATCH", SESSION), ("POST", PODS), ("PATCH", SESSION)]
         for task in working:
             task.cancel()
+
+    run(story())
+
+
+def test_a_persistent_session_takes_one_write_more() -> None:
+    async def story() -> None:
+        stage = persistent_stage()
+        working = [asyncio.create_task(work()) for work in (stage.reconciler.work, stage.admitter.run)]
+        stage.wake()
+        await asyncio.sleep(5)
+        stage.put_pod(uid=stage.server.objects[POD]["metadata"]["uid"], status=READY)
+        await asyncio.sleep(5)
+        assert stage.reasons()["Ready"] == "PodReady"
+        assert stage.writes() == [("PATCH", SESSION), ("POST", CLAIMS), ("POST", PODS), ("PATCH", SESSION)]
+        for task in working:
+            task.cancel()
+
+    run(story())
+
+
+def test_a_claim_of_an_earlier_try_is_the_sessions_own() -> None:
+    async def story() -> None:
+        stage = persistent_stage(admitted=True)
+        stage.server.lost_answers.add(("POST", CLAIMS))
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert POD not in stage.server.objects
+        await stage.reconciler.reconcile(UID)
+        assert POD in stage.server.objects
+        assert "CreateFailed" not in stage.reasons().values()
+
+    run(story())
+
+
+def test_a_strangers_claim_under_the_name_is_never_mounted() -> None:
+    async def story() -> None:
+        stage = persistent_stage(admitted=True)
+        stage.server.put(CLAIM, {"metadata": {"name": CLAIM.rsplit("/", 1)[1]}})
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["PodReady"] == "CreateFailed"
+        assert POD not in stage.server.objects
+
+    run(story())
+
+
+def test_a_refused_claim_is_told_with_the_api_servers_words_and_no_pod_is_made() -> None:
+    async def story() -> None:
+        stage = persistent_stage(admitted=True)
+
+        def full(verb: str, path: str) -> None:
+            if (verb, path) == ("POST", CLAIMS):
+                raise ApiError(403, "Forbidden", "exceeded quota: storage")
+
+        stage.server.answer = full
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["PodReady"] == stage.reasons()["Ready"] == "CreateFailed"
+        assert "PersistentVolumeClaim cannot be created: exceeded quota: storage" in str(stage.server.objects[SESSION])
+        assert POD not in stage.server.objects
+        stage.server.answer = lambda _verb, _path: None
+        await stage.reconciler.reconcile(UID)
+        assert POD in stage.server.objects
 
     run(story())
 

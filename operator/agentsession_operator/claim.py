@@ -1,0 +1,28 @@
+"""The PersistentVolumeClaim of a session with a persistent workspace, as a function of the session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentsession_operator.api.workspace import WorkspaceStatus
+from agentsession_operator.objects import Session
+from agentsession_operator.owned import owned_meta
+
+JSON = dict[str, Any]
+
+
+def session_claim(session: Session, workspace: WorkspaceStatus) -> JSON:
+    """The manifest of the claim.
+
+    ReadWriteOnce: ReadWriteOncePod would keep a second pod away even on the same node, but only CSI drivers offer it, and a
+    session has no second pod: its name is taken.
+    """
+    spec: JSON = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": workspace.size}}}
+    if workspace.storage_class_name is not None:
+        spec["storageClassName"] = workspace.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": owned_meta(session, workspace.claim_name),
+        "spec": spec,
+    }
