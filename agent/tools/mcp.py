@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from agent.tools.tool import Tool, ToolError
+from agent.tools.mcp_translation import definition, render, tool_name
+from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, cut_output
 
 if TYPE_CHECKING:
     import mcp_types
@@ -21,11 +20,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 15.0
-"""Seconds for connecting and listing the tools."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds for connecting, and for listing the tools. A server that `npx` or `uvx` starts may be downloaded first."""
 
 RECONNECT_WAITS = (1.0, 5.0, 15.0, 60.0)
 """Seconds before each try to reconnect; the last one repeats."""
+
+STABLE = 60.0
+"""Seconds that a connection must have lasted for its loss to be a new trouble, not more of the old."""
+
+LISTEN_WAIT = 30.0
+"""Seconds before a stream of changes that has ended is opened anew."""
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds for saying goodbye; a server on stdio has 2 to end by itself and 2 after SIGTERM."""
+
+MAX_TOOLS = 100
+"""Tools that one server can offer. OpenAI takes 128 in all, and all of them go with every request."""
+
+MAX_PAGES = 100
+"""Pages of a list of tools that are read; a list without an end must not keep us."""
+
+ERROR_LIMIT = 1_000
+"""Characters of an error's text."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +52,38 @@ class McpServer:
     name: str
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent to this server alone, and to no place that it redirects to."""
+    """Sent to this server alone: the client follows no redirect to another host, port or scheme."""
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to the few variables that the client passes on (PATH, HOME, …); nothing else is inherited."""
     allow: tuple[str, ...] = ("*",)
     """Globs over the server's own tool names: a tool is offered when `allow` matches it and `deny` does not."""
     deny: tuple[str, ...] = ()
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds that one call may take."""
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (not self.command):
+            raise ValueError(f"the MCP server {self.name} needs either a url or a command")
 
 
 class McpConnection:
-    """Keeps a connection to a server, and reconnects when it is lost; a source of tools for `ToolRouter`."""
+    """Keeps a connection to a server, and reconnects when it is lost; a source of tools for `ToolRouter`.
+
+    What a server asks of its client in the middle of a call (sampling, elicitation, roots) is declined by the official
+    client, as it has nobody to ask.
+    """
 
     def __init__(self, server: McpServer) -> None:
         self.server = server
         self.tools: tuple[Tool, ...] = ()
         """What the server offered when it was last asked; kept while it is away, so that the model is not confused."""
         self.problem: str | None = None
-        """Why there is no connection, with the server's name; None while there is one."""
+        """What is wrong, with the server's name; None while all is well."""
         self._client: Client | None = None
         self._tried = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._look_again = asyncio.Event()
+        """Its tools may have changed, or it may have gone: asking for the tools tells."""
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -68,29 +95,33 @@ class McpConnection:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait({self._task})
+            _, pending = await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT)
+            for task in pending:  # it still waits for a server that does not say goodbye
+                task.cancel()
 
     # -- the connection --------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
         while True:
+            began = loop.time()
             try:
                 async with self._connected() as client:
-                    failures = 0
                     await self._serve(client)
-                self._report("the connection was lost")
             except Exception as error:
-                self._report(_describe(error))
+                self._report(f"cannot be reached: {_describe(error)}")
             finally:
                 self._client = None
             self._tried.set()
-            await asyncio.sleep(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS) - 1)])
-            failures += 1
+            failures = 1 if loop.time() - began > STABLE else failures + 1
+            await asyncio.sleep(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS)) - 1])
 
-    def _report(self, problem: str) -> None:
-        self.problem = f"the MCP server {self.server.name} cannot be reached: {problem}"
-        logger.warning(self.problem)
+    def _report(self, what: str) -> None:
+        problem = f"the MCP server {self.server.name} {what}"
+        if problem != self.problem:  # not once more with each try to reconnect
+            logger.warning(problem)
+        self.problem = problem
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -98,11 +129,10 @@ class McpConnection:
 
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                client = Client(await self._transport(stack), message_handler=self._on_message)
+                client = Client(await self._transport(stack), message_handler=self._on_message, cache=None)
                 await stack.enter_async_context(client)
                 await self._list(client)
-            self._lost.clear()
-            self._client, self.problem = client, None
+            self._client = client
             self._tried.set()
             yield client
 
@@ -115,70 +145,93 @@ class McpConnection:
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
 
-        timeout = httpx2.Timeout(30, read=300)
+        # No limit for reading: a stream of changes is silent for as long as nothing changes, and the client would give
+        # it up for good after two such limits. What waits for an answer has a limit of its own.
+        timeout = httpx2.Timeout(30, read=None)
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(self.server.headers), timeout=timeout))
         return streamable_http_client(self.server.url, http_client=http)
 
     async def _serve(self, client: Client) -> None:
-        """Keep the list of tools up to date until the connection is lost."""
+        """Keep the list of tools up to date for as long as the server answers."""
         watching = asyncio.create_task(self._watch(client))
-        lost = asyncio.create_task(self._lost.wait())
         try:
-            while not lost.done():
-                changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({lost, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                if self._changed.is_set():
-                    self._changed.clear()
-                    await self._list(client)
+            while True:
+                await self._look_again.wait()
+                self._look_again.clear()
+                await self._list(client)
         finally:
             watching.cancel()
-            lost.cancel()
-            await asyncio.wait({watching, lost})
+            await asyncio.wait({watching})
 
     async def _watch(self, client: Client) -> None:
-        """Ask a server of the 2026-07-28 protocol to tell of changes; older ones do so by themselves."""
-        with contextlib.suppress(Exception):
-            async with client.listen(tools_list_changed=True) as events:
-                async for _ in events:
-                    self._changed.set()
+        """Ask a server of the 2026-07-28 protocol to tell of changes; older ones do so by themselves.
+
+        Its stream ends when the server goes, but also when something between us cuts what is silent for long.
+        """
+        from mcp import MCPError
+        from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+        from mcp_types import METHOD_NOT_FOUND
+
+        while True:
+            try:
+                async with client.listen(tools_list_changed=True) as events:
+                    self._look_again.set()  # there is no replay of what changed before
+                    if not events.honored.tools_list_changed:
+                        return
+                    async for _ in events:
+                        self._look_again.set()
+            except (ListenNotSupportedError, SubscriptionLost, MCPError) as error:
+                if isinstance(error, ListenNotSupportedError) or getattr(error, "code", None) == METHOD_NOT_FOUND:
+                    return
+            self._look_again.set()
+            await asyncio.sleep(LISTEN_WAIT)
 
     async def _on_message(self, message: object) -> None:
         import mcp_types
 
         if isinstance(message, mcp_types.ToolListChangedNotification):
-            self._changed.set()
+            self._look_again.set()
 
     # -- the tools -------------------------------------------------------------------------------------------------
 
     async def _list(self, client: Client) -> None:
-        found: list[mcp_types.Tool] = []
+        """Ask for the tools. Raises when there is no server any more that can be asked."""
+        found: dict[str, mcp_types.Tool] = {}
         cursor: str | None = None
-        while True:
-            page = await client.list_tools(cursor=cursor)
-            found.extend(page.tools)
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        self.tools = tuple(self._tool(tool) for tool in found if self._offers(tool.name))
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            for _ in range(MAX_PAGES):
+                page = await client.list_tools(cursor=cursor)
+                for tool in page.tools:
+                    if self._offers(tool.name):
+                        found.setdefault(tool_name(self.server.name, tool.name), tool)
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        self.tools = tuple(self._tool(name, tool) for name, tool in list(found.items())[:MAX_TOOLS])
+        if len(found) > MAX_TOOLS:
+            self._report(f"has {len(found)} tools, and the first {MAX_TOOLS} are offered; allow only those that are needed")
+        else:
+            self.problem = None
 
     def _offers(self, name: str) -> bool:
         return any(fnmatchcase(name, glob) for glob in self.server.allow) and not any(
             fnmatchcase(name, glob) for glob in self.server.deny
         )
 
-    def _tool(self, tool: mcp_types.Tool) -> Tool:
+    def _tool(self, name: str, tool: mcp_types.Tool) -> Tool:
         read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
         consent = f"the MCP server {self.server.name} does not say that {tool.name} only reads"
+        description, parameters = definition(tool)
 
         async def call(arguments: dict[str, Any]) -> str:
             return await self._call(tool.name, arguments)
 
         return Tool(
-            name=tool_name(self.server.name, tool.name),
-            description=tool.description or tool.name,
-            parameters=tool.input_schema,
+            name=name,
+            description=description,
+            parameters=parameters,
             call=call,
+            timeout=self.server.timeout,
             read_only=read_only,
             needs_consent=lambda arguments: None if read_only else consent,
         )
@@ -191,52 +244,25 @@ class McpConnection:
             raise ToolError(self.problem or f"the MCP server {self.server.name} is not connected")
         try:
             result = await client.call_tool(name, arguments)
-        except MCPError as error:
-            # The server answered with an error, or there is no server any more: asking again for its tools tells.
-            await self._check(client)
-            raise ToolError(f"The MCP server {self.server.name} failed: {error.message}") from error
+        except asyncio.CancelledError:
+            self._look_again.set()  # it took too long, or somebody interrupted it: perhaps the server hangs
+            raise
+        except (MCPError, RuntimeError, ValueError) as error:
+            # The server answered with an error or with what is no answer, or there is no server any more.
+            self._look_again.set()
+            raise ToolError(f"the MCP server {self.server.name} failed: {_describe(error)}") from error
         text = render(result.content, result.structured_content)
         if result.is_error:
             raise ToolError(text)
         return text
 
-    async def _check(self, client: Client) -> None:
-        """Give up a connection on which nothing can be asked any more."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await client.list_tools(cache_mode="bypass")
-        except Exception:
-            self._lost.set()
-
-
-def tool_name(server: str, tool: str) -> str:
-    """`server__tool`, with the characters and the length that the providers accept."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", f"{server}__{tool}")[:64]
-
-
-def render(content: Sequence[mcp_types.ContentBlock], structured: object = None) -> str:
-    """A result as text; what is no text is described. Structured content counts when there is no text beside it."""
-    parts = [_render_block(block) for block in content]
-    if not parts and structured is not None:
-        parts = [json.dumps(structured, ensure_ascii=False)]
-    return "\n".join(parts) or "[no output]"
-
-
-def _render_block(block: mcp_types.ContentBlock) -> str:
-    if block.type == "text":
-        return block.text
-    if block.type == "image" or block.type == "audio":
-        return f"[{block.type}, {block.mime_type}, {len(block.data) * 3 // 4} bytes]"
-    if block.type == "resource_link":
-        return f"[resource {block.uri}: {block.description or block.name}]"
-    text = getattr(block.resource, "text", None)
-    return text if isinstance(text, str) else f"[resource {block.resource.uri}, not text]"
-
 
 def _describe(error: BaseException) -> str:
     """The first real error in what may be a group of them."""
+    from mcp import MCPError
+
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
-    return f"{type(error).__name__}: {error}"
+    return cut_output(str(error) if isinstance(error, MCPError) else f"{type(error).__name__}: {error}", ERROR_LIMIT)

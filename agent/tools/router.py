@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from agent.tools.tool import Tool, ToolError, ToolResult, cut_output
 
@@ -24,7 +26,7 @@ class ToolSource(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why the tools cannot be called now, None when they can."""
+        """What is wrong with it, for a person; None when all is well."""
         ...
 
     async def open(self) -> None:
@@ -60,12 +62,19 @@ class ToolRouter:
                 self._tools[tool.name] = tool
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(*(source.open() for source in self._sources))
+        try:
+            await asyncio.gather(*(source.open() for source in self._sources))
+        except BaseException:  # cancelled: nobody will leave what was never entered
+            await self._close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         await asyncio.gather(*(source.close() for source in self._sources))
 
     @property
@@ -115,7 +124,12 @@ class ToolRouter:
 
 def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:
     """What is wrong with the arguments, said so that the model can mend it; None when nothing is."""
-    errors = sorted(Draft202012Validator(dict(tool.parameters)).iter_errors(arguments), key=lambda e: e.json_path)
+    # The empty registry: without one, a `$ref` of a server would have us fetch any address that it names.
+    validator = Draft202012Validator(dict(tool.parameters), registry=Registry())
+    try:
+        errors = sorted(validator.iter_errors(arguments), key=lambda e: e.json_path)
+    except (Unresolvable, RecursionError):
+        return None  # a schema that cannot be followed; whoever wrote it checks the arguments itself
     if not errors:
         return None
     problems = "; ".join(f"{error.json_path}: {cut_output(error.message, 400)}" for error in errors[:5])

@@ -1,20 +1,51 @@
-"""A real MCP server for the tests: `python mcp_server.py` speaks stdio, `app()` is the same over HTTP."""
+"""A real MCP server for the tests: `python mcp_server.py` speaks stdio, `make()` is what it serves.
+
+With the argument `legacy` it knows no protocol version from 2026 on, like most servers today.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
+import anyio
+from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import ImageContent, TextContent, ToolAnnotations
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    METHOD_NOT_FOUND,
+    CallToolResult,
+    CreateMessageRequest,
+    CreateMessageRequestParams,
+    ErrorData,
+    ImageContent,
+    InputRequiredResult,
+    JSONRPCError,
+    JSONRPCRequest,
+    SamplingMessage,
+    TextContent,
+    ToolAnnotations,
+)
+from pydantic import BaseModel
 
 READS = ToolAnnotations(read_only_hint=True)
 
 
-def make() -> MCPServer:
-    server = MCPServer("test")
+class Confirmation(BaseModel):
+    sure: bool
 
+
+def make() -> MCPServer:
+    server = MCPServer("test", log_level="CRITICAL")
+    _add_simple_tools(server)
+    _add_demanding_tools(server)
+    return server
+
+
+def _add_simple_tools(server: MCPServer) -> None:
     @server.tool(annotations=READS)
     def add(a: int, b: int) -> str:
         """Add two numbers."""
@@ -37,22 +68,69 @@ def make() -> MCPServer:
         ]
 
     @server.tool(annotations=READS)
+    def rows() -> CallToolResult:
+        return CallToolResult(content=[TextContent(type="text", text="2 rows")], structured_content={"rows": [1, 2]})
+
+    @server.tool(annotations=READS)
     def environment() -> str:
         return ",".join(sorted(os.environ))
+
+    @server.tool(annotations=READS)
+    async def grow(ctx: Context[Any, Any]) -> str:
+        """Offer one more tool from now on."""
+        server.add_tool(lambda: "new", name="grown", description="A new tool.")
+        await ctx.notify_tools_changed()  # to those who listen: protocols from 2026 on
+        await ctx.request_context.session.send_tool_list_changed()  # to all others
+        return "grown"
+
+
+def _add_demanding_tools(server: MCPServer) -> None:
+    @server.tool(annotations=READS)
+    def process() -> str:
+        return str(os.getpid())
 
     @server.tool(annotations=READS)
     def die() -> str:
         os._exit(3)
 
     @server.tool(annotations=READS)
-    async def grow(ctx: Context[Any, Any]) -> str:
-        """Offer one more tool from now on."""
-        server.add_tool(lambda: "new", name="grown", description="A new tool.")
-        await ctx.notify_tools_changed()
-        return "grown"
+    async def wait() -> str:
+        """Wait for ever, and go on serving meanwhile."""
+        await anyio.sleep_forever()
+        return ""
 
-    return server
+    @server.tool(annotations=READS)
+    async def hang() -> str:
+        """Serve nobody any more."""
+        while True:
+            time.sleep(1)  # noqa: ASYNC251 - that is the point
+
+    @server.tool(annotations=READS)
+    async def ask(ctx: Context[Any, Any]) -> str:
+        """Ask the person behind the client."""
+        return (await ctx.elicit("Are you sure?", Confirmation)).action
+
+    @server.tool(annotations=READS)
+    async def think() -> InputRequiredResult:
+        """Have the client's model think."""
+        message = SamplingMessage(role="user", content=TextContent(type="text", text="think"))
+        request = CreateMessageRequest(params=CreateMessageRequestParams(messages=[message], max_tokens=10))
+        return InputRequiredResult(input_requests={"thought": request})
+
+
+async def serve_legacy() -> None:
+    """What the client asks first is answered as by a server that does not know the question."""
+    server = make()._lowlevel_server
+    options = server.create_initialization_options(NotificationOptions(tools_changed=True))
+    async with stdio_server() as (read, write):
+        first = await read.receive()
+        assert isinstance(first, SessionMessage)
+        assert isinstance(first.message, JSONRPCRequest)
+        assert first.message.method == "server/discover"
+        unknown = ErrorData(code=METHOD_NOT_FOUND, message="Method not found")
+        await write.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=first.message.id, error=unknown)))
+        await server.run(read, write, options)
 
 
 if __name__ == "__main__":
-    sys.exit(make().run("stdio"))
+    sys.exit(anyio.run(serve_legacy) if sys.argv[1:] == ["legacy"] else make().run("stdio"))

@@ -1,0 +1,119 @@
+"""What MCP servers offer and answer, in the loop's terms. Values in, values out; `mcp` does the talking.
+
+A server is not trusted: nothing that it says can break a request to the model, fill the context, or take the place of
+another tool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from agent.tools.tool import cut_output
+
+if TYPE_CHECKING:
+    import mcp_types
+
+NAME_LIMIT = 64
+"""Characters in a tool's name, at most, for OpenAI and Anthropic alike."""
+
+SERVER_LIMIT = 32
+"""Those of them that the server's name may take."""
+
+DESCRIPTION_LIMIT = 2_000
+"""Characters of a tool's description that the model gets to see, with every request."""
+
+SCHEMA_LIMIT = 20_000
+"""Characters of a tool's input schema as JSON that the model gets to see, with every request."""
+
+REFUSED_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
+"""Keywords that OpenAI or Anthropic refuse there, and with them the whole request."""
+
+
+def tool_name(server: str, tool: str) -> str:
+    """`server__tool`, with the characters and the length that the providers accept.
+
+    A part that has to be changed for that gets a mark made of the original, so that `get.it` and `get_it`, or two long
+    names that begin alike, stay two names. What stands before the first `__` is always the server's name alone: no
+    server can offer a tool that looks like another server's.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", server) or len(server) > SERVER_LIMIT:
+        server = _marked(re.sub(r"[^A-Za-z0-9-]+", "-", server), server, SERVER_LIMIT)
+    limit = NAME_LIMIT - len(server) - 2
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", tool) or len(tool) > limit:
+        tool = _marked(re.sub(r"[^A-Za-z0-9_-]", "_", tool), tool, limit)
+    return f"{server}__{tool}"
+
+
+def _marked(fitted: str, original: str, limit: int) -> str:
+    mark = hashlib.sha256(original.encode()).hexdigest()[:8]
+    return f"{fitted[: limit - len(mark) - 1]}-{mark}"
+
+
+def definition(tool: mcp_types.Tool) -> tuple[str, Mapping[str, Any]]:
+    """The description and the parameters as a provider takes them.
+
+    One schema that a provider refuses would fail every request of the session. Such a tool takes any arguments, and
+    the model reads in the description what the server has to say about them; the server checks them in any case.
+    """
+    description = cut_output(tool.description or tool.name, DESCRIPTION_LIMIT)
+    schema = tool.input_schema
+    text = json.dumps(schema, ensure_ascii=False)
+    if len(text) <= SCHEMA_LIMIT and _acceptable(schema):
+        return description, schema
+    return f"{description}\nIts arguments: {cut_output(text, DESCRIPTION_LIMIT)}", {"type": "object"}
+
+
+def _acceptable(schema: Mapping[str, Any]) -> bool:
+    if schema.get("type") != "object" or REFUSED_AT_THE_TOP & schema.keys():
+        return False
+    try:
+        Draft202012Validator.check_schema(schema)
+    except (SchemaError, RecursionError):
+        return False
+    return True
+
+
+def render(content: Sequence[mcp_types.ContentBlock], structured: object = None) -> str:
+    """A result as text; what is no text is described.
+
+    The protocol asks servers to put structured content into the text as well, for older clients. It is shown when they
+    have not: the text is then a summary, and the data are what was asked for.
+    """
+    parts = [_render_block(block) for block in content]
+    if structured is not None and not _repeats([block.text for block in content if block.type == "text"], structured):
+        parts.append(json.dumps(structured, ensure_ascii=False))
+    return "\n".join(parts) or "[no output]"
+
+
+def _repeats(texts: Sequence[str], structured: object) -> bool:
+    """Whether the text says what the structured content says."""
+    # The official SDK for Python wraps what is no object, and puts the items of a list into texts of their own.
+    bare = structured["result"] if isinstance(structured, dict) and structured.keys() == {"result"} else structured
+    values = [_parsed(text) for text in texts]
+    return any(said in (structured, bare) for said in (*texts, *values)) or bare in (list(texts), values)
+
+
+def _parsed(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def _render_block(block: mcp_types.ContentBlock) -> str:
+    if block.type == "text":
+        return block.text
+    if block.type == "image" or block.type == "audio":
+        return f"[{block.type}, {block.mime_type}, {len(block.data) * 3 // 4} bytes]"
+    if block.type == "resource_link":
+        return f"[resource {block.uri}: {block.description or block.name}]"
+    text = getattr(block.resource, "text", None)
+    return text if isinstance(text, str) else f"[resource {block.resource.uri}, not text]"

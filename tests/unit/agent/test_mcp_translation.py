@@ -1,0 +1,139 @@
+"""What MCP servers offer and answer, in the loop's terms."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp_types import (
+    AudioContent,
+    BlobResourceContents,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
+
+from agent.tools.mcp_translation import DESCRIPTION_LIMIT, SCHEMA_LIMIT, definition, render, tool_name
+
+ACCEPTED = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What OpenAI and Anthropic take for a tool's name."""
+
+
+def test_a_plain_name_stays_as_it_is() -> None:
+    assert tool_name("my-server_2", "get_it") == "my-server_2__get_it"
+
+
+def test_names_that_have_to_be_changed_stay_apart() -> None:
+    wanted = [
+        *(("srv", name) for name in ("get_it", "get.it", "get/it", "get it", "t" * 80, "t" * 81, "", "_")),
+        *((server, "get_it") for server in ("my.server", "my_server", "my/server", "s" * 40, "s" * 41, "", "a__b", "a_")),
+        ("a", "b__c"),
+        ("a__b", "c"),
+        ("a", "_b"),
+        ("a_", "b"),
+    ]
+    names = [tool_name(server, tool) for server, tool in wanted]
+    assert len(set(names)) == len(wanted)
+    assert all(ACCEPTED.fullmatch(name) for name in names)
+    assert names == [tool_name(server, tool) for server, tool in wanted]
+
+
+@given(st.lists(st.tuples(st.text(max_size=80), st.text(max_size=80)), min_size=2, max_size=5, unique=True))
+def test_any_two_tools_have_two_names_that_providers_accept(tools: list[tuple[str, str]]) -> None:
+    for one, other in combinations(tools, 2):
+        assert tool_name(*one) != tool_name(*other)
+        assert ACCEPTED.fullmatch(tool_name(*one))
+
+
+@given(st.text(max_size=80), st.text(max_size=80), st.text(max_size=80))
+def test_no_server_can_offer_a_tool_that_looks_like_another_servers(server: str, tool: str, own: str) -> None:
+    assert tool_name(server, tool).partition("__")[0] == tool_name(server, own).partition("__")[0]
+    if server != own:
+        assert tool_name(server, tool).partition("__")[0] != tool_name(own, tool).partition("__")[0]
+
+
+def schema(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+def test_a_good_schema_is_passed_on() -> None:
+    good = schema(a={"type": "integer"})
+    assert definition(Tool(name="t", description="Does it.", input_schema=good)) == ("Does it.", good)
+    assert definition(Tool(name="t", input_schema=good)) == ("t", good)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        schema(a={"type": "nonsense"}),
+        schema(a={"type": "string", "pattern": "("}),
+        {"type": "object", "required": "a"},
+        {"type": "object", "anyOf": [{"required": ["a"]}]},
+        {"properties": {"a": {}}},
+        {"type": "array"},
+        {"type": "object", "properties": {"a": {"description": "x" * SCHEMA_LIMIT}}},
+    ],
+)
+def test_a_schema_that_a_provider_would_refuse_is_described_instead(bad: dict[str, Any]) -> None:
+    description, parameters = definition(Tool(name="t", description="Does it.", input_schema=bad))
+    assert parameters == {"type": "object"}
+    assert description.startswith("Does it.\nIts arguments: {")
+    assert len(description) < DESCRIPTION_LIMIT + 200
+
+
+def test_a_long_description_is_cut() -> None:
+    description, _ = definition(Tool(name="t", description="first words. " + "x" * 100_000, input_schema=schema()))
+    assert description.startswith("first words. ")
+    assert "characters cut" in description
+    assert len(description) < DESCRIPTION_LIMIT + 100
+
+
+def text(*texts: str) -> list[TextContent]:
+    return [TextContent(type="text", text=each) for each in texts]
+
+
+@pytest.mark.parametrize(
+    ("texts", "structured"),
+    [
+        (['{"a": 1, "b": [2]}'], {"b": [2], "a": 1}),
+        (["42"], {"result": 42}),
+        (["42"], {"result": "42"}),
+        (["one", "two"], {"result": ["one", "two"]}),
+        (['{"a": 1}', '{"a": 2}'], {"result": [{"a": 1}, {"a": 2}]}),
+        (["one"], {"result": ["one"]}),
+        (["null"], None),
+        (['here: ["x"]', '["x"]'], ["x"]),
+    ],
+)
+def test_structured_content_that_the_text_repeats_is_shown_once(texts: list[str], structured: object) -> None:
+    assert render(text(*texts), structured) == "\n".join(texts)
+
+
+def test_structured_content_that_the_text_only_sums_up_is_shown_as_well() -> None:
+    assert render(text("2 rows found"), {"rows": [1, "ü"]}) == '2 rows found\n{"rows": [1, "ü"]}'
+    assert render([], {"rows": []}) == '{"rows": []}'
+    picture = ImageContent(type="image", data="AAAA", mime_type="image/png")
+    assert render([picture], {"width": 1}) == '[image, image/png, 3 bytes]\n{"width": 1}'
+
+
+def test_what_is_no_text_is_described() -> None:
+    blocks = [
+        *text("look:"),
+        ImageContent(type="image", data="AAAA" * 4, mime_type="image/png"),
+        AudioContent(type="audio", data="AAAA", mime_type="audio/wav"),
+        ResourceLink(type="resource_link", name="log", uri="file:///log", description="what happened"),
+        EmbeddedResource(type="resource", resource=TextResourceContents(uri="file:///a", text="inside")),
+        EmbeddedResource(type="resource", resource=BlobResourceContents(uri="file:///b", blob="AAAA")),
+    ]
+    assert render(blocks) == (
+        "look:\n[image, image/png, 12 bytes]\n[audio, audio/wav, 3 bytes]\n[resource file:///log: what happened]\n"
+        "inside\n[resource file:///b, not text]"
+    )
+    assert render([]) == "[no output]"
