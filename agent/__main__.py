@@ -18,6 +18,7 @@ from agent.plan import plan_tool
 from agent.terminal import Terminal
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.router import ToolRouter
+from agent.tools.selection import ToolSelection
 from agent.tools.web_fetch import web_fetch_tool
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
@@ -95,13 +96,13 @@ async def chat(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         base_url=arguments.base_url,
         instructions=arguments.instructions,
-        tools_deny=tuple(arguments.deny),
         secrets=secrets,
     )
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
     tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool())
     servers = [McpConnection(server) for server in arguments.mcp]
-    async with ToolRouter(tools, sources=servers, allow=config.tools_allow, deny=config.tools_deny) as router:
+    selection = ToolSelection(deny=tuple(arguments.deny))
+    async with ToolRouter(tools, sources=servers, selections=[selection]) as router:
         for problem in router.problems:
             print(problem, file=sys.stderr)
         terminal = Terminal(config, lambda name: LiteLLMModel(name, base_url=config.base_url), router, load(arguments.session))

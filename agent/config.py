@@ -23,9 +23,6 @@ class AgentConfig:
     """Added to the system message."""
     max_iterations: int = 300
     """Model calls in one turn, at most."""
-    tools_allow: tuple[str, ...] = ("*",)
-    """Globs over tool names: a tool is offered when `tools_allow` matches it and `tools_deny` does not."""
-    tools_deny: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     """The approval policy; the first rule that matches a call decides, before the tool's own default."""
     auto_approve_usd: float | None = None

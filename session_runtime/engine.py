@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Emit
+from agent.tools.selection import ToolSelection
 from session_runtime.session import OpenAgent, OpenedAgent
-from session_runtime.wire import CREDENTIAL_PREFIX, SessionConfig
+from session_runtime.wire import CREDENTIAL_PREFIX, AgentSettings, SessionConfig
 
 if TYPE_CHECKING:
     from agent.model import Model
+    from agent.tools.tool import Tool
     from agent.workspace import Workspace
 
 OpenModel = Callable[[AgentConfig], "Model"]
@@ -49,8 +51,6 @@ def agent_config(config: SessionConfig, secrets: Mapping[str, str]) -> AgentConf
         base_url=settings.base_url,
         instructions=settings.instructions,
         max_iterations=settings.max_iterations,
-        tools_allow=settings.tools.allow,
-        tools_deny=settings.tools.deny,
         secrets=tuple(secrets.values()),
     )
 
@@ -72,11 +72,9 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
         await asyncio.to_thread(_import_agent)
         from agent.loop import Agent
         from agent.tools.router import ToolRouter
-        from agent.tools.workspace import workspace_tools
 
         settings = agent_config(config, secrets)
-        tools = ToolRouter(workspace_tools(workspace), allow=settings.tools_allow, deny=settings.tools_deny)
-        async with tools as router:
+        async with ToolRouter(_tools(config.agent, workspace), selections=_selections(config.agent)) as router:
             agent = Agent(settings, open_model(settings), router, emit, conversation)
             names = [tool.name for tool in router.tools]
             yield OpenedAgent(agent, {"model": settings.model, "tools": names, "problems": []})
@@ -84,8 +82,23 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
     return open_agent
 
 
+def _tools(settings: AgentSettings, workspace: Workspace) -> tuple[Tool, ...]:
+    """The tools that every session has."""
+    from agent.plan import plan_tool
+    from agent.tools.web_fetch import web_fetch_tool
+    from agent.tools.workspace import workspace_tools
+
+    return (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks))
+
+
+def _selections(settings: AgentSettings) -> tuple[ToolSelection, ...]:
+    return tuple(ToolSelection(selection.allow, selection.deny) for selection in settings.tools)
+
+
 def _import_agent() -> None:
     """Slow the first time, and then nothing."""
     import agent.loop
     import agent.model
+    import agent.plan
+    import agent.tools.web_fetch
     import agent.tools.workspace  # noqa: F401

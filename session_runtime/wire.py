@@ -63,7 +63,10 @@ class AgentSettings(_Wire):
     """Address of an OpenAI-compatible server for this model; None means the provider's own, as litellm knows it."""
     instructions: str | None = None
     max_iterations: int = 300
-    tools: ToolSelection = ToolSelection()
+    tools: tuple[ToolSelection, ...] = ()
+    """The class's selection and the session's: a tool is offered when each of them offers it."""
+    web_fetch_networks: tuple[str, ...] = ()
+    """Networks (CIDR) that `web_fetch` may reach although they are not public."""
 
 
 class SessionConfig(_Wire):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -13,6 +12,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, ToolError, ToolResult, cut_output
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ class ToolSource(Protocol):
 class ToolRouter:
     """The tools of one agent. Enter it before use: `async with ToolRouter(tools) as router`.
 
-    A tool is offered when a glob in `allow` matches its name and none in `deny` does. A tool of a source never takes
-    the place of another one.
+    A tool is offered when every selection offers it. A tool of a source never takes the place of another one.
     """
 
     def __init__(
@@ -48,12 +47,10 @@ class ToolRouter:
         tools: Iterable[Tool] = (),
         *,
         sources: Iterable[ToolSource] = (),
-        allow: Sequence[str] = ("*",),
-        deny: Sequence[str] = (),
+        selections: Iterable[ToolSelection] = (),
     ) -> None:
         self._sources = tuple(sources)
-        self._allow = tuple(allow)
-        self._deny = tuple(deny)
+        self._selections = tuple(selections)
         self._tools: dict[str, Tool] = {}
         for tool in tools:
             if tool.name in self._tools:
@@ -119,7 +116,7 @@ class ToolRouter:
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", False)
 
     def _offers(self, name: str) -> bool:
-        return any(fnmatchcase(name, glob) for glob in self._allow) and not any(fnmatchcase(name, glob) for glob in self._deny)
+        return all(selection.offers(name) for selection in self._selections)
 
 
 def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:

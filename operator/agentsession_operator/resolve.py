@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final
 
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.api.session_class import AgentSessionClassSpec, ModelRule
 from agentsession_operator.objects import SessionClass, choose_class
 from session_runtime.wire import AgentSettings, ToolSelection
 
-_DEFAULT_MAX_ITERATIONS = 300
+_DEFAULT_MAX_ITERATIONS: Final = 300
+_NO_TOOLS: Final = ToolSelection(allow=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
             base_url=rule.base_url,
             instructions=spec.agent.instructions or offered.agent.instructions,
             max_iterations=spec.agent.max_iterations or offered.agent.max_iterations or _DEFAULT_MAX_ITERATIONS,
-            tools=_tools(spec, offered) if rule.tool_calling else ToolSelection(allow=()),
+            tools=_tools(spec, offered) if rule.tool_calling else (_NO_TOOLS,),
+            web_fetch_networks=tuple(offered.web_fetch.allowed_networks),
         ),
     )
 
@@ -71,23 +74,11 @@ def _rule_for(model: str, rules: Sequence[ModelRule]) -> ModelRule | None:
     return next((rule for rule in rules if fnmatchcase(model, rule.match)), None)
 
 
-_TOOLS = ("bash", "read", "write", "edit")
-
-
-def _tools(spec: AgentSessionSpec, offered: AgentSessionClassSpec) -> ToolSelection:
-    """The class's tools, narrowed by the session's: an exact list, since two globs do not intersect to one."""
-    selections = [selection for selection in (offered.agent.tools, spec.agent.tools) if selection is not None]
-    if not selections:
-        return ToolSelection()
-    return ToolSelection(
-        allow=tuple(
-            tool
-            for tool in _TOOLS
-            if all(_matches(tool, selection.allow, unset=True) for selection in selections)
-            and not any(_matches(tool, selection.deny, unset=False) for selection in selections)
-        )
+def _tools(spec: AgentSessionSpec, offered: AgentSessionClassSpec) -> tuple[ToolSelection, ...]:
+    """The class's selection and the session's. They stay apart: two globs do not intersect to one, and which tools there
+    are shows only when the agent has asked its MCP servers."""
+    given = (selection for selection in (offered.agent.tools, spec.agent.tools) if selection is not None)
+    return tuple(
+        ToolSelection(allow=("*",) if selection.allow is None else tuple(selection.allow), deny=tuple(selection.deny or ()))
+        for selection in given
     )
-
-
-def _matches(tool: str, globs: Sequence[str] | None, *, unset: bool) -> bool:
-    return unset if globs is None else any(fnmatchcase(tool, glob) for glob in globs)

@@ -6,12 +6,27 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from agentsession_operator.api.agent import AgentSpec
 from agentsession_operator.api.meta import Schema
-from agentsession_operator.api.session import AgentSpec
 from agentsession_operator.api.workspace import WorkspaceSpec
 
 Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True})]
 Quantities = dict[str, Quantity]
+Network = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "isCIDR(self) && cidr(self).masked() == cidr(self)",
+                    "message": "must be a network, for example 10.0.0.0/8 or fd00::/8",
+                }
+            ]
+        },
+    ),
+]
 
 
 class ContainerResources(Schema):
@@ -56,6 +71,14 @@ class ModelRule(Schema):
     """Whether these models can call tools. With false the agent offers them none, and answers from the model alone."""
 
 
+class WebFetch(Schema):
+    """The tool web_fetch."""
+
+    allowed_networks: Annotated[list[Network], Field(max_length=64)] = []
+    """Networks that it may reach although they are not public, for example 10.0.0.0/8; it refuses every other address that
+    is not public."""
+
+
 class AgentSessionClassSpec(Schema):
     """What sessions of this class get, and what they may ask for."""
 
@@ -82,3 +105,5 @@ class AgentSessionClassSpec(Schema):
     list allows every model."""
     agent: AgentSpec = AgentSpec()
     """Defaults for what sessions leave unset. `tools` is also a ceiling: a session can narrow it and not widen it."""
+    web_fetch: WebFetch = WebFetch()
+    """What the tool web_fetch may reach. Sessions cannot change it."""

@@ -18,6 +18,7 @@ from agent.testing import calls, says
 from agent.tools import mcp
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.router import ToolRouter
+from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, parameters
 from unit.agent.mcp_server import make
 from unit.agent.stage import stage
@@ -251,7 +252,7 @@ async def test_headers_go_to_their_server_alone() -> None:
             McpConnection(McpServer("one", url=one, headers={"Authorization": "Bearer one"}, allow=("add", "store"))),
             McpConnection(McpServer("two", url=two, deny=("s*",))),
         )
-        async with ToolRouter(sources=sources, deny=("*__die",)) as router:
+        async with ToolRouter(sources=sources, selections=[ToolSelection(deny=("*__die",))]) as router:
             names = {tool.name for tool in router.tools}
             assert {"one__add", "one__store", "two__add"} <= names
             assert not {"one__fail", "two__store", "two__die"} & names

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.tools.selection import ToolSelection as Selection
 from agentsession_operator.objects import SessionClass, choose_class
 from agentsession_operator.resolve import Misconfigured, Resolved, resolve
 from session_runtime.wire import AgentSettings, ToolSelection
 from tests.unit.operator.builders import classes, session, session_class
 
-TOOLS = ("bash", "read", "write", "edit")
+TOOLS = ("bash", "read", "write", "edit", "web_fetch", "hub__search")
 
 
 def outcome(*of_classes: SessionClass, **spec: Any) -> Resolved | Misconfigured:
@@ -141,13 +142,13 @@ def test_instructions_and_iterations_are_the_sessions_or_else_the_classs(
 # Tools.
 
 
-def tools(of_class: dict[str, Any] | None, of_session: dict[str, Any] | None, **rule: Any) -> ToolSelection:
+def tools(of_class: dict[str, Any] | None, of_session: dict[str, Any] | None, **rule: Any) -> tuple[ToolSelection, ...]:
     models = [{"match": "*", **rule}]
     offered = session_class(agent={"model": "x/y", **({} if of_class is None else {"tools": of_class})}, models=models)
     return agent(offered, agent={} if of_session is None else {"tools": of_session}).tools
 
 
-globs = st.lists(st.sampled_from(["bash", "read", "write", "edit", "*", "[rw]*", "?????", "nothing"]), max_size=3)
+globs = st.lists(st.sampled_from(["bash", "read", "hub__*", "*", "[rw]*", "?????", "nothing"]), max_size=3)
 selections = st.none() | st.fixed_dictionaries({}, optional={"allow": globs, "deny": globs})
 
 
@@ -161,27 +162,38 @@ def allowed(tool: str, selection: dict[str, Any] | None) -> bool:
     )
 
 
+def offered(tool: str, selections: tuple[ToolSelection, ...]) -> bool:
+    """What the runtime's router makes of them."""
+    return all(Selection(selection.allow, selection.deny).offers(tool) for selection in selections)
+
+
 @given(selections, selections)
 def test_a_tool_is_offered_when_class_and_session_both_allow_it(
     of_class: dict[str, Any] | None, of_session: dict[str, Any] | None
 ) -> None:
     got = tools(of_class, of_session)
     for tool in TOOLS:
-        offered = any(fnmatchcase(tool, glob) for glob in got.allow) and not any(fnmatchcase(tool, glob) for glob in got.deny)
-        assert offered == (allowed(tool, of_class) and allowed(tool, of_session))
+        assert offered(tool, got) == (allowed(tool, of_class) and allowed(tool, of_session))
 
 
 def test_where_nobody_selects_every_tool_is_offered() -> None:
-    assert tools(None, None) == ToolSelection(allow=("*",))
+    assert tools(None, None) == ()
 
 
 def test_a_session_cannot_widen_what_its_class_offers() -> None:
-    assert tools({"allow": ["read"]}, {"allow": ["*"]}).allow == ("read",)
+    got = tools({"allow": ["read"]}, {"allow": ["*"]})
+    assert [tool for tool in TOOLS if offered(tool, got)] == ["read"]
 
 
 def test_an_empty_list_allows_nothing() -> None:
-    assert tools(None, {"allow": []}).allow == ()
+    assert tools(None, {"allow": []}) == (ToolSelection(allow=()),)
 
 
 def test_a_model_that_cannot_call_tools_is_offered_none() -> None:
-    assert tools(None, {"allow": ["*"]}, toolCalling=False) == ToolSelection(allow=())
+    got = tools(None, {"allow": ["*"]}, toolCalling=False)
+    assert not any(offered(tool, got) for tool in TOOLS)
+
+
+def test_what_web_fetch_may_reach_is_the_classs_to_say() -> None:
+    assert agent().web_fetch_networks == ()
+    assert agent(session_class(webFetch={"allowedNetworks": ["10.0.0.0/8"]})).web_fetch_networks == ("10.0.0.0/8",)

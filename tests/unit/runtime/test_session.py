@@ -27,7 +27,7 @@ from session_runtime.outcome import Ending, after_turn, explained
 from session_runtime.session import MAX_QUEUE, OpenedAgent, QueueFull, Session, SessionFinished
 from session_runtime.store import Commit, Store
 from session_runtime.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput
-from session_runtime.wire import AgentSettings, ToolSelection
+from session_runtime.wire import AgentSettings
 from unit.runtime.harness import ConversationModel, config, eventually
 
 SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
@@ -188,10 +188,8 @@ def test_credentials_keep_their_names_and_do_not_steer_the_process() -> None:
     environment = {f"{prefix}{name}": f"value of {name}" for name in names} | {"PATH": "/bin", "OTHER": "x"}
     assert set(credentials(environment)) == set(names)
     assert provider_environment(environment) == {"OPENAI_API_KEY": "value of OPENAI_API_KEY"}
-    settings = agent_config(
-        config(agent=AgentSettings(model="m", max_iterations=7, tools=ToolSelection(allow=(), deny=("x",)))), {"A": "secret"}
-    )
-    assert (settings.model, settings.max_iterations, settings.tools_allow, settings.tools_deny) == ("m", 7, (), ("x",))
+    settings = agent_config(config(agent=AgentSettings(model="m", max_iterations=7)), {"A": "secret"})
+    assert (settings.model, settings.max_iterations) == ("m", 7)
     assert settings.secrets == ("secret",)
 
 
