@@ -55,7 +55,7 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     from agent.redaction import Redactor
     from session_runtime import console, engine, server, wire
 
-    console.set_up_logging(Redactor(engine.credentials(os.environ).values()))
+    console.set_up_logging(Redactor(engine.secret_values(os.environ)))
     try:
         config = wire.config_from_environment(os.environ)
     except (KeyError, ValidationError) as error:

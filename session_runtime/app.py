@@ -209,7 +209,8 @@ def _add_state(app: FastAPI, config: SessionConfig, session: Session, journal: J
             queued=now.queued,
             last_seq=now.last_seq,
             pending_approval=[
-                PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments) for p in now.pending
+                PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments, reason=p.reason)
+                for p in now.pending
             ],
             usage=usage(now.usage),
             outcome=None if now.ending is None else now.ending.outcome,

@@ -13,16 +13,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from agent.approval import Action, Rule
+from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Emit
+from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
 from session_runtime.session import OpenAgent, OpenedAgent
-from session_runtime.wire import CREDENTIAL_PREFIX, AgentSettings, SessionConfig
+from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX, AgentSettings, SessionConfig
 
 if TYPE_CHECKING:
     from agent.model import Model
-    from agent.tools.tool import Tool
+    from agent.tools.mcp import McpServer
+    from agent.tools.router import ToolRouter
     from agent.workspace import Workspace
 
 OpenModel = Callable[[AgentConfig], "Model"]
@@ -30,11 +34,12 @@ OpenModel = Callable[[AgentConfig], "Model"]
 _NOT_CREDENTIALS: Final = re.compile(r"PATH|HOME|LD_.*|PYTHON.*|AGENTSESSION_.*")
 """Names that a Secret may not set in this process: they steer the process itself."""
 
+_ACTIONS: Final[Mapping[str, Action]] = {"Allow": "allow", "Ask": "ask", "Deny": "deny"}
+
 
 def credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The session's credentials, by the names that their keys have in the Secret."""
-    names = (name for name in environment if name.startswith(CREDENTIAL_PREFIX))
-    return {name.removeprefix(CREDENTIAL_PREFIX): environment[name] for name in names}
+    return _under(CREDENTIAL_PREFIX, environment)
 
 
 def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +48,23 @@ def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found if name and not _NOT_CREDENTIALS.fullmatch(name)}
 
 
-def agent_config(config: SessionConfig, secrets: Mapping[str, str]) -> AgentConfig:
+def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What must appear in no event, message or log: the credentials, and the values of MCP servers' headers."""
+    headers = [_header_value(value) for value in _under(HEADER_PREFIX, environment).values()]
+    # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
+    return (*credentials(environment).values(), *headers, *(header.partition(" ")[2] for header in headers))
+
+
+def _under(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix)}
+
+
+def _header_value(value: str) -> str:
+    """A Secret that was made from a file ends with a line break, which no header may have in it."""
+    return value.strip()
+
+
+def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> AgentConfig:
     """The session's settings as the agent takes them."""
     settings = config.agent
     return AgentConfig(
@@ -51,7 +72,25 @@ def agent_config(config: SessionConfig, secrets: Mapping[str, str]) -> AgentConf
         base_url=settings.base_url,
         instructions=settings.instructions,
         max_iterations=settings.max_iterations,
-        secrets=tuple(secrets.values()),
+        rules=tuple(Rule(rule.tool, _ACTIONS[rule.action], rule.arguments, rule.reason) for rule in settings.approval_policy),
+        budget=Budget(settings.budget.tokens, settings.budget.cost_usd),
+        secrets=secret_values(environment),
+    )
+
+
+def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
+    """The session's MCP servers, each with its own headers. Raises KeyError for a header whose variable is not there."""
+    from agent.tools.mcp import McpServer
+
+    return tuple(
+        McpServer(
+            server.name,
+            url=server.url,
+            headers={header.name: _header_value(environment[header.variable]) for header in server.headers},
+            allow=server.tools.allow,
+            deny=server.tools.deny,
+        )
+        for server in settings.mcp_servers
     )
 
 
@@ -64,41 +103,46 @@ def litellm_model(config: AgentConfig) -> Model:
 
 def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = litellm_model) -> OpenAgent:
     """What opens this session's agent. Sets the credentials in this process's environment first."""
-    secrets = credentials(os.environ)
+    settings = agent_config(config, os.environ)
 
     @asynccontextmanager
     async def open_agent(emit: Emit, conversation: Conversation) -> AsyncIterator[OpenedAgent]:
         os.environ.update(provider_environment(os.environ))
-        await asyncio.to_thread(_import_agent)
+        await asyncio.to_thread(_import_agent, bool(config.agent.mcp_servers))
         from agent.loop import Agent
-        from agent.tools.router import ToolRouter
 
-        settings = agent_config(config, secrets)
-        async with ToolRouter(_tools(config.agent, workspace), selections=_selections(config.agent)) as router:
+        async with _router(config.agent, workspace) as router:
             agent = Agent(settings, open_model(settings), router, emit, conversation)
             names = [tool.name for tool in router.tools]
-            yield OpenedAgent(agent, {"model": settings.model, "tools": names, "problems": []})
+            problems = [Redactor(settings.secrets).text(problem) for problem in router.problems]
+            yield OpenedAgent(agent, {"model": settings.model, "tools": names, "problems": problems})
 
     return open_agent
 
 
-def _tools(settings: AgentSettings, workspace: Workspace) -> tuple[Tool, ...]:
-    """The tools that every session has."""
+def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
+    """The session's tools: those that every session has, and those of its MCP servers."""
     from agent.plan import plan_tool
+    from agent.tools.mcp import McpConnection
+    from agent.tools.router import ToolRouter
     from agent.tools.web_fetch import web_fetch_tool
     from agent.tools.workspace import workspace_tools
 
-    return (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks))
+    return ToolRouter(
+        (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks)),
+        sources=[McpConnection(server) for server in mcp_servers(settings, os.environ)],
+        selections=[ToolSelection(selection.allow, selection.deny) for selection in settings.tools],
+    )
 
 
-def _selections(settings: AgentSettings) -> tuple[ToolSelection, ...]:
-    return tuple(ToolSelection(selection.allow, selection.deny) for selection in settings.tools)
-
-
-def _import_agent() -> None:
+def _import_agent(with_mcp: bool) -> None:
     """Slow the first time, and then nothing."""
     import agent.loop
     import agent.model
     import agent.plan
+    import agent.tools.mcp
     import agent.tools.web_fetch
     import agent.tools.workspace  # noqa: F401
+
+    if with_mcp:
+        import mcp.client.streamable_http  # noqa: F401

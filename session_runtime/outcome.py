@@ -43,6 +43,8 @@ def after_turn(mode: Mode, model: str, event_type: str, data: Mapping[str, Any])
         return Ending("Completed", "The task's turn is complete.")
     if event_type == "interrupted":
         return Ending("Failed", f"The task's turn was interrupted: {data.get('reason', 'no reason given')}.")
+    if data.get("kind") == "budget":
+        return Ending("BudgetExceeded", f"{data['message']}. Give spec.budget more, in another session, to have it done.")
     return Ending("Failed", explained(model, data))
 
 

@@ -93,7 +93,10 @@ def _shortened(report: SessionReport, field: str) -> SessionReport:
 
 def _brief(approval: AgentApproval) -> PendingApproval:
     return PendingApproval(
-        tool=approval.tool, tool_call_id=approval.tool_call_id, arguments=_brief_arguments(approval.arguments)
+        tool=approval.tool,
+        tool_call_id=approval.tool_call_id,
+        arguments=_brief_arguments(approval.arguments),
+        reason=cut(approval.reason, ARGUMENT_CHARACTERS),
     )
 
 

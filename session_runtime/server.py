@@ -68,7 +68,7 @@ class Process:
     def __init__(self, config: SessionConfig, options: Options, open_model: engine.OpenModel) -> None:
         self._config = config
         self._options = options
-        redactor = Redactor(engine.credentials(os.environ).values())
+        redactor = Redactor(engine.secret_values(os.environ))
         self._store = Store(options.state_dir)
         loaded = self._store.load()
         self._journal = Journal(self._store, loaded.last_seq, _now)

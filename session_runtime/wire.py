@@ -18,6 +18,10 @@ CREDENTIAL_PREFIX: Final = "AGENTSESSION_CREDENTIAL_"
 """Prefix under which the keys of the session's Secret arrive in the agent container. It tells the runtime which values are
 secrets, and keeps a Secret from setting PATH or LD_PRELOAD under the runtime's feet."""
 
+HEADER_PREFIX: Final = "AGENTSESSION_HEADER_"
+"""Prefix of the variables that carry the values of MCP servers' headers to the agent container: secrets like the others, but
+for one server each, and not for the model's provider."""
+
 REPORT_TOKEN_PATH: Final = "/var/run/secrets/agentsession.dev/token"  # noqa: S105 - a path, not a token
 """Where the pod's projected service-account token is mounted (agent container only)."""
 
@@ -41,7 +45,7 @@ LAST_MESSAGE_BYTES: Final = 4096
 
 Mode = Literal["Interactive", "Task"]
 Activity = Literal["Processing", "AwaitingApproval", "Idle"]
-Outcome = Literal["Completed", "Failed"]
+Outcome = Literal["Completed", "Failed", "BudgetExceeded"]
 
 
 class _Wire(BaseModel):
@@ -53,6 +57,40 @@ class ToolSelection(_Wire):
 
     allow: tuple[str, ...] = ("*",)
     deny: tuple[str, ...] = ()
+
+
+class McpHeader(_Wire):
+    """A header of the requests to one MCP server."""
+
+    name: str
+    variable: str
+    """Environment variable of the agent container that holds its value."""
+
+
+class McpServerSettings(_Wire):
+    """An MCP server that is spoken to over streamable HTTP."""
+
+    name: str
+    url: str
+    headers: tuple[McpHeader, ...] = ()
+    tools: ToolSelection = ToolSelection()
+    """Globs over the server's own names for its tools."""
+
+
+class ApprovalRule(_Wire):
+    """One line of the approval policy; the first that matches a call decides."""
+
+    tool: str
+    arguments: dict[str, str] = Field(default_factory=dict)
+    action: Literal["Allow", "Ask", "Deny"]
+    reason: str = ""
+
+
+class Budget(_Wire):
+    """What the session may use; None is no limit."""
+
+    tokens: int | None = None
+    cost_usd: float | None = None
 
 
 class AgentSettings(_Wire):
@@ -67,6 +105,9 @@ class AgentSettings(_Wire):
     """The class's selection and the session's: a tool is offered when each of them offers it."""
     web_fetch_networks: tuple[str, ...] = ()
     """Networks (CIDR) that `web_fetch` may reach although they are not public."""
+    mcp_servers: tuple[McpServerSettings, ...] = ()
+    approval_policy: tuple[ApprovalRule, ...] = ()
+    budget: Budget = Budget()
 
 
 class SessionConfig(_Wire):
@@ -105,6 +146,8 @@ class PendingApproval(_Wire):
     tool: str
     tool_call_id: str
     arguments: dict[str, object] = Field(default_factory=dict)
+    reason: str = ""
+    """Why a person is asked."""
 
 
 class SessionReport(_Wire):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 from agentsession_operator import podstate
 from agentsession_operator.admission import Wait
@@ -21,7 +21,7 @@ from agentsession_operator.conditions import ConditionSet
 from agentsession_operator.names import claim_name, pod_name
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.resolve import Misconfigured, Resolved
-from session_runtime.wire import SessionReport
+from session_runtime.wire import Outcome, SessionReport
 
 POSITIONS_SHOWN: Final = 50
 """Sessions further back in the queue are not told their place: it would cost a write each whenever anyone moves."""
@@ -294,10 +294,11 @@ class _Draft:
         # A map by id, in the schema; but not every model gives its calls different ones.
         pending = {call.tool_call_id: call for call in reversed(report.pending_approvals)}
         self.fields["pending_approvals"] = [
-            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id) for call in reversed(pending.values())
+            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id, reason=call.reason or None)
+            for call in reversed(pending.values())
         ]
 
-    def _finish(self, outcome: Literal["Completed", "Failed"], message: str) -> None:
+    def _finish(self, outcome: Outcome, message: str) -> None:
         self.conditions.set("Finished", "True", outcome, message)
         self.conditions.set("Active", "False", "Stopped")
         self.fields["finish_time"] = self.stamp
@@ -324,7 +325,7 @@ class _Draft:
         if finished and finished.status == "True":
             done = finished.reason == "Completed" and self.facts.session.spec.mode == "Task"
             self.conditions.set("Ready", "True" if done else "False", finished.reason, finished.message)
-            stalled = finished if finished.reason == "Failed" else None
+            stalled = finished if finished.reason != "Completed" else None
         elif admitted is None:
             return  # nothing is known yet, and a status that says so would cost a write
         elif admitted.status != "True":

@@ -144,7 +144,10 @@ def session_config(session: Session, resolved: Resolved, installation: Installat
 def _agent(session: Session, resolved: Resolved, installation: Installation, state: JSON) -> JSON:
     config = session_config(session, resolved, installation)
     container = _container(AGENT_CONTAINER, "session_runtime", resolved, installation)
-    container["env"] = [{"name": name, "value": value} for name, value in config_to_environment(config).items()]
+    container["env"] = [
+        *({"name": name, "value": value} for name, value in config_to_environment(config).items()),
+        *({"name": name, "valueFrom": {"secretKeyRef": value.to_wire()}} for name, value in resolved.header_values.items()),
+    ]
     if session.spec.credentials is not None:
         secret = {"name": session.spec.credentials.secret_name}
         container["envFrom"] = [{"prefix": CREDENTIAL_PREFIX, "secretRef": secret}]

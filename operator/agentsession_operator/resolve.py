@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from agentsession_operator.api import agent as api
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.api.session_class import AgentSessionClassSpec, ModelRule
 from agentsession_operator.objects import SessionClass, choose_class
-from session_runtime.wire import AgentSettings, ToolSelection
+from session_runtime.wire import (
+    HEADER_PREFIX,
+    AgentSettings,
+    ApprovalRule,
+    Budget,
+    McpHeader,
+    McpServerSettings,
+    ToolSelection,
+)
 
 _DEFAULT_MAX_ITERATIONS: Final = 300
 _NO_TOOLS: Final = ToolSelection(allow=())
@@ -22,6 +31,8 @@ class Resolved:
 
     session_class: AgentSessionClassSpec
     agent: AgentSettings
+    header_values: Mapping[str, api.SecretKeyRef]
+    """Where the values of MCP servers' headers are, by the environment variable that carries them to the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +46,53 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
     """Apply the class's defaults and check its limits."""
     found = choose_class(classes, spec.class_name)
     if found is None:
-        known = ", ".join(sorted(classes)) or "none"
-        if spec.class_name is None:
-            return Misconfigured(
-                "spec.className is unset and no AgentSessionClass is the default. Name a class "
-                f"(there are: {known}), or annotate one with agentsession.dev/is-default-class=true."
-            )
+        return _no_class(spec.class_name, classes)
+    chosen = _model(spec, found)
+    if isinstance(chosen, Misconfigured):
+        return chosen
+    servers = _mcp_servers(spec, found)
+    if isinstance(servers, Misconfigured):
+        return servers
+    model, rule = chosen
+    if not rule.tool_calling:
+        servers = ()
+    offered, of_class, own = found.spec, found.spec.agent, spec.agent
+    return Resolved(
+        session_class=offered,
+        agent=AgentSettings(
+            model=model,
+            base_url=rule.base_url,
+            instructions=own.instructions or of_class.instructions,
+            max_iterations=own.max_iterations or of_class.max_iterations or _DEFAULT_MAX_ITERATIONS,
+            tools=_tools(of_class, own) if rule.tool_calling else (_NO_TOOLS,),
+            web_fetch_networks=tuple(offered.web_fetch.allowed_networks),
+            mcp_servers=tuple(_server(number, server) for number, server in enumerate(servers)),
+            approval_policy=tuple(_approval_rule(line) for line in (*of_class.approval_policy, *own.approval_policy)),
+            budget=_budget(offered.budget, spec.budget),
+        ),
+        header_values={
+            _variable(number, position): header.secret_key_ref
+            for number, server in enumerate(servers)
+            for position, header in enumerate(server.headers)
+        },
+    )
+
+
+def _no_class(name: str | None, classes: Mapping[str, SessionClass]) -> Misconfigured:
+    known = ", ".join(sorted(classes)) or "none"
+    if name is None:
         return Misconfigured(
-            f"spec.className: there is no AgentSessionClass {spec.class_name!r} (there are: {known}). "
-            "The session starts when the class is created."
+            "spec.className is unset and no AgentSessionClass is the default. Name a class "
+            f"(there are: {known}), or annotate one with agentsession.dev/is-default-class=true."
         )
+    return Misconfigured(
+        f"spec.className: there is no AgentSessionClass {name!r} (there are: {known}). "
+        "The session starts when the class is created."
+    )
+
+
+def _model(spec: AgentSessionSpec, found: SessionClass) -> tuple[str, ModelRule] | Misconfigured:
+    """The session's model or else the class's, and the rule that allows it."""
     offered = found.spec
     model = spec.agent.model or offered.agent.model
     if model is None:
@@ -55,17 +103,7 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
     if rule is None:
         allowed = ", ".join(rule.match for rule in offered.models)
         return Misconfigured(f"spec.agent.model: the class {found.meta.name!r} does not allow {model!r}. It allows: {allowed}.")
-    return Resolved(
-        session_class=offered,
-        agent=AgentSettings(
-            model=model,
-            base_url=rule.base_url,
-            instructions=spec.agent.instructions or offered.agent.instructions,
-            max_iterations=spec.agent.max_iterations or offered.agent.max_iterations or _DEFAULT_MAX_ITERATIONS,
-            tools=_tools(spec, offered) if rule.tool_calling else (_NO_TOOLS,),
-            web_fetch_networks=tuple(offered.web_fetch.allowed_networks),
-        ),
-    )
+    return model, rule
 
 
 def _rule_for(model: str, rules: Sequence[ModelRule]) -> ModelRule | None:
@@ -74,11 +112,52 @@ def _rule_for(model: str, rules: Sequence[ModelRule]) -> ModelRule | None:
     return next((rule for rule in rules if fnmatchcase(model, rule.match)), None)
 
 
-def _tools(spec: AgentSessionSpec, offered: AgentSessionClassSpec) -> tuple[ToolSelection, ...]:
+def _tools(of_class: api.AgentSpec, own: api.AgentSpec) -> tuple[ToolSelection, ...]:
     """The class's selection and the session's. They stay apart: two globs do not intersect to one, and which tools there
     are shows only when the agent has asked its MCP servers."""
-    given = (selection for selection in (offered.agent.tools, spec.agent.tools) if selection is not None)
-    return tuple(
-        ToolSelection(allow=("*",) if selection.allow is None else tuple(selection.allow), deny=tuple(selection.deny or ()))
-        for selection in given
+    return tuple(_selection(given) for given in (of_class.tools, own.tools) if given is not None)
+
+
+def _selection(given: api.ToolSelection) -> ToolSelection:
+    return ToolSelection(allow=("*",) if given.allow is None else tuple(given.allow), deny=tuple(given.deny or ()))
+
+
+def _mcp_servers(spec: AgentSessionSpec, found: SessionClass) -> Sequence[api.McpServer] | Misconfigured:
+    """The class's servers and, where it lets them have some, the session's own."""
+    of_class, own = found.spec.agent.mcp_servers, spec.agent.mcp_servers
+    if own and not found.spec.allow_mcp_servers:
+        return Misconfigured(
+            f"spec.agent.mcpServers: the class {found.meta.name!r} does not let sessions name MCP servers. Leave them out, "
+            "or name a class with allowMCPServers: true."
+        )
+    taken = {server.name for server in of_class} & {server.name for server in own}
+    if taken:
+        return Misconfigured(
+            f"spec.agent.mcpServers: the class {found.meta.name!r} has servers of the same name: {', '.join(sorted(taken))}. "
+            "Give yours other names."
+        )
+    return (*of_class, *own)
+
+
+def _server(number: int, server: api.McpServer) -> McpServerSettings:
+    headers = (
+        McpHeader(name=header.name, variable=_variable(number, position)) for position, header in enumerate(server.headers)
     )
+    tools = ToolSelection() if server.tools is None else _selection(server.tools)
+    return McpServerSettings(name=server.name, url=server.url, headers=tuple(headers), tools=tools)
+
+
+def _variable(server: int, header: int) -> str:
+    """By number, since names of servers and headers are not all names of variables."""
+    return f"{HEADER_PREFIX}{server}_{header}"
+
+
+def _approval_rule(rule: api.ApprovalRule) -> ApprovalRule:
+    return ApprovalRule(tool=rule.tool, arguments=rule.arguments, action=rule.action, reason=rule.reason or "")
+
+
+def _budget(of_class: api.Budget, own: api.Budget) -> Budget:
+    """Of two limits the smaller one."""
+    tokens = [budget.tokens for budget in (of_class, own) if budget.tokens is not None]
+    costs = [float(budget.cost_usd) for budget in (of_class, own) if budget.cost_usd is not None]
+    return Budget(tokens=min(tokens, default=None), cost_usd=min(costs, default=None))

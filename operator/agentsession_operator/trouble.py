@@ -21,6 +21,7 @@ _TROUBLE: Final = frozenset(
         ("PodReady", "Evicted"),
         ("PodReady", "PodGone"),
         ("Finished", "Failed"),
+        ("Finished", "BudgetExceeded"),
     }
 )
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.api import GROUP, Api, Refused, session, sessions_path
+from support.api import GROUP, Api, Refused, condition, session, sessions_path
+from support.operator_process import OperatorProcess
 from support.waiting import eventually
 
 
@@ -23,7 +24,27 @@ from support.waiting import eventually
         ({"agent": {"model": ""}}, "spec.agent.model"),
         ({"agent": {"maxIterations": 0}}, "spec.agent.maxIterations"),
         ({"agent": {"tools": {"allow": "bash"}}}, "spec.agent.tools.allow"),
+        ({"agent": {"tools": {"allow": ["bash, read"]}}}, "spec.agent.tools.allow[0]"),
         ({"credentials": {}}, "spec.credentials.secretName"),
+        ({"agent": {"mcpServers": [{"name": "docs"}]}}, "spec.agent.mcpServers[0].url"),
+        ({"agent": {"mcpServers": [{"name": "Docs", "url": "https://d"}]}}, "spec.agent.mcpServers[0].name"),
+        ({"agent": {"mcpServers": [{"name": "docs", "url": "docs.example"}]}}, "spec.agent.mcpServers[0].url"),
+        ({"agent": {"mcpServers": [{"name": "docs", "url": "https://d"}] * 2}}, "spec.agent.mcpServers[1]"),
+        (
+            {"agent": {"mcpServers": [{"name": "docs", "url": "https://d", "headers": [{"name": "X", "value": "y"}]}]}},
+            "spec.agent.mcpServers[0].headers[0].secretKeyRef",
+        ),
+        ({"agent": {"approvalPolicy": [{"tool": "bash", "action": "Maybe"}]}}, "spec.agent.approvalPolicy[0].action"),
+        ({"agent": {"approvalPolicy": [{"tool": "", "action": "Ask"}]}}, "spec.agent.approvalPolicy[0].tool"),
+        ({"agent": {"approvalPolicy": [{"tool": ["bash"], "action": "Ask"}]}}, "spec.agent.approvalPolicy[0].tool"),
+        (
+            {"agent": {"approvalPolicy": [{"tool": "bash", "action": "Ask", "arguments": {"command": 7}}]}},
+            "spec.agent.approvalPolicy[0].arguments.command",
+        ),
+        ({"budget": {"tokens": "many"}}, "spec.budget.tokens"),
+        ({"budget": {"tokens": 0}}, "spec.budget.tokens"),
+        ({"budget": {"costUSD": 2.5}}, "spec.budget.costUSD"),
+        ({"budget": {"costUSD": "2 dollars"}}, "spec.budget.costUSD"),
     ],
 )
 def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[str, Any], field: str) -> None:
@@ -43,7 +64,9 @@ def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[
         ({"mode": "Interactive"}, "spec.mode"),
         ({"className": "other"}, "spec.className"),
         ({"agent": {"model": "openai/other"}}, "spec.agent"),
+        ({"agent": {"approvalPolicy": [{"tool": "*", "action": "Allow"}]}}, "spec.agent"),
         ({"credentials": {"secretName": "other"}}, "spec.credentials"),
+        ({"budget": {"tokens": 1_000_000}}, "spec.budget"),
     ],
 )
 def test_what_was_asked_for_cannot_be_changed(api: Api, namespace: str, change: dict[str, Any], field: str) -> None:
@@ -70,22 +93,41 @@ def test_a_bad_quota_is_refused(api: Api, spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workspace", "field"),
+    ("spec", "field"),
     [
-        ({"type": "Persistent"}, "spec.workspace.size"),
-        ({"type": "Persistent", "size": "much"}, "spec.workspace.size"),
-        ({"type": "Persistent", "size": "0"}, "spec.workspace.size"),
-        ({"size": "5Gi"}, "spec.workspace.size"),
-        ({"storageClassName": "fast"}, "spec.workspace.storageClassName"),
-        ({"type": "Lasting"}, "spec.workspace.type"),
+        ({"webFetch": {"allowedNetworks": ["intranet"]}}, "spec.webFetch.allowedNetworks[0]"),
+        ({"webFetch": {"allowedNetworks": ["10.0.0.1/8"]}}, "spec.webFetch.allowedNetworks[0]"),
+        ({"allowMCPServers": "yes"}, "spec.allowMCPServers"),
+        ({"budget": {"costUSD": "-1"}}, "spec.budget.costUSD"),
+        ({"agent": {"mcpServers": [{"name": "docs", "url": "https://d"}] * 2}}, "spec.agent.mcpServers[1]"),
+        ({"workspace": {"type": "Persistent"}}, "spec.workspace.size"),
+        ({"workspace": {"type": "Persistent", "size": "much"}}, "spec.workspace.size"),
+        ({"workspace": {"type": "Persistent", "size": "0"}}, "spec.workspace.size"),
+        ({"workspace": {"size": "5Gi"}}, "spec.workspace.size"),
+        ({"workspace": {"storageClassName": "fast"}}, "spec.workspace.storageClassName"),
+        ({"workspace": {"type": "Lasting"}}, "spec.workspace.type"),
     ],
 )
-def test_a_bad_workspace_is_refused_by_field(api: Api, workspace: dict[str, Any], field: str) -> None:
-    body = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "bad"}}
+def test_a_bad_class_is_refused_by_field(api: Api, spec: dict[str, Any], field: str) -> None:
+    body = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "bad"}, "spec": spec}
     with pytest.raises(Refused) as refused:
-        api.create(f"{GROUP}/agentsessionclasses", {**body, "spec": {"workspace": workspace}})
+        api.create(f"{GROUP}/agentsessionclasses", body)
     assert refused.value.code == 422
     assert field in refused.value.message
+
+
+def test_a_class_that_does_not_allow_mcp_servers_makes_their_session_misconfigured(
+    api: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    servers = [{"name": "docs", "url": "https://docs.example/mcp"}]
+    api.create(sessions_path(namespace), session("own-servers", agent={"mcpServers": servers}))
+
+    def refused() -> bool:
+        found = condition(api.get(sessions_path(namespace, "own-servers")), "Admitted")
+        assert (found.get("status"), found.get("reason")) == ("False", "Misconfigured"), found
+        return "spec.agent.mcpServers" in found["message"] and "allowMCPServers" in found["message"]
+
+    eventually(refused, what="the refusal")
 
 
 def test_a_session_in_somebody_elses_name_needs_the_verb_impersonate(api: Api, namespace: str) -> None:

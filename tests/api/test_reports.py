@@ -45,7 +45,8 @@ def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, nam
     kubelet.scheduled(pod)
     kubelet.ready(pod)
     token = token_for(api, namespace, pod)
-    calls = [{"tool": "bash", "tool_call_id": "call-1", "arguments": {"command": "the arguments stay in the pod"}}]
+    stays = {"command": "the arguments stay in the pod"}
+    calls = [{"tool": "bash", "tool_call_id": "call-1", "arguments": stays, "reason": "it deletes"}]
     usage = {"input_tokens": 5, "output_tokens": 2, "cost_usd": 0.25, "llm_calls": 1, "tool_calls": 0}
     report = report_of(body, 1, activity="AwaitingApproval", pending_approvals=calls, usage=usage)
     assert send(operator, body, token, report) == 204
@@ -57,7 +58,7 @@ def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, nam
 
     status = eventually(seen, what="the report in the status")
     assert status["usage"]["costUSD"] == "0.25"
-    assert status["pendingApprovals"] == [{"tool": "bash", "toolCallId": "call-1"}]
+    assert status["pendingApprovals"] == [{"tool": "bash", "toolCallId": "call-1", "reason": "it deletes"}]
 
     assert send(operator, body, token, report_of(body, 2, activity="Idle", last_message="Done.")) == 204
     assert send(operator, body, token, report_of(body, 1, activity="Processing")) == 204, "an old one is dropped in silence"

@@ -94,16 +94,20 @@ def test_the_charts_own_objects_fit_the_kinds(renderer: ModuleType, everything: 
         check(renderer, only(everything, kind, "default"))
 
 
-def test_the_sample_sessions_can_start_under_the_default_class(everything: Objects) -> None:
-    default = only(everything, "AgentSessionClass", "default")
-    default["metadata"] |= {"uid": "u", "resourceVersion": "1", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
-    classes = {"default": SessionClass.of(default)}
-    sessions = [item for path in SAMPLES for item in objects(path.read_text()) if item["kind"] == "AgentSession"]
-    assert len(sessions) == 3
+def of_samples(kind: str) -> Objects:
+    return [item for path in SAMPLES for item in objects(path.read_text()) if item["kind"] == kind]
+
+
+def test_the_sample_sessions_can_start_under_their_class_or_the_default_one(everything: Objects) -> None:
+    found = [only(everything, "AgentSessionClass", "default"), *of_samples("AgentSessionClass")]
+    made = {"uid": "u", "resourceVersion": "1", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    classes = {body["metadata"]["name"]: SessionClass.of({**body, "metadata": body["metadata"] | made}) for body in found}
+    sessions = of_samples("AgentSession")
+    assert len(sessions) == 4
     for session in sessions:
         assert isinstance(resolve(AgentSessionSpec.model_validate(session["spec"]), classes), Resolved)
 
 
 def test_there_is_no_key_in_the_samples() -> None:
-    (secret,) = [item for path in SAMPLES for item in objects(path.read_text()) if item["kind"] == "Secret"]
-    assert set(secret["stringData"].values()) == {"replace-me"}
+    values = {value for secret in of_samples("Secret") for value in secret["stringData"].values()}
+    assert values == {"replace-me", "Bearer replace-me"}

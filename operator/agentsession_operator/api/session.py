@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from agentsession_operator.api.agent import AgentSpec
+from agentsession_operator.api.agent import AgentSpec, Budget
 from agentsession_operator.api.meta import MAX_NAME, Condition, Schema, Timestamp
 from agentsession_operator.api.workspace import WorkspaceStatus
 
@@ -42,6 +42,9 @@ class AgentSessionSpec(Schema):
     """The agent: its model and what it may do."""
     credentials: Credentials | None = None
     """Where the session's keys are; unset for models that need none."""
+    budget: Budget = Budget()
+    """What the session may use in all; where the class sets a limit too, the smaller one holds. A Task whose budget is used up
+    is finished; an Interactive session stays, and answers nothing more."""
 
 
 SPEC_RULES: Final[list[dict[str, Any]]] = [
@@ -58,7 +61,7 @@ SPEC_RULES: Final[list[dict[str, Any]]] = [
             "fieldPath": f".{field}",
             "reason": "FieldValueForbidden",
         }
-        for field in ("className", "mode", "prompt", "agent", "credentials")
+        for field in ("className", "mode", "prompt", "agent", "credentials", "budget")
     ),
 ]
 
@@ -96,6 +99,8 @@ class PendingApprovalStatus(Schema):
     """The tool."""
     tool_call_id: str
     """What the decision must name."""
+    reason: str | None = None
+    """Why a person is asked. The call's arguments stay in the pod: they are at the session's own API."""
 
 
 class AgentSessionStatus(Schema):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from agentsession_operator.api.agent import AgentSpec
+from agentsession_operator.api.agent import AgentSpec, Budget
 from agentsession_operator.api.meta import Schema
 from agentsession_operator.api.workspace import WorkspaceSpec
 
@@ -104,6 +104,12 @@ class AgentSessionClassSpec(Schema):
     """Models that sessions may name: the first rule that matches counts, and a model that none matches is refused. An empty
     list allows every model."""
     agent: AgentSpec = AgentSpec()
-    """Defaults for what sessions leave unset. `tools` is also a ceiling: a session can narrow it and not widen it."""
+    """Defaults for what sessions leave unset. `tools` is also a ceiling: a session can narrow it and not widen it. The servers
+    in `mcpServers` are offered to every session, and the rules in `approvalPolicy` come before the session's."""
     web_fetch: WebFetch = WebFetch()
     """What the tool web_fetch may reach. Sessions cannot change it."""
+    allow_mcp_servers: Annotated[bool, Field(alias="allowMCPServers")] = False
+    """Whether sessions may name MCP servers of their own, besides those in `agent.mcpServers`. A session that may decides
+    where its data goes, and can send a server any value of any Secret in its namespace."""
+    budget: Budget = Budget()
+    """For sessions that set none, and the most that a session can set."""

@@ -56,6 +56,11 @@ def _add_simple_tools(server: MCPServer) -> None:
         """Change something."""
         return f"stored {text}"
 
+    @server.tool()
+    def authorization(ctx: Context[Any, Any]) -> str:
+        """What the caller has proved itself with."""
+        return (ctx.headers or {}).get("authorization", "nothing")
+
     @server.tool(annotations=READS)
     def fail() -> str:
         raise ValueError("it does not work")

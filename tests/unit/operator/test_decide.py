@@ -290,7 +290,10 @@ def test_a_report_fills_the_status() -> None:
         message_count=7,
         last_activity_time="2026-05-04T11:59:58Z",
         last_message="Done.",
-        pending_approvals=[{"tool": "bash", "tool_call_id": "call_1", "arguments": {"command": "rm -r /"}}],
+        pending_approvals=[
+            {"tool": "bash", "tool_call_id": "call_1", "arguments": {"command": "rm -r /"}, "reason": "it deletes"},
+            {"tool": "bash", "tool_call_id": "call_2"},
+        ],
     )
     wire = decided(admitted(), pod=pod(status=READY), said=said).status.to_wire()
     assert wire["usage"] == {
@@ -303,7 +306,10 @@ def test_a_report_fills_the_status() -> None:
     }
     assert (wire["messageCount"], wire["lastMessage"]) == (7, "Done.")
     assert wire["lastActivityTime"] == "2026-05-04T11:59:58Z"
-    assert wire["pendingApprovals"] == [{"tool": "bash", "toolCallId": "call_1"}]
+    assert wire["pendingApprovals"] == [
+        {"tool": "bash", "toolCallId": "call_1", "reason": "it deletes"},
+        {"tool": "bash", "toolCallId": "call_2"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -377,6 +383,15 @@ def test_the_outcome_that_was_received_counts_where_the_pod_left_none() -> None:
     )
     assert reasons(decision)["Finished"] == ("True", "Failed")
     assert told(decision, "Finished").message == "No key."
+
+
+def test_a_task_without_budget_left_says_so_and_gives_back_its_slot() -> None:
+    last = report(outcome="BudgetExceeded", outcome_message="10 tokens are used up.")
+    decision = decided(admitted(status=STARTED), pod=pod(status=ended(message=last.model_dump_json())))
+    assert reasons(decision)["Finished"] == ("True", "BudgetExceeded")
+    assert reasons(decision)["Admitted"] == ("False", "Released")
+    assert told(decision, "Ready").message == "10 tokens are used up."
+    assert decision.status.phase == "Failed"
 
 
 def test_a_task_that_was_over_before_anybody_saw_it_ready_has_its_times() -> None:
@@ -520,7 +535,12 @@ def test_the_slot_is_released_when_the_pod_of_a_finished_session_is_gone_or_over
 
 @pytest.mark.parametrize(
     ("mode", "reason", "ready", "stalled"),
-    [("Task", "Completed", "True", False), ("Interactive", "Completed", "False", False), ("Task", "Failed", "False", True)],
+    [
+        ("Task", "Completed", "True", False),
+        ("Interactive", "Completed", "False", False),
+        ("Task", "Failed", "False", True),
+        ("Task", "BudgetExceeded", "False", True),
+    ],
 )
 def test_ready_at_the_end_says_what_kubectl_wait_should_hear(mode: str, reason: str, ready: str, stalled: bool) -> None:
     over = session(

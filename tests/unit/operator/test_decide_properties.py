@@ -72,6 +72,7 @@ said = st.sampled_from(
         report(activity="Idle", last_message="Hello.", last_activity_time="2026-05-04T11:59:00Z"),
         FINAL,
         report(outcome="Failed", outcome_message="No key."),
+        report(outcome="BudgetExceeded", outcome_message="Used up."),
     ]
 )
 verdicts: st.SearchStrategy[Granted | Wait | None] = st.sampled_from(

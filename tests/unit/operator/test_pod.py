@@ -19,9 +19,11 @@ from agentsession_operator.pod import session_config, session_pod
 from session_runtime.wire import (
     CONFIG_ENV,
     CREDENTIAL_PREFIX,
+    HEADER_PREFIX,
     REPORT_AUDIENCE,
     STATE_DIR,
     WORKSPACE_DIR,
+    McpHeader,
     config_from_environment,
 )
 from tests.unit.operator.builders import INSTALLATION, JSON, resolved, session
@@ -125,12 +127,25 @@ def test_the_credentials_reach_the_agent_under_a_prefix_and_the_workspace_not_at
     assert not {"env", "envFrom"} & containers(pod)["workspace"].keys()
 
 
+def test_a_header_reaches_the_agent_from_its_secret_and_the_workspace_not_at_all() -> None:
+    ref = {"name": "my-keys", "key": "docs"}
+    server = {"name": "docs", "url": "https://d.example", "headers": [{"name": "Authorization", "secretKeyRef": ref}]}
+    pod = manifest(session(agent={"mcpServers": [server]}), allowMCPServers=True)
+    variable = f"{HEADER_PREFIX}0_0"
+    assert {"name": variable, "valueFrom": {"secretKeyRef": ref}} in containers(pod)["agent"]["env"]
+    values = {item["name"]: item["value"] for item in containers(pod)["agent"]["env"] if "value" in item}
+    (found,) = config_from_environment(values).agent.mcp_servers
+    assert found.headers == (McpHeader(name="Authorization", variable=variable),)
+    assert "my-keys" not in json.dumps([values, containers(pod)["workspace"]])
+
+
 def test_a_session_without_credentials_refers_to_no_secret() -> None:
     assert "secretRef" not in json.dumps(manifest())
 
 
-def test_a_key_of_the_secret_can_never_be_a_piece_of_the_configuration() -> None:
+def test_a_key_of_the_secret_can_never_be_a_piece_of_the_configuration_or_a_header() -> None:
     assert not CONFIG_ENV.startswith(CREDENTIAL_PREFIX)
+    assert not HEADER_PREFIX.startswith(CREDENTIAL_PREFIX)
 
 
 def test_the_prompt_is_for_the_agent_alone() -> None:
@@ -268,6 +283,12 @@ def test_the_report_is_sent_to_the_sessions_own_address() -> None:
 
 def test_a_prompt_of_the_greatest_length_and_the_widest_characters_arrives() -> None:
     round_trip(session(prompt="🦊" * 100_000, agent={"instructions": "🐻" * 32_768}))
+
+
+def test_everything_that_an_agent_can_be_told_arrives() -> None:
+    policy = [{"tool": "bash", "arguments": {"command": "rm $(X)*"}, "action": "Ask", "reason": "it deletes"}]
+    tools = {"allow": ["b*"], "deny": ["*h"]}
+    round_trip(session(agent={"tools": tools, "approvalPolicy": policy}, budget={"tokens": 7, "costUSD": "0.1"}))
 
 
 @pytest.mark.parametrize("unit", ["$", "$(", "\\", '"', "\n", "\x01", "a", "é", "\u2028", "\\$(X)\\\\$"])

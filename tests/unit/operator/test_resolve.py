@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.tools.selection import ToolSelection as Selection
 from agentsession_operator.objects import SessionClass, choose_class
 from agentsession_operator.resolve import Misconfigured, Resolved, resolve
-from session_runtime.wire import AgentSettings, ToolSelection
+from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ToolSelection
 from tests.unit.operator.builders import classes, session, session_class
 
 TOOLS = ("bash", "read", "write", "edit", "web_fetch", "hub__search")
@@ -197,3 +197,77 @@ def test_a_model_that_cannot_call_tools_is_offered_none() -> None:
 def test_what_web_fetch_may_reach_is_the_classs_to_say() -> None:
     assert agent().web_fetch_networks == ()
     assert agent(session_class(webFetch={"allowedNetworks": ["10.0.0.0/8"]})).web_fetch_networks == ("10.0.0.0/8",)
+
+
+# MCP servers.
+
+DOCS: dict[str, Any] = {"name": "docs", "url": "https://docs.example/mcp"}
+SECRET: dict[str, Any] = {"name": "keys", "key": "docs"}
+NOTES: dict[str, Any] = {
+    "name": "notes",
+    "url": "https://notes.example/mcp",
+    "headers": [{"name": "Authorization", "secretKeyRef": SECRET}],
+    "tools": {"allow": ["search"], "deny": ["delete*"]},
+}
+
+
+def with_servers(*servers: dict[str, Any], **fields: Any) -> SessionClass:
+    return session_class("mine", agent={"model": "x/y", "mcpServers": list(servers)}, **fields)
+
+
+def test_a_session_has_the_servers_of_its_class_and_its_own() -> None:
+    found = outcome(with_servers(DOCS, allowMCPServers=True), agent={"mcpServers": [NOTES]})
+    assert isinstance(found, Resolved)
+    header = McpHeader(name="Authorization", variable="AGENTSESSION_HEADER_1_0")
+    assert found.agent.mcp_servers == (
+        McpServerSettings(name="docs", url=DOCS["url"]),
+        McpServerSettings(
+            name="notes", url=NOTES["url"], headers=(header,), tools=ToolSelection(allow=("search",), deny=("delete*",))
+        ),
+    )
+    assert {name: ref.to_wire() for name, ref in found.header_values.items()} == {"AGENTSESSION_HEADER_1_0": SECRET}
+
+
+def test_a_class_does_not_let_sessions_name_servers_unless_it_says_so() -> None:
+    message = complaint(with_servers(DOCS), agent={"mcpServers": [NOTES]})
+    assert message.startswith("spec.agent.mcpServers: the class 'mine' does not let")
+    assert "allowMCPServers: true" in message
+    assert agent(with_servers(DOCS)).mcp_servers == (McpServerSettings(name="docs", url=DOCS["url"]),)
+
+
+def test_a_name_that_the_class_has_taken_is_refused() -> None:
+    message = complaint(with_servers(DOCS, allowMCPServers=True), agent={"mcpServers": [{**NOTES, "name": "docs"}]})
+    assert message.startswith("spec.agent.mcpServers: the class 'mine' has servers of the same name: docs.")
+
+
+def test_a_model_that_cannot_call_tools_is_connected_to_no_server() -> None:
+    offered = with_servers(NOTES, models=[{"match": "*", "toolCalling": False}])
+    found = outcome(offered)
+    assert isinstance(found, Resolved)
+    assert (found.agent.mcp_servers, found.header_values) == ((), {})
+
+
+# Approvals and budgets.
+
+
+def test_the_classs_rules_come_before_the_sessions() -> None:
+    of_class = [{"tool": "bash", "arguments": {"command": "rm *"}, "action": "Deny", "reason": "not here"}]
+    offered = session_class(agent={"model": "x/y", "approvalPolicy": of_class})
+    assert agent(offered, agent={"approvalPolicy": [{"tool": "*", "action": "Allow"}]}).approval_policy == (
+        ApprovalRule(tool="bash", arguments={"command": "rm *"}, action="Deny", reason="not here"),
+        ApprovalRule(tool="*", action="Allow"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_class", "own", "expected"),
+    [
+        ({}, {}, Budget()),
+        ({"tokens": 10}, {}, Budget(tokens=10)),
+        ({}, {"costUSD": "0.25"}, Budget(cost_usd=0.25)),
+        ({"tokens": 10, "costUSD": "9"}, {"tokens": 20, "costUSD": "10.50"}, Budget(tokens=10, cost_usd=9)),
+        ({"tokens": 10, "costUSD": "9"}, {"tokens": 5}, Budget(tokens=5, cost_usd=9)),
+    ],
+)
+def test_of_two_limits_the_smaller_one_holds(of_class: dict[str, Any], own: dict[str, Any], expected: Budget) -> None:
+    assert agent(session_class(budget=of_class), budget=own).budget == expected

@@ -36,6 +36,7 @@ def trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[tuple
         ("PodReady", "False", "Evicted"),
         ("PodReady", "False", "PodGone"),
         ("Finished", "True", "Failed"),
+        ("Finished", "True", "BudgetExceeded"),
     ],
 )
 def test_trouble_is_told_when_it_begins_and_not_again(kind: str, state: str, reason: str) -> None:

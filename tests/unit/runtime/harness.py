@@ -162,7 +162,10 @@ def reply_from_json(fields: Mapping[str, Any]) -> Reply:
 
 @dataclass
 class RuntimeProcess:
-    """A runtime in a process of its own, which can be killed and started again on the same state."""
+    """A runtime in a process of its own, which can be killed and started again on the same state.
+
+    Without a script it asks the model that its session names.
+    """
 
     folder: Path
     script: Sequence[Mapping[str, Any]]
@@ -185,7 +188,7 @@ class RuntimeProcess:
         (self.folder / "termination-log").touch()
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(Path(__file__).parent / "scripted_runtime.py"),
+            *((str(Path(__file__).parent / "scripted_runtime.py"),) if self.script else ("-m", "session_runtime")),
             *("--port", port),
             *("--state-dir", str(self.folder / "state")),
             *("--workspace-socket", str(self.folder / "w.sock")),

@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.approval import Rule
+from agent.budget import Budget
+from agent.messages import Usage
 from agent.testing import calls, says
-from session_runtime.wire import AgentSettings, ToolSelection
-from unit.runtime.harness import runtime
+from session_runtime import wire
+from session_runtime.engine import agent_config, mcp_servers, secret_values
+from session_runtime.wire import (
+    HEADER_PREFIX,
+    AgentSettings,
+    ApprovalRule,
+    McpHeader,
+    McpServerSettings,
+    SessionConfig,
+    SessionReport,
+    ToolSelection,
+)
+from unit.agent.openai_server import Answer, serve
+from unit.agent.test_mcp import http_server
+from unit.runtime.harness import config, free_port, runtime, runtime_process
 
-pytestmark = pytest.mark.anyio
+TOKEN = "a-very-secret-token"
+NOTES = McpServerSettings(
+    name="notes",
+    url="http://notes.example/mcp",
+    headers=(McpHeader(name="Authorization", variable=f"{HEADER_PREFIX}0_0"),),
+    tools=ToolSelection(allow=("a*",), deny=("add",)),
+)
 
 
+# Values.
+
+
+def test_the_policy_and_the_budget_become_the_agents() -> None:
+    policy = (
+        ApprovalRule(tool="bash", arguments={"command": "rm *"}, action="Deny", reason="not here"),
+        ApprovalRule(tool="*", action="Ask"),
+    )
+    settings = AgentSettings(model="m", approval_policy=policy, budget=wire.Budget(tokens=10, cost_usd=0.5))
+    found = agent_config(config(agent=settings), {})
+    assert found.rules == (Rule("bash", "deny", {"command": "rm *"}, "not here"), Rule("*", "ask"))
+    assert found.budget == Budget(tokens=10, cost_usd=0.5)
+
+
+def test_a_server_gets_the_values_of_its_own_headers() -> None:
+    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", f"{HEADER_PREFIX}1_0": "of another"}
+    (server,) = mcp_servers(AgentSettings(model="m", mcp_servers=(NOTES,)), environment)
+    assert server.headers == {"Authorization": f"Bearer {TOKEN}"}
+    assert (server.name, server.url, server.allow, server.deny) == ("notes", NOTES.url, ("a*",), ("add",))
+
+
+def test_headers_are_secret_as_credentials_are_and_so_is_the_token_alone() -> None:
+    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", "AGENTSESSION_CREDENTIAL_HF_TOKEN": "hf_1", "PATH": "/bin"}
+    assert secret_values(environment) == ("hf_1", f"Bearer {TOKEN}", TOKEN)
+
+
+def test_what_a_newer_operator_says_is_ignored_by_an_older_runtime() -> None:
+    known = config(agent=AgentSettings(model="m", mcp_servers=(NOTES,)))
+    data = known.model_dump()
+    data["agent"]["mcp_servers"][0]["fromTomorrow"] = data["agent"]["fromTomorrow"] = data["fromTomorrow"] = {"x": 1}
+    assert SessionConfig.model_validate_json(json.dumps(data)) == known
+
+
+# What the model can call.
+
+
+@pytest.mark.anyio
 async def test_a_tool_is_offered_when_every_selection_offers_it(short_path: Path) -> None:
     selections = (ToolSelection(allow=("b*", "web_*", "plan")), ToolSelection(deny=("web_*",)))
     async with runtime(short_path, agent=AgentSettings(model="scripted", tools=selections)) as run:
         assert (await run.until("ready")).data["tools"] == ["bash", "plan"]
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(("networks", "success"), [((), False), (("127.0.0.0/8",), True)])
 async def test_web_fetch_reaches_a_private_network_when_the_session_may(
     short_path: Path, networks: tuple[str, ...], success: bool
@@ -28,3 +90,75 @@ async def test_web_fetch_reaches_a_private_network_when_the_session_may(
         run.model.replies = (calls(("web_fetch", {"url": f"{run.url}/healthz"})), says("done"))
         await run.submit("user_input", text="look")
         assert (await run.until("tool_output")).data["success"] is success
+
+
+# A whole session with MCP servers.
+
+
+def asks(tool: str, **arguments: Any) -> Answer:
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": tool, "arguments": json.dumps(arguments)}}
+    return Answer(({"tool_calls": [call]},), "tool_calls")
+
+
+@pytest.mark.anyio
+async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_header(short_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    answers = asks("notes__authorization"), Answer(({"content": "Done."},))
+    async with http_server(seen) as notes, http_server(others) as other, serve(*answers) as model:
+        servers = (
+            NOTES.model_copy(update={"url": notes}),
+            McpServerSettings(name="other", url=other),
+            McpServerSettings(name="gone", url=f"http://127.0.0.1:{free_port()}/mcp"),
+        )
+        settings = AgentSettings(model="openai/scripted", base_url=model.url, mcp_servers=servers)
+        environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}", "AGENTSESSION_CREDENTIAL_OPENAI_API_KEY": "sk-0123456789"}
+        task: dict[str, Any] = {"mode": "Task", "prompt": "Who am I?", "agent": settings}
+        async with runtime_process(short_path, environment=environment, **task) as run, run.client() as client:
+            ready = (await run.until("ready")).data
+            assert {"bash", "notes__authorization", "other__add", "other__authorization"} <= set(ready["tools"])
+            assert "notes__add" not in ready["tools"]
+            assert [problem.partition(":")[0] for problem in ready["problems"]] == ["the MCP server gone cannot be reached"]
+            await run.until("approval_required")
+            info = await client.info()
+            assert (info["is_active"], info["activity"]) == (True, "AwaitingApproval")
+            (pending,) = info["pending_approval"]
+            assert pending["tool"] == "notes__authorization"
+            assert "does not say that authorization only reads" in pending["reason"]
+            await client.submit("approval", decisions=[{"tool_call_id": pending["tool_call_id"], "approved": True}])
+            output = (await run.until("tool_output")).data
+            assert (output["output"], output["success"]) == ("[REDACTED]", True)
+            events = await run.events()
+            status, printed = await run.end()
+    assert status == 0
+    assert SessionReport.model_validate_json((short_path / "termination-log").read_text()).outcome == "Completed"
+    assert {headers.get("authorization") for headers in seen} == {f"Bearer {TOKEN}"}
+    assert {headers.get("authorization") for headers in others} == {None}
+    assert model.requests[1]["messages"][-1]["content"] == "[REDACTED]"
+    database = b"".join(path.read_bytes() for path in (short_path / "state").iterdir())
+    assert TOKEN not in json.dumps([event.data for event in events]) + printed
+    assert TOKEN.encode() not in database
+
+
+# Budgets.
+
+
+@pytest.mark.anyio
+async def test_a_task_without_budget_left_is_over_and_an_interactive_session_stays(short_path: Path) -> None:
+    spends = calls(("plan", {"plan": []}), usage=Usage(input_tokens=7, output_tokens=3))
+    settings = AgentSettings(model="scripted", budget=wire.Budget(tokens=10))
+    for mode in ("Task", "Interactive"):
+        folder = short_path / mode
+        folder.mkdir()
+        async with runtime(folder, spends, says("never said"), mode=mode, prompt="go", agent=settings) as run:
+            error = (await run.until("error")).data
+            assert error["kind"] == "budget"
+            assert "budget of 10 tokens is used up" in error["message"]
+            if mode == "Task":
+                assert await run.ended() == 0
+                report = SessionReport.model_validate_json(run.termination_log.read_text())
+                assert report.outcome == "BudgetExceeded"
+                assert report.outcome_message is not None
+                assert "spec.budget" in report.outcome_message
+            else:
+                assert (await run.http.get("/v1/session")).json()["is_active"] is True

@@ -188,7 +188,7 @@ def test_credentials_keep_their_names_and_do_not_steer_the_process() -> None:
     environment = {f"{prefix}{name}": f"value of {name}" for name in names} | {"PATH": "/bin", "OTHER": "x"}
     assert set(credentials(environment)) == set(names)
     assert provider_environment(environment) == {"OPENAI_API_KEY": "value of OPENAI_API_KEY"}
-    settings = agent_config(config(agent=AgentSettings(model="m", max_iterations=7)), {"A": "secret"})
+    settings = agent_config(config(agent=AgentSettings(model="m", max_iterations=7)), {f"{prefix}A": "secret"})
     assert (settings.model, settings.max_iterations) == ("m", 7)
     assert settings.secrets == ("secret",)
 
@@ -202,6 +202,8 @@ def test_credentials_keep_their_names_and_do_not_steer_the_process() -> None:
         ("Task", "turn_complete", {}, "Completed"),
         ("Task", "interrupted", {"reason": "by the user"}, "Failed"),
         ("Task", "error", {"kind": "unavailable", "message": "x"}, "Failed"),
+        ("Task", "error", {"kind": "budget", "message": "x"}, "BudgetExceeded"),
+        ("Interactive", "error", {"kind": "budget", "message": "x"}, None),
     ],
 )
 def test_what_a_turns_end_means(mode: Any, event: str, data: dict[str, Any], expected: str | None) -> None:
