@@ -73,6 +73,8 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
         instructions=settings.instructions,
         max_iterations=settings.max_iterations,
         rules=tuple(Rule(rule.tool, _ACTIONS[rule.action], rule.arguments, rule.reason) for rule in settings.approval_policy),
+        auto_approve_usd=settings.auto_approve_usd,
+        reasoning_effort=settings.reasoning_effort,
         budget=Budget(settings.budget.tokens, settings.budget.cost_usd),
         secrets=secret_values(environment),
     )
@@ -98,7 +100,9 @@ def litellm_model(config: AgentConfig) -> Model:
     """The model of any provider; litellm itself is imported with the first call."""
     from agent.model import LiteLLMModel
 
-    return LiteLLMModel(config.model, base_url=config.base_url, api_key=config.api_key)
+    return LiteLLMModel(
+        config.model, base_url=config.base_url, api_key=config.api_key, reasoning_effort=config.reasoning_effort
+    )
 
 
 def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = litellm_model) -> OpenAgent:

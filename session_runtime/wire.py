@@ -46,6 +46,7 @@ LAST_MESSAGE_BYTES: Final = 4096
 Mode = Literal["Interactive", "Task"]
 Activity = Literal["Processing", "AwaitingApproval", "Idle"]
 Outcome = Literal["Completed", "Failed", "BudgetExceeded"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class _Wire(BaseModel):
@@ -107,6 +108,9 @@ class AgentSettings(_Wire):
     """Networks (CIDR) that `web_fetch` may reach although they are not public."""
     mcp_servers: tuple[McpServerSettings, ...] = ()
     approval_policy: tuple[ApprovalRule, ...] = ()
+    auto_approve_usd: float | None = None
+    """A call that would wait for approval runs at once if its price is known and, with it, the session costs no more."""
+    reasoning_effort: ReasoningEffort | None = None
     budget: Budget = Budget()
 
 

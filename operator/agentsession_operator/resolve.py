@@ -68,6 +68,8 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
             web_fetch_networks=tuple(offered.web_fetch.allowed_networks),
             mcp_servers=tuple(_server(number, server) for number, server in enumerate(servers)),
             approval_policy=tuple(_approval_rule(line) for line in (*of_class.approval_policy, *own.approval_policy)),
+            auto_approve_usd=_least_dollars(of_class.auto_approve_cost_usd, own.auto_approve_cost_usd),
+            reasoning_effort=own.reasoning_effort or of_class.reasoning_effort,
             budget=_budget(offered.budget, spec.budget),
         ),
         header_values={
@@ -158,6 +160,9 @@ def _approval_rule(rule: api.ApprovalRule) -> ApprovalRule:
 
 def _budget(of_class: api.Budget, own: api.Budget) -> Budget:
     """Of two limits the smaller one."""
-    tokens = [budget.tokens for budget in (of_class, own) if budget.tokens is not None]
-    costs = [float(budget.cost_usd) for budget in (of_class, own) if budget.cost_usd is not None]
-    return Budget(tokens=min(tokens, default=None), cost_usd=min(costs, default=None))
+    tokens = [limit for limit in (of_class.tokens, own.tokens) if limit is not None]
+    return Budget(tokens=min(tokens, default=None), cost_usd=_least_dollars(of_class.cost_usd, own.cost_usd))
+
+
+def _least_dollars(*amounts: str | None) -> float | None:
+    return min((float(amount) for amount in amounts if amount is not None), default=None)

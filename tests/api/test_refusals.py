@@ -41,6 +41,8 @@ from support.waiting import eventually
             {"agent": {"approvalPolicy": [{"tool": "bash", "action": "Ask", "arguments": {"command": 7}}]}},
             "spec.agent.approvalPolicy[0].arguments.command",
         ),
+        ({"agent": {"autoApproveCostUSD": "-1"}}, "spec.agent.autoApproveCostUSD"),
+        ({"agent": {"reasoningEffort": "hard"}}, "spec.agent.reasoningEffort"),
         ({"budget": {"tokens": "many"}}, "spec.budget.tokens"),
         ({"budget": {"tokens": 0}}, "spec.budget.tokens"),
         ({"budget": {"costUSD": 2.5}}, "spec.budget.costUSD"),

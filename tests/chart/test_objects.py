@@ -118,7 +118,7 @@ def test_the_default_class_needs_a_named_model_without_the_local_one(render: Ren
     assert isinstance(resolve(AgentSessionSpec(user="a"), classes), Misconfigured)
     named = resolve(AgentSessionSpec.model_validate({"user": "a", "agent": {"model": "anthropic/claude-x"}}), classes)
     assert isinstance(named, Resolved)
-    assert named.agent.tools == ToolSelection()
+    assert named.agent.tools == ()
 
 
 def test_the_local_model_is_the_default_where_it_runs(render: Render) -> None:
@@ -128,11 +128,11 @@ def test_the_local_model_is_the_default_where_it_runs(render: Render) -> None:
     assert isinstance(local, Resolved)
     assert local.agent.model == "openai/smollm2-135m-instruct"
     assert local.agent.base_url == f"http://agentsession-local-model.{NAMESPACE}.svc:8080/v1"
-    assert local.agent.tools == ToolSelection(allow=()), "it cannot call tools with sense"
+    assert local.agent.tools == (ToolSelection(allow=()),), "it cannot call tools with sense"
     only(items, "Service", "agentsession-local-model")
     other = resolve(AgentSessionSpec.model_validate({"user": "a", "agent": {"model": "anthropic/claude-x"}}), classes)
     assert isinstance(other, Resolved)
-    assert (other.agent.base_url, other.agent.tools) == (None, ToolSelection())
+    assert (other.agent.base_url, other.agent.tools) == (None, ())
 
 
 def test_the_default_class_takes_what_the_values_say_over_what_the_chart_says(render: Render) -> None:

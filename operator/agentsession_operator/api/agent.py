@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from agentsession_operator.api.meta import MAX_NAME, Schema
+from session_runtime.wire import ReasoningEffort
 
 BY_NAME: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -76,7 +77,8 @@ class Budget(Schema):
     tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Tokens, those sent and those written together."""
     cost_usd: Annotated[Dollars | None, Field(alias="costUSD")] = None
-    """US dollars by litellm's price table, as text, for example "2.50". A model that the table does not know costs nothing."""
+    """US dollars as text, for example "2.50": for models by litellm's price table, where one that it does not know costs
+    nothing, and for tool calls that have a price."""
 
 
 class AgentSpec(Schema):
@@ -88,6 +90,9 @@ class AgentSpec(Schema):
     """System message for this session; unset means the class's."""
     max_iterations: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Model calls in one turn before the agent gives up; unset means the class's, or 300."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much the model shall think before it answers; a model that has no such level gets the next lower one. Unset means
+    the class's, or leaves it to the provider."""
     tools: ToolSelection | None = None
     """Narrows the tools that the class offers."""
     mcp_servers: Annotated[list[McpServer], Field(max_length=16, json_schema_extra=BY_NAME)] = []
@@ -96,3 +101,6 @@ class AgentSpec(Schema):
     """Which tool calls run, which wait for a person, and which are refused: the first rule that matches a call decides. The
     class's rules come before the session's. A call that no rule matches waits if it spends, publishes or destroys something,
     or if it is of an MCP server that does not say that it only reads."""
+    auto_approve_cost_usd: Annotated[Dollars | None, Field(alias="autoApproveCostUSD")] = None
+    """US dollars as text, for example "1.50". A call that would wait for a person runs at once if its price is known and,
+    with it, the session has cost no more than this. Unset means the class's; where both are set the smaller one holds."""

@@ -85,7 +85,7 @@ class UsageStatus(Schema):
     total_tokens: int = 0
     """Both together."""
     cost_usd: Annotated[str, Field(alias="costUSD")] = "0"
-    """Cost in US dollars by litellm's price table; 0 where it does not know the model."""
+    """Cost in US dollars: of models by litellm's price table, which may not know one, and of tool calls that have a price."""
     llm_calls: int = 0
     """Calls of the model."""
     tool_calls: int = 0

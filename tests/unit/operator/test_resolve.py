@@ -139,6 +139,12 @@ def test_instructions_and_iterations_are_the_sessions_or_else_the_classs(
     assert (found.instructions, found.max_iterations) == expected
 
 
+@pytest.mark.parametrize(("of_class", "own", "expected"), [(None, None, None), ("low", None, "low"), ("low", "max", "max")])
+def test_the_effort_is_the_sessions_or_else_the_classs(of_class: str | None, own: str | None, expected: str | None) -> None:
+    found = agent(session_class(agent={"model": "x/y", "reasoningEffort": of_class}), agent={"reasoningEffort": own})
+    assert found.reasoning_effort == expected
+
+
 # Tools.
 
 
@@ -271,3 +277,14 @@ def test_the_classs_rules_come_before_the_sessions() -> None:
 )
 def test_of_two_limits_the_smaller_one_holds(of_class: dict[str, Any], own: dict[str, Any], expected: Budget) -> None:
     assert agent(session_class(budget=of_class), budget=own).budget == expected
+
+
+@pytest.mark.parametrize(
+    ("of_class", "own", "expected"),
+    [(None, None, None), ("2", None, 2.0), (None, "1.5", 1.5), ("2", "10", 2.0), ("2", "0", 0.0)],
+)
+def test_a_session_cannot_let_more_run_without_a_question_than_its_class(
+    of_class: str | None, own: str | None, expected: float | None
+) -> None:
+    offered = session_class(agent={"model": "x/y", "autoApproveCostUSD": of_class})
+    assert agent(offered, agent={"autoApproveCostUSD": own}).auto_approve_usd == expected

@@ -29,7 +29,7 @@ from session_runtime.workspace import command_environment
 TOKEN = "the-session-token"
 ROOT = Path(__file__).parents[3]
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which a condition that does not come true fails the test."""
 
 

@@ -25,7 +25,7 @@ from session_runtime.wire import (
     ToolSelection,
 )
 from unit.agent.openai_server import Answer, serve
-from unit.agent.test_mcp import http_server
+from unit.agent.test_mcp import http, mcp_app
 from unit.runtime.harness import config, free_port, runtime, runtime_process
 
 TOKEN = "a-very-secret-token"
@@ -40,13 +40,15 @@ NOTES = McpServerSettings(
 # Values.
 
 
-def test_the_policy_and_the_budget_become_the_agents() -> None:
+def test_policy_budget_and_effort_become_the_agents() -> None:
     policy = (
         ApprovalRule(tool="bash", arguments={"command": "rm *"}, action="Deny", reason="not here"),
         ApprovalRule(tool="*", action="Ask"),
     )
-    settings = AgentSettings(model="m", approval_policy=policy, budget=wire.Budget(tokens=10, cost_usd=0.5))
+    budget = wire.Budget(tokens=10, cost_usd=0.5)
+    settings = AgentSettings(model="m", approval_policy=policy, budget=budget, auto_approve_usd=2.0, reasoning_effort="high")
     found = agent_config(config(agent=settings), {})
+    assert (found.auto_approve_usd, found.reasoning_effort) == (2.0, "high")
     assert found.rules == (Rule("bash", "deny", {"command": "rm *"}, "not here"), Rule("*", "ask"))
     assert found.budget == Budget(tokens=10, cost_usd=0.5)
 
@@ -105,13 +107,13 @@ async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_he
     seen: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     answers = asks("notes__authorization"), Answer(({"content": "Done."},))
-    async with http_server(seen) as notes, http_server(others) as other, serve(*answers) as model:
+    async with http(mcp_app(seen)) as notes, http(mcp_app(others)) as other, serve(*answers) as model:
         servers = (
             NOTES.model_copy(update={"url": notes}),
             McpServerSettings(name="other", url=other),
             McpServerSettings(name="gone", url=f"http://127.0.0.1:{free_port()}/mcp"),
         )
-        settings = AgentSettings(model="openai/scripted", base_url=model.url, mcp_servers=servers)
+        settings = AgentSettings(model="openai/scripted", base_url=model.url, mcp_servers=servers, reasoning_effort="low")
         environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}", "AGENTSESSION_CREDENTIAL_OPENAI_API_KEY": "sk-0123456789"}
         task: dict[str, Any] = {"mode": "Task", "prompt": "Who am I?", "agent": settings}
         async with runtime_process(short_path, environment=environment, **task) as run, run.client() as client:
@@ -135,6 +137,7 @@ async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_he
     assert {headers.get("authorization") for headers in seen} == {f"Bearer {TOKEN}"}
     assert {headers.get("authorization") for headers in others} == {None}
     assert model.requests[1]["messages"][-1]["content"] == "[REDACTED]"
+    assert {request["reasoning_effort"] for request in model.requests} == {"low"}
     database = b"".join(path.read_bytes() for path in (short_path / "state").iterdir())
     assert TOKEN not in json.dumps([event.data for event in events]) + printed
     assert TOKEN.encode() not in database
