@@ -17,6 +17,7 @@ from agent.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.terminal import Terminal
 from agent.tools.mcp import McpConnection, McpServer
+from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection
 from agent.tools.web_fetch import web_fetch_tool
@@ -99,7 +100,7 @@ async def chat(arguments: argparse.Namespace) -> int:
         secrets=secrets,
     )
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
-    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool())
+    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool())
     servers = [McpConnection(server) for server in arguments.mcp]
     selection = ToolSelection(deny=tuple(arguments.deny))
     async with ToolRouter(tools, sources=servers, selections=[selection]) as router:

@@ -23,6 +23,10 @@ class AgentConfig:
     """Added to the system message."""
     max_iterations: int = 300
     """Model calls in one turn, at most."""
+    research_tools: tuple[str, ...] = ("*",)
+    """Globs over tool names: those that a sub-agent of `research` has, of the offered ones that only read."""
+    research_iterations: int = 60
+    """Model calls of one sub-agent, at most."""
     rules: tuple[Rule, ...] = ()
     """The approval policy; the first rule that matches a call decides, before the tool's own default."""
     auto_approve_usd: float | None = None

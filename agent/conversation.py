@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.approval import ApprovalDecision
 from agent.doom_loop import Pattern
@@ -18,7 +18,7 @@ from agent.messages import Message, ToolCall, Usage
 from agent.plan import PlanStep, last_plan
 
 STATE_VERSION = 2
-"""Version 1 knew no decisions: after a crash, the person was asked again."""
+"""Version 1 knew no decisions (after a crash, the person was asked again) and no sub-agents."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class PendingApproval:
     arguments: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     """Why a person is asked, for that person."""
+    parent: str | None = None
+    """For a sub-agent's call, the id of the call that the sub-agent works for."""
+
+
+class BegunCall(NamedTuple):
+    """A call whose execution has begun; `parent` is that of `PendingApproval`."""
+
+    call: ToolCall
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,9 @@ class Conversation:
     """What a person has decided about open calls."""
     started: tuple[str, ...] = ()
     """Ids of those open calls whose execution has begun."""
+    subagents: dict[str, Conversation] = field(default_factory=dict)
+    """What the sub-agents know that work for open calls, by the ids of those calls. Their `usage` and `pending` are
+    empty: they are counted, and asked about, in the conversation that they are a part of."""
     in_turn: bool = False
     """A turn is under way, or waits for approval."""
     iterations: int = 0
@@ -64,6 +76,12 @@ class Conversation:
             return ()
         answered = {message.tool_call_id for message in self.messages[at + 1 :]}
         return tuple(call for call in self.messages[at].tool_calls if call.id not in answered)
+
+    @property
+    def begun_calls(self) -> tuple[BegunCall, ...]:
+        """The calls that have begun and have no result yet; those of a sub-agent before the one that it works for."""
+        theirs = (BegunCall(call, at) for at, sub in self.subagents.items() for call, _ in sub.begun_calls)
+        return (*theirs, *(BegunCall(call) for call in self.open_calls if call.id in self.started))
 
     @property
     def last_message(self) -> str | None:
@@ -109,7 +127,18 @@ class Conversation:
             started=tuple(other for other in self.started if other != call_id),
             pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
             decisions=tuple(other for other in self.decisions if other.tool_call_id != call_id),
+            subagents={other: sub for other, sub in self.subagents.items() if other != call_id},
         )
+
+    def with_result_of(self, begun: BegunCall, content: str) -> Conversation:
+        """With the result of a begun call, which may be a sub-agent's."""
+        if begun.parent is None:
+            return self.with_result(begun.call.id, content)
+        return self.with_subagent(begun.parent, self.subagents[begun.parent].with_result(begun.call.id, content))
+
+    def with_subagent(self, call_id: str, subagent: Conversation) -> Conversation:
+        """With what the sub-agent knows that works for an open call."""
+        return replace(self, subagents={**self.subagents, call_id: subagent})
 
     def with_decisions(self, decisions: Iterable[ApprovalDecision]) -> Conversation:
         """With what a person has decided about the pending calls, so that none is pending any more.
@@ -117,8 +146,16 @@ class Conversation:
         A call without a decision is denied; what is not about a pending call is ignored.
         """
         decided = {decision.tool_call_id: decision for decision in decisions}
-        now = (decided.get(p.tool_call_id, ApprovalDecision(p.tool_call_id, False)) for p in self.pending)
-        return replace(self, pending=(), decisions=(*self.decisions, *now))
+        conversation = replace(self, pending=())
+        for asked in self.pending:
+            decision = decided.get(asked.tool_call_id, ApprovalDecision(asked.tool_call_id, False))
+            if asked.parent is None:
+                conversation = replace(conversation, decisions=(*conversation.decisions, decision))
+            else:
+                sub = conversation.subagents[asked.parent]
+                sub = replace(sub, decisions=(*sub.decisions, decision))
+                conversation = conversation.with_subagent(asked.parent, sub)
+        return conversation
 
     def decision_about(self, call_id: str) -> ApprovalDecision | None:
         """What a person has decided about an open call, None when nothing yet."""
@@ -130,10 +167,11 @@ class Conversation:
 
     def closed(self, reason: str) -> Conversation:
         """At rest: every open call has `reason` for its result, nothing is pending, no turn is under way."""
-        conversation = self
+        closed = self
         for call in self.open_calls:
-            conversation = conversation.with_result(call.id, reason)
-        return replace(conversation, pending=(), decisions=(), started=(), in_turn=False, loop=None, continued=0, iterations=0)
+            closed = closed.with_result(call.id, reason)
+        # This is what outlives a turn.
+        return Conversation(closed.messages, closed.usage, plan=closed.plan, measured=closed.measured)
 
     def to_json(self) -> str:
         data = asdict(self) | {"version": STATE_VERSION}
@@ -145,12 +183,17 @@ class Conversation:
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("version") not in range(1, STATE_VERSION + 1):
             raise ValueError(f"not a conversation of a version that is known here (1 to {STATE_VERSION})")
+        return cls._from_dict(data)
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> Conversation:
         return cls(
             messages=tuple(Message.from_dict(message) for message in data["messages"]),
             usage=Usage(**data["usage"]),
             pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
             decisions=tuple(ApprovalDecision(**decision) for decision in data.get("decisions", ())),
             started=tuple(data["started"]),
+            subagents={call_id: cls._from_dict(sub) for call_id, sub in data.get("subagents", {}).items()},
             in_turn=data["in_turn"],
             iterations=data["iterations"],
             plan=tuple(data["plan"]),

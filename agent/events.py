@@ -8,7 +8,7 @@
 | `assistant_message` | the model's answer is whole | `message_id`, `text` |
 | `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |
 | `tool_output` | its result; exactly one for each `tool_call` | `tool_call_id`, `tool`, `output`, `success` |
-| `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`) |
+| `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`, `parent`) |
 | `turn_complete` | ends a turn | `message` (the model's last words or null) |
 | `interrupted` | ends a turn that was interrupted or abandoned | `reason` |
 | `error` | ends a turn that failed; the session goes on | `kind`, `message` |
@@ -18,6 +18,10 @@
 | `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `tool_cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
 | `shutdown` | the session is over | `reason` |
 
+Events of a sub-agent (its calls and their results, its retries, its compactions, the usage after its model calls) have one
+more field, `parent`: the id of the call that it works for. What it says comes as that call's result only. In `approvals`,
+`parent` is null for a call of the agent itself.
+
 `ready` and `shutdown` are emitted by the owner of the agent, who alone knows when they are true.
 """  # noqa: E501 - a table row is one line
 
@@ -26,6 +30,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
+
+from agent.messages import ToolCall
 
 EventType = Literal[
     "ready",
@@ -55,6 +61,12 @@ class Event:
 
     type: EventType
     data: dict[str, object] = field(default_factory=dict)
+
+
+def tool_output(call: ToolCall, output: str, success: bool, parent: str | None = None) -> dict[str, object]:
+    """Data of a `tool_output` event; `parent` for a sub-agent's call."""
+    data = {"tool_call_id": call.id, "tool": call.name, "output": output, "success": success}
+    return data if parent is None else {**data, "parent": parent}
 
 
 Emit = Callable[[Event], Awaitable[None]]

@@ -48,11 +48,11 @@ class InterruptSignal:
         finally:
             if not task.done():  # interrupted, or this very wait is being cancelled
                 task.cancel()
-                task.add_done_callback(_retrieve)
+                task.add_done_callback(retrieve)
                 await asyncio.wait({task}, timeout=GRACE)
 
 
-def _retrieve(task: asyncio.Future[Any]) -> None:
+def retrieve(task: asyncio.Future[Any]) -> None:
     """Look at the outcome of a task that was left behind, so that asyncio does not report it as forgotten."""
     if not task.cancelled():
         task.exception()

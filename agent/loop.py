@@ -1,35 +1,34 @@
-"""The agent: messages to the model, its calls to the tools, their results to the model, until it calls nothing more."""
+"""The agent of a session: takes what a person says and decides, and ends each turn with one event and a valid state."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from agent.approval import ApprovalDecision
-from agent.compactor import Compactor
 from agent.config import AgentConfig
-from agent.conversation import Conversation, PendingApproval
-from agent.doom_loop import calls_of_turn, find_loop, warning
-from agent.events import Emit, EventType
+from agent.conversation import BegunCall, Conversation, PendingApproval
+from agent.events import Emit, EventType, tool_output
 from agent.interrupt import Interrupted, InterruptSignal
 from agent.messages import Message, Usage
 from agent.model import Model
-from agent.model_step import INTERRUPTED, ModelStep, tell_result
-from agent.plan import continuation
+from agent.model_step import INTERRUPTED
+from agent.prompt import system_prompt
 from agent.redaction import Redactor
-from agent.retry import ContextOverflowError, ModelError
+from agent.retry import ModelError
 from agent.run_context import ConsentNeeded, RunContext, TurnFailed
-from agent.tool_step import ToolStep
+from agent.subagents import SubAgents
 from agent.tools.router import ToolRouter
-from agent.tools.tool import ToolResult
+from agent.turn import Turn
 
 logger = logging.getLogger(__name__)
 
 CUT_OFF = "[not finished: the agent was stopped; whether the call had any effect is unknown]"
-ABANDONED = "[not run: the person did not decide about it and said something else]"
+ABANDONED = "[not done: the person did not decide about it and said something else]"
+UNDONE = "[taken back by the person]"
 IN_FLIGHT = "[no result: the agent was restarted while this call was under way; find out what it has done before you repeat it]"
 
 
@@ -58,12 +57,13 @@ class Agent:
         emit: Emit,
         conversation: Conversation | None = None,
     ) -> None:
-        self._config = config
         redactor = Redactor((*config.secrets, *([config.api_key] if config.api_key else [])))
-        self._run = RunContext(conversation or Conversation(), emit, redactor)
-        self._model_step = ModelStep(self._run, config, model, tools)
-        self._tool_step = ToolStep(self._run, config, tools)
-        self._compactor = Compactor(self._run, self._model_step)
+        self._run = RunContext(conversation or Conversation(), emit, redactor, model)
+
+        def system() -> str:
+            return system_prompt(config.instructions, tools=bool(tools.tools))
+
+        self._turn = Turn(self._run, config, tools, system, SubAgents(self._run, config, tools))
         self._busy = asyncio.Lock()
 
     @property
@@ -90,11 +90,11 @@ class Agent:
     @property
     def model(self) -> Model:
         """The model that is asked; it can be changed between turns."""
-        return self._model_step.model
+        return self._run.model
 
     @model.setter
     def model(self, model: Model) -> None:
-        self._model_step.model = model
+        self._run.model = model
 
     async def run_turn(self, text: str) -> TurnOutcome:
         """Work on what the user said until the model has nothing more to do. Never raises but for a cancellation.
@@ -104,8 +104,10 @@ class Agent:
 
         async def turn() -> TurnOutcome:
             said = self._run.redactor.text(text)
-            conversation = self.conversation.closed(ABANDONED if self.pending_approvals else CUT_OFF)
-            self._run.conversation = replace(conversation.with_message(Message("user", said)), in_turn=True)
+            begun, result = self.conversation.begun_calls, ABANDONED if self.pending_approvals else CUT_OFF
+            conversation = self.conversation.closed(result).with_message(Message("user", said))
+            self._run.conversation = replace(conversation, in_turn=True)
+            await self._tell_end(begun, result)
             await self._run.emit("processing", status="started", text=said)
             return await self._go_on()
 
@@ -132,10 +134,10 @@ class Agent:
             return None
 
         async def turn() -> TurnOutcome:
-            for call in self.conversation.open_calls:
-                if call.id in self.conversation.started:
-                    self._run.conversation = self.conversation.with_result(call.id, IN_FLIGHT)
-                    await tell_result(self._run, call, ToolResult(IN_FLIGHT, False))
+            for begun in self.conversation.begun_calls:
+                if begun.call.id not in self.conversation.subagents:  # a sub-agent goes on, too
+                    self._run.conversation = self.conversation.with_result_of(begun, IN_FLIGHT)
+                    await self._tell_end((begun,), IN_FLIGHT)
             await self._run.emit("processing", status="resumed")
             return await self._go_on()
 
@@ -145,7 +147,9 @@ class Agent:
         """End a turn that waits for approval, with no answer of the model."""
         async with self._busy:
             if self.pending_approvals:
-                self._run.conversation = self.conversation.closed(f"[not run: {reason}]")
+                begun, result = self.conversation.begun_calls, f"[not done: {reason}]"
+                self._run.conversation = self.conversation.closed(result)
+                await self._tell_end(begun, result)
                 await self._run.emit("interrupted", reason=reason)
 
     async def undo(self) -> bool:
@@ -160,6 +164,7 @@ class Agent:
                 await self._run.emit("undo_complete", removed_messages=0, text=None)
                 return False
             self._run.conversation = shorter
+            await self._tell_end(before.begun_calls, UNDONE)
             removed = before.messages[len(shorter.messages) :]
             await self._run.emit("undo_complete", removed_messages=len(removed), text=removed[0].content)
             return True
@@ -172,7 +177,7 @@ class Agent:
             return TurnOutcome("error", message)
 
         async def turn() -> TurnOutcome:
-            await self._compactor.compact()
+            await self._turn.compact()
             return TurnOutcome("complete")
 
         return await self._guarded(turn)
@@ -209,60 +214,14 @@ class Agent:
         return replace(decision, feedback=feedback, arguments=arguments)
 
     async def _go_on(self) -> TurnOutcome:
-        """From wherever the conversation is: run the open calls, ask the model, and so on until the turn is over."""
-        while True:
-            try:
-                await self._tool_step.run_calls()
-            except ConsentNeeded as question:
-                return await self._ask(question.pending)
-            if self._answered() and not self._continue_plan():
-                return await self._complete(self.conversation.messages[-1])
-            self._warn_of_loop()
-            self._count_iteration()
-            await self._compactor.make_room()
-            answer = await self._answer()
-            if not answer.content and not answer.tool_calls:
-                return await self._complete(answer)
-
-    async def _answer(self) -> Message:
         try:
-            return await self._model_step.answer()
-        except ContextOverflowError:
-            # The window is smaller than the price table says, or unknown. Once: a second overflow is an error.
-            await self._compactor.compact()
-            return await self._model_step.answer()
-
-    def _answered(self) -> bool:
-        last = self.conversation.messages[-1]
-        return last.role == "assistant" and not last.tool_calls
-
-    def _continue_plan(self) -> bool:
-        """Send the model back to a plan that it has left unfinished; False when there is none, or enough is enough."""
-        note = continuation(self.conversation.plan, self.conversation.continued)
-        if note is None:
-            return False
-        self._run.conversation = replace(self.conversation.with_note(note), continued=self.conversation.continued + 1)
-        return True
-
-    def _warn_of_loop(self) -> None:
-        """Tell the model that it goes in circles: once for each loop, not at each step of it."""
-        loop = find_loop(calls_of_turn(self.conversation.messages))
-        if loop is not None and loop != self.conversation.loop:
-            self._run.conversation = self.conversation.with_note(warning(loop))
-        self._run.conversation = replace(self.conversation, loop=loop)
-
-    def _count_iteration(self) -> None:
-        limit = self._config.max_iterations
-        if self.conversation.iterations >= limit:
-            raise TurnFailed("iteration_limit", f"the turn was ended after {limit} model calls; say “go on” to go on")
-        self._run.conversation = replace(self.conversation, iterations=self.conversation.iterations + 1)
+            return await self._complete(await self._turn.go_on())
+        except ConsentNeeded as question:
+            return await self._ask(question.pending)
 
     async def _ask(self, pending: tuple[PendingApproval, ...]) -> TurnOutcome:
         self._run.conversation = replace(self.conversation, pending=pending)
-        approvals = [
-            {"tool_call_id": p.tool_call_id, "tool": p.tool, "arguments": p.arguments, "reason": p.reason} for p in pending
-        ]
-        await self._run.emit("approval_required", approvals=approvals)
+        await self._run.emit("approval_required", approvals=[asdict(p) for p in pending])
         return TurnOutcome("awaiting_approval")
 
     async def _complete(self, answer: Message) -> TurnOutcome:
@@ -277,11 +236,15 @@ class Agent:
 
     async def _cut_short(self, result: str, event: EventType, **data: object) -> None:
         """End a turn early, with `result` for every open call. Never raises: there is nobody left to tell."""
-        begun = [call for call in self.conversation.open_calls if call.id in self.conversation.started]
+        begun = self.conversation.begun_calls
         self._run.conversation = self.conversation.closed(result)
         try:
-            for call in begun:
-                await tell_result(self._run, call, ToolResult(result, False))
+            await self._tell_end(begun, result)
             await self._run.emit(event, **data)
         except Exception:
             logger.exception("the event %s could not be emitted", event)
+
+    async def _tell_end(self, calls: Iterable[BegunCall], result: str) -> None:
+        """Emit how calls ended that will not be gone on with."""
+        for call, parent in calls:
+            await self._run.emit("tool_output", **tool_output(call, result, False, parent))

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 from agent.calls import call_ids, usable_calls, with_advice
 from agent.compaction import text_tokens
 from agent.config import AgentConfig
+from agent.events import tool_output
 from agent.interrupt import Interrupted
 from agent.messages import Answer, Message, ModelChunk, ToolCall
-from agent.model import Model
-from agent.prompt import system_prompt
 from agent.retry import ModelError, retry_wait
 from agent.run_context import RunContext, TurnFailed
 from agent.tools.router import ToolRouter
@@ -30,11 +29,11 @@ INTERRUPTED = "[interrupted by the user]"
 class ModelStep:
     """Asks the model, and takes its answer into the conversation."""
 
-    def __init__(self, run: RunContext, config: AgentConfig, model: Model, tools: ToolRouter) -> None:
+    def __init__(self, run: RunContext, config: AgentConfig, tools: ToolRouter, system: Callable[[], str]) -> None:
         self._run = run
         self._config = config
         self._tools = tools
-        self.model = model
+        self._system = system
 
     async def answer(self) -> Message:
         """The model's next answer, which is then the conversation's last message.
@@ -51,11 +50,11 @@ class ModelStep:
         """Tokens that the model can take, None when nobody knows."""
         if self._config.context_window is not None:
             return self._config.context_window
-        return await self._run.interruptible(self.model.context_window())
+        return await self._run.interruptible(self._run.model.context_window())
 
     def overhead(self) -> int:
         """An estimate of the tokens in a request that are not the conversation's."""
-        return text_tokens(self._system().content) + text_tokens(json.dumps(self._definitions()))
+        return text_tokens(self._system()) + text_tokens(json.dumps(self._definitions()))
 
     # -- trying ----------------------------------------------------------------------------------------------------
 
@@ -79,7 +78,8 @@ class ModelStep:
 
     async def _stream_answer(self) -> Message:
         message_id = uuid.uuid4().hex
-        stream = self.model.stream((self._system(), *self._run.conversation.messages), self._definitions())
+        system = Message("system", self._system())
+        stream = self._run.model.stream((system, *self._run.conversation.messages), self._definitions())
         answer, shown = Answer(), self._run.redactor.stream()
         try:
             while (chunk := await self._run.interruptible(_next(stream))) is not None:
@@ -99,7 +99,7 @@ class ModelStep:
         return await self._accept(message_id, answer)
 
     async def _complete(self, messages: Sequence[Message]) -> str:
-        stream = self.model.stream(messages, ())
+        stream = self._run.model.stream(messages, ())
         answer = Answer()
         try:
             while (chunk := await self._run.interruptible(_next(stream))) is not None:
@@ -109,9 +109,6 @@ class ModelStep:
             self._count(answer)
         await self._run.emit("usage", **asdict(self._run.usage))
         return self._run.redactor.text(answer.text)
-
-    def _system(self) -> Message:
-        return Message("system", system_prompt(self._config.instructions, tools=bool(self._tools.tools)))
 
     def _definitions(self) -> list[dict[str, Any]]:
         return [tool.definition() for tool in self._tools.tools]
@@ -134,8 +131,11 @@ class ModelStep:
 
     def _take(self, answer: Answer) -> tuple[Message, list[tuple[ToolCall, ToolResult]]]:
         run = self._run
-        redacted = [replace(call, arguments=run.redactor.text(call.arguments)) for call in answer.tool_calls]
-        calls, problems = usable_calls(redacted, call_ids(run.conversation.messages), _new_call_id)
+        wanted = [replace(call, arguments=run.redactor.text(call.arguments)) for call in answer.tool_calls]
+        if run.parent is not None:
+            # Events and decisions name a call by its id alone, so it must differ from those of all other agents.
+            wanted = [replace(call, id="") for call in wanted]
+        calls, problems = usable_calls(wanted, call_ids(run.conversation.messages), _new_call_id)
         message = Message("assistant", run.redactor.text(answer.text), calls)
         if not message.content and not calls:
             return message, []  # an empty message would be refused by some providers when it is sent back
@@ -177,7 +177,7 @@ async def tell_call(run: RunContext, call: ToolCall, arguments: dict[str, Any]) 
 
 async def tell_result(run: RunContext, call: ToolCall, result: ToolResult) -> None:
     """Emit how a call ended."""
-    await run.emit("tool_output", tool_call_id=call.id, tool=call.name, output=result.output, success=result.success)
+    await run.emit("tool_output", **tool_output(call, result.output, result.success))
 
 
 def _new_call_id() -> str:

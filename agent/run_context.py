@@ -10,9 +10,13 @@ from agent.conversation import Conversation, PendingApproval
 from agent.events import Emit, Event, EventType
 from agent.interrupt import InterruptSignal
 from agent.messages import Usage
+from agent.model import Model
 from agent.redaction import Redactor
 
 T = TypeVar("T")
+
+WORDS: frozenset[EventType] = frozenset({"assistant_chunk", "assistant_message"})
+"""What a sub-agent says is for its parent, and comes as the result of the call that it works for."""
 
 
 class TurnFailed(Exception):
@@ -34,12 +38,26 @@ class ConsentNeeded(Exception):
 class RunContext:
     """One agent's mutable state: `conversation` is replaced by a new value, first, and then told of by an event."""
 
-    def __init__(self, conversation: Conversation, emit: Emit, redactor: Redactor) -> None:
-        self.conversation = conversation
+    def __init__(self, conversation: Conversation, emit: Emit, redactor: Redactor, model: Model) -> None:
+        self._conversation = conversation
+        self._emit = emit
         self.redactor = redactor
+        self.model = model
         self.signal: InterruptSignal | None = None
         """Set while a turn is worked on."""
-        self._emit = emit
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the call that this agent works for; None when it works for a person."""
+        return None
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
 
     @property
     def usage(self) -> Usage:
@@ -57,3 +75,39 @@ class RunContext:
         """The result of `work`, or Interrupted. Everything that may take long goes through here, but for events."""
         assert self.signal is not None  # noqa: S101 - only used inside a turn
         return await self.signal.guard(work)
+
+
+class SubContext(RunContext):
+    """A sub-agent's, for one turn of its parent: its conversation is a part of the parent's, and so is what it uses."""
+
+    def __init__(self, outer: RunContext, call_id: str) -> None:
+        super().__init__(outer.conversation.subagents[call_id], outer._emit, outer.redactor, outer.model)
+        self.signal = outer.signal
+        self._outer = outer
+        self._call_id = call_id
+
+    @property
+    def parent(self) -> str:
+        return self._call_id
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        # Work that was left behind by an interrupt may end when the parent's turn is over: then there is nothing to keep.
+        if self._call_id in self._outer.conversation.subagents:
+            self._outer.conversation = self._outer.conversation.with_subagent(self._call_id, conversation)
+
+    @property
+    def usage(self) -> Usage:
+        return self._outer.usage
+
+    def count(self, used: Usage) -> None:
+        self._outer.count(used)
+
+    async def emit(self, event: EventType, **data: object) -> None:
+        if event not in WORDS:
+            await self._outer.emit(event, **data, parent=self._call_id)

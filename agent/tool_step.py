@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol
 
 from agent.approval import Verdict, denial, judge, refusal, within_cap
 from agent.calls import parse
 from agent.config import AgentConfig
-from agent.conversation import PendingApproval
-from agent.interrupt import GRACE
+from agent.conversation import Conversation, PendingApproval
+from agent.interrupt import GRACE, retrieve
 from agent.messages import ToolCall, Usage
 from agent.model_step import tell_call, tell_result
 from agent.plan import PLAN_TOOL
@@ -34,28 +34,43 @@ class _Prepared:
     read_only: bool = False
     note: str = ""
     """For the model, before the output."""
+    delegate: Delegate | None = None
+    """Works on it, instead of the tool itself."""
+
+
+class Delegate(Protocol):
+    """Has calls worked on by sub-agents."""
+
+    def takes(self, tool: str) -> bool: ...
+
+    def begin(self, arguments: Mapping[str, Any]) -> Conversation: ...
+
+    async def work(self, call_id: str) -> ToolResult: ...
 
 
 class ToolStep:
     """Runs the open calls of the conversation."""
 
-    def __init__(self, run: RunContext, config: AgentConfig, tools: ToolRouter) -> None:
+    def __init__(self, run: RunContext, config: AgentConfig, tools: ToolRouter, delegate: Delegate | None = None) -> None:
         self._run = run
         self._config = config
         self._tools = tools
+        self._delegate = delegate
 
     async def run_calls(self) -> None:
         """Run the open calls in order; neighbours that only read run at the same time.
 
-        Stops before the first call that needs a person's consent, so that nothing overtakes the question, and raises
-        ConsentNeeded with all calls that need it.
+        Stops before the first call that needs a person's consent, or behind one whose sub-agent does, so that nothing
+        overtakes the question, and raises ConsentNeeded with all calls that need it.
         """
         prepared = {call.id: self._prepare(call) for call in self._run.conversation.open_calls}
         while calls := [prepared[call.id] for call in self._run.conversation.open_calls]:
             if self._must_ask(calls[0]):
                 raise ConsentNeeded(self._questions(calls))
             together = list(takewhile(self._can_run_beside_others, calls))
-            await self._run_batch(together or calls[:1])
+            waiting = await self._run_batch(together or calls[:1])
+            if waiting:
+                raise ConsentNeeded((*waiting, *self._questions(calls)))
 
     def _prepare(self, call: ToolCall) -> _Prepared:
         tool, decision = self._tools.get(call.name), self._run.conversation.decision_about(call.id)
@@ -71,9 +86,10 @@ class ToolStep:
         verdict = judge(self._config.rules, call.name, tool, arguments)
         if verdict.action == "deny":
             verdict = replace(verdict, reason=refusal(verdict.reason))
-        elif decision is not None:
+        elif decision is not None or call.id in self._run.conversation.subagents:
             verdict = Verdict("allow")
-        return _Prepared(call, arguments, verdict, tool.price(arguments), tool.read_only, note)
+        delegate = self._delegate if self._delegate is not None and self._delegate.takes(call.name) else None
+        return _Prepared(call, arguments, verdict, tool.price(arguments), tool.read_only, note, delegate)
 
     def _must_ask(self, prepared: _Prepared) -> bool:
         spent, cap = self._run.usage.spent_usd, self._config.auto_approve_usd
@@ -84,36 +100,60 @@ class ToolStep:
         return prepared.read_only and prepared.verdict.action == "allow" and prepared.price is None
 
     def _questions(self, calls: Sequence[_Prepared]) -> tuple[PendingApproval, ...]:
-        return tuple(PendingApproval(p.call.id, p.call.name, p.arguments, p.verdict.reason) for p in calls if self._must_ask(p))
+        return tuple(
+            PendingApproval(p.call.id, p.call.name, p.arguments, p.verdict.reason, self._run.parent)
+            for p in calls
+            if self._must_ask(p)
+        )
 
-    async def _run_batch(self, calls: Sequence[_Prepared]) -> None:
+    async def _run_batch(self, calls: Sequence[_Prepared]) -> list[PendingApproval]:
+        """Run calls at the same time; returns the calls of their sub-agents that need consent."""
         running: dict[asyncio.Task[ToolResult], _Prepared] = {}
+        waiting: list[PendingApproval] = []
         try:
             for prepared in calls:
                 await self._begin(prepared)
                 if prepared.verdict.action == "deny":
                     await self._finish(prepared, ToolResult(prepared.verdict.reason, False), ran=False)
                 else:
-                    running[asyncio.create_task(self._call(prepared))] = prepared
+                    task = asyncio.create_task(self._call(prepared))
+                    task.add_done_callback(retrieve)
+                    running[task] = prepared
             while running:
                 done, _ = await self._run.interruptible(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for task in [task for task in running if task in done]:  # those that ended together, in order
-                    await self._finish(running.pop(task), task.result())
+                    prepared = running.pop(task)
+                    try:
+                        result = task.result()
+                    except ConsentNeeded as question:
+                        waiting.extend(question.pending)
+                    else:
+                        await self._finish(prepared, result)
         finally:
             for task in running:
                 task.cancel()
             if running:
                 await asyncio.wait(running, timeout=GRACE)
+        return waiting
 
     async def _begin(self, prepared: _Prepared) -> None:
+        call_id = prepared.call.id
+        if call_id in self._run.conversation.subagents:
+            return  # it goes on
         if prepared.verdict.action != "deny" and prepared.price is not None:
             # Now, and not when it has ended: what a call has cost that is cut off, nobody knows.
             self._run.count(Usage(tool_cost_usd=prepared.price))
-        self._run.conversation = self._run.conversation.with_started(prepared.call.id)
+        conversation = self._run.conversation.with_started(call_id)
+        if prepared.delegate is not None and prepared.verdict.action != "deny":
+            conversation = conversation.with_subagent(call_id, prepared.delegate.begin(prepared.arguments))
+        self._run.conversation = conversation
         await tell_call(self._run, prepared.call, prepared.arguments)
 
     async def _call(self, prepared: _Prepared) -> ToolResult:
-        result = await self._tools.call(prepared.call.name, prepared.arguments)
+        if prepared.delegate is not None:
+            result = await prepared.delegate.work(prepared.call.id)
+        else:
+            result = await self._tools.call(prepared.call.name, prepared.arguments)
         return replace(result, output=prepared.note + result.output)
 
     async def _finish(self, prepared: _Prepared, result: ToolResult, ran: bool = True) -> None:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from agent.approval import ApprovalDecision
 from agent.conversation import Conversation, PendingApproval
-from agent.events import Emit, Event
+from agent.events import Emit, Event, tool_output
 from agent.messages import Message, Usage
 from session_runtime.events import Draft, ends_submission, timestamp
 from session_runtime.journal import Change, Journal
@@ -340,11 +340,9 @@ class Session:
     async def _cut_off(self, running: Submitted) -> None:
         """End what the last process was working on: its calls get their results, and the turn its event."""
         conversation = self._restored
-        for call in conversation.open_calls:
-            if call.id not in conversation.started:
-                continue
-            conversation = conversation.with_result(call.id, CUT_OFF)
-            output = {"tool_call_id": call.id, "tool": call.name, "output": CUT_OFF, "success": False}
+        for begun in conversation.begun_calls:
+            conversation = conversation.with_result_of(begun, CUT_OFF)
+            output = tool_output(begun.call, CUT_OFF, False, begun.parent)
             draft = self._journal.draft("tool_output", output, running.id)
             await self._journal.write(Change(draft=draft, conversation=conversation))
         self._restored = conversation.closed(CUT_OFF)

@@ -62,6 +62,7 @@ async def test_a_turn_waits_for_consent_and_nothing_overtakes_the_question() -> 
             "tool": "bash",
             "arguments": {"command": command},
             "reason": "it deletes files",
+            "parent": None,
         }
         for n, command in ((1, "rm a"), (3, "rm b"))
     ]
@@ -220,7 +221,7 @@ async def test_undo_and_abandon_clear_what_is_pending() -> None:
     await s.agent.run_turn("go")
     await s.agent.abandon("nobody answered")
     assert s.events[-1].type == "interrupted"
-    assert results(s) == ["[not run: nobody answered]"]
+    assert results(s) == ["[not done: nobody answered]"]
     assert not s.agent.conversation.in_turn
 
 

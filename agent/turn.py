@@ -1,0 +1,91 @@
+"""A turn: the open calls to the tools, their results to the model, its calls to the tools, until it calls nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.compactor import Compactor
+from agent.config import AgentConfig
+from agent.doom_loop import calls_of_turn, find_loop, warning
+from agent.messages import Message
+from agent.model_step import ModelStep
+from agent.plan import continuation
+from agent.retry import ContextOverflowError
+from agent.run_context import RunContext, TurnFailed
+from agent.tool_step import Delegate, ToolStep
+from agent.tools.router import ToolRouter
+
+
+class Turn:
+    """Goes on with a conversation from wherever it is: an agent's turn with a person, or a sub-agent's whole work."""
+
+    def __init__(
+        self,
+        run: RunContext,
+        config: AgentConfig,
+        tools: ToolRouter,
+        system: Callable[[], str],
+        delegate: Delegate | None = None,
+    ) -> None:
+        self._run = run
+        self._limit = config.max_iterations
+        self._model_step = ModelStep(run, config, tools, system)
+        self._tool_step = ToolStep(run, config, tools, delegate)
+        self._compactor = Compactor(run, self._model_step)
+
+    async def go_on(self) -> Message:
+        """The model's last answer of this turn.
+
+        Raises ConsentNeeded, Interrupted, and TurnFailed or ModelError when it cannot come to one.
+        """
+        while True:
+            await self._tool_step.run_calls()
+            if self._answered() and not self._continue_plan():
+                return self._run.conversation.messages[-1]
+            self._warn_of_loop()
+            self._count_iteration()
+            await self._compactor.make_room()
+            answer = await self._answer()
+            if not answer.content and not answer.tool_calls:
+                return answer
+
+    async def compact(self) -> None:
+        """Shorten the conversation. Raises TurnFailed when it gets no shorter."""
+        await self._compactor.compact()
+
+    async def _answer(self) -> Message:
+        try:
+            return await self._model_step.answer()
+        except ContextOverflowError:
+            # The window is smaller than the price table says, or unknown. Once: a second overflow is an error.
+            await self._compactor.compact()
+            return await self._model_step.answer()
+
+    def _answered(self) -> bool:
+        last = self._run.conversation.messages[-1]
+        return last.role == "assistant" and not last.tool_calls
+
+    def _continue_plan(self) -> bool:
+        """Send the model back to a plan that it has left unfinished; False when there is none, or enough is enough."""
+        conversation = self._run.conversation
+        note = continuation(conversation.plan, conversation.continued)
+        if note is None:
+            return False
+        self._run.conversation = replace(conversation.with_note(note), continued=conversation.continued + 1)
+        return True
+
+    def _warn_of_loop(self) -> None:
+        """Tell the model that it goes in circles: once for each loop, not at each step of it."""
+        conversation = self._run.conversation
+        loop = find_loop(calls_of_turn(conversation.messages))
+        if loop is not None and loop != conversation.loop:
+            conversation = conversation.with_note(warning(loop))
+        self._run.conversation = replace(conversation, loop=loop)
+
+    def _count_iteration(self) -> None:
+        conversation = self._run.conversation
+        if conversation.iterations >= self._limit:
+            message = f"the turn was ended after {self._limit} model calls; say “go on” to go on"
+            raise TurnFailed("iteration_limit", message)
+        self._run.conversation = replace(conversation, iterations=conversation.iterations + 1)
