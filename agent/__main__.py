@@ -16,6 +16,7 @@ from agent.conversation import Conversation
 from agent.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.terminal import Terminal
+from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
@@ -100,7 +101,8 @@ async def chat(arguments: argparse.Namespace) -> int:
         secrets=secrets,
     )
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
-    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool())
+    hub = hub_tools(HubSettings.from_credentials(os.environ), workspace)
+    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool(), *hub)
     servers = [McpConnection(server) for server in arguments.mcp]
     selection = ToolSelection(deny=tuple(arguments.deny))
     async with ToolRouter(tools, sources=servers, selections=[selection]) as router:
