@@ -40,8 +40,10 @@ class HubSettings:
 
     @classmethod
     def from_credentials(cls, credentials: Mapping[str, str]) -> Self:
-        """By the names that Hugging Face's own tools use: HF_TOKEN, and HF_ENDPOINT for another Hub."""
-        return cls(token=credentials.get("HF_TOKEN") or None, endpoint=credentials.get("HF_ENDPOINT") or HUB)
+        """By the names that Hugging Face's own tools use: HF_TOKEN, and HF_ENDPOINT for another Hub. A Secret that was
+        made from a file ends with a line break, which no header may have in it.
+        """
+        return cls(token=credentials.get("HF_TOKEN", "").strip() or None, endpoint=credentials.get("HF_ENDPOINT") or HUB)
 
 
 class HubClient:

@@ -68,12 +68,10 @@ def files_tool(hub: HubClient, workspace: Workspace) -> Tool:
 
 def consent(arguments: Mapping[str, Any]) -> str | None:
     """Uploads and deletes are published, or destroy; downloads fill the workspace only."""
-    action = arguments.get("action")
-    if action == "download":
+    if arguments["action"] == "download":
         return None
-    where = f"{arguments.get('type', 'model')} {arguments.get('repo')}"
-    count = len(arguments.get("files") or ())
-    return f"it would {action} {count} file{'s' if count != 1 else ''} in the {where} on the Hugging Face Hub"
+    count, where = len(arguments["files"]), f"{arguments.get('type', 'model')} {arguments['repo']}"
+    return f"it would {arguments['action']} {count} file{'s' if count > 1 else ''} in the {where} on the Hugging Face Hub"
 
 
 async def _commit(hub: HubClient, workspace: Workspace, arguments: Mapping[str, Any]) -> str:

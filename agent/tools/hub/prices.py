@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from huggingface_hub import JobHardwareInfo
@@ -62,12 +63,7 @@ class JobPrices:
     def hourly(self, hardware: str) -> float | None:
         return self._hourly.get(hardware)
 
-    def most(self, arguments: Mapping[str, Any]) -> float | None:
-        """USD that `hub_job` with these arguments costs at most; None when that is not known, or has no bound."""
-        if arguments.get("action") != "run":
-            return None
-        hourly = self.hourly(str(arguments.get("hardware", DEFAULT_HARDWARE)))
-        minutes = arguments.get("timeout_minutes", DEFAULT_MINUTES)
-        if hourly is None or isinstance(minutes, bool) or not isinstance(minutes, int | float):
-            return None
-        return hourly * minutes / 60
+    def most(self, hardware: str, minutes: float) -> float | None:
+        """USD for a job that is stopped after so many minutes; each that has begun is billed."""
+        hourly = self.hourly(hardware)
+        return None if hourly is None else hourly * math.ceil(minutes) / 60

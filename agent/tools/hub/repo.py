@@ -68,14 +68,13 @@ def repo_tool(hub: HubClient) -> Tool:
 
 def consent(arguments: Mapping[str, Any]) -> str | None:
     """What destroys, and what other people get to see."""
-    action = arguments.get("action")
-    where = f"{arguments.get('type', 'model')} {arguments.get('repo')} on the Hugging Face Hub"
+    action, where = arguments["action"], f"{arguments.get('type', 'model')} {arguments['repo']} on the Hugging Face Hub"
     if action in HARMLESS:
         return None
     if action == "create_repository":
-        return None if arguments.get("private", True) is True else f"it would create the {where}, for everybody to see"
+        return None if arguments.get("private", True) else f"it would create the {where}, for everybody to see"
     if action in ("delete_branch", "delete_tag"):
-        return f"it would delete the {str(action).removeprefix('delete_')} {arguments.get('name')} of the {where}"
+        return f"it would delete the {action.removeprefix('delete_')} {arguments.get('name')} of the {where}"
     if action in ("merge", "close", "reopen"):
         return f"it would {action} #{arguments.get('number')} of the {where}"
     return f"it would publish a {'comment' if action == 'comment' else 'post'} in your name at the {where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,23 +63,39 @@ def job_tool(hub: HubClient, prices: JobPrices) -> Tool:
         call=call,
         timeout=120,
         needs_consent=lambda arguments: consent(arguments, prices),
+        price=lambda arguments: price(arguments, prices),
     )
+
+
+def price(arguments: Mapping[str, Any], prices: JobPrices) -> float | None:
+    """What a job costs that does nothing but cost, for a limited time. None where a person is to be asked in any case:
+    a schedule has no end, a job with the token can do what the token can, and the other actions may end work.
+    """
+    if arguments["action"] != "run" or arguments.get("with_token"):
+        return None
+    return prices.most(_hardware(arguments), _minutes(arguments))
 
 
 def consent(arguments: Mapping[str, Any], prices: JobPrices) -> str | None:
     """Whatever may cost money, and whatever ends work. The Hub has no free hardware now; if it gets some, that is free."""
-    action, job = arguments.get("action"), arguments.get("job_id")
+    action, hardware = arguments["action"], _hardware(arguments)
     if action not in ("run", "schedule"):
-        return f"it would {str(action).replace('_', ' ')} job {job} on the Hugging Face Hub"
-    hardware = str(arguments.get("hardware", DEFAULT_HARDWARE))
-    hourly, most = prices.hourly(hardware), prices.most(arguments)
+        return f"it would {action.replace('_', ' ')} job {arguments.get('job_id')} on the Hugging Face Hub"
+    hourly, most = prices.hourly(hardware), prices.most(hardware, _minutes(arguments))
     if action == "run" and hourly == 0 and not arguments.get("with_token"):
         return None
-    cost = f"${hourly:.2f} an hour" if hourly is not None else "a price that is not known"
-    bound = f", at most ${most:.2f}" if most is not None else ""
     when = f"on the schedule {arguments.get('schedule')}" if action == "schedule" else "now"
+    cost = f"at most ${most:.2f} a run (${hourly:.2f} an hour)" if most is not None else "at a price that is not known"
     token = ", with your token" if arguments.get("with_token") else ""
-    return f"it would run a job on {hardware} {when}, for {cost}{bound}{token}"
+    return f"it would run a job on {hardware} {when}, {cost}{token}"
+
+
+def _hardware(arguments: Mapping[str, Any]) -> str:
+    return str(arguments.get("hardware", DEFAULT_HARDWARE))
+
+
+def _minutes(arguments: Mapping[str, Any]) -> float:
+    return float(arguments.get("timeout_minutes", DEFAULT_MINUTES))
 
 
 def _act(api: HfApi, arguments: Mapping[str, Any], token: str) -> str:
@@ -103,8 +120,8 @@ def _spec(arguments: Mapping[str, Any], token: str) -> dict[str, Any]:
     return {
         "image": arguments["image"],
         "command": arguments["command"],
-        "flavor": arguments.get("hardware", DEFAULT_HARDWARE),
-        "timeout": int(arguments.get("timeout_minutes", DEFAULT_MINUTES) * 60) or 1,
+        "flavor": _hardware(arguments),
+        "timeout": math.ceil(_minutes(arguments) * 60),
         "env": arguments.get("environment"),
         "secrets": {"HF_TOKEN": token} if arguments.get("with_token") else None,
     }

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from agent.testing import calls
 from agent.tools.hub import HubSettings, files, hub_tools, jobs, prices
-from agent.tools.hub.prices import JobPrices
 from agent.workspace import LocalWorkspace
 from unit.agent.hub_server import TOKEN
 from unit.agent.hub_session import session
+from unit.agent.stage import stage
 from unit.agent.test_workspace import until
 
 pytestmark = pytest.mark.anyio
@@ -33,12 +34,10 @@ HERE = "on the Hugging Face Hub"
         ("hub_files", {"action": "download", "files": FILES}, None),
         ("hub_files", {"action": "upload", "files": FILES}, f"it would upload 2 files in the model ann/tiny {HERE}"),
         ("hub_files", {"action": "delete", "type": "space", "files": FILES[:1]}, f"delete 1 file in the space ann/tiny {HERE}"),
-        ("hub_files", {}, "it would None 0 files"),
         ("hub_repo", {"action": "create_branch", "name": "b"}, None),
         ("hub_repo", {"action": "create_tag", "name": "t"}, None),
         ("hub_repo", {"action": "create_repository"}, None),
         ("hub_repo", {"action": "create_repository", "private": False}, "for everybody to see"),
-        ("hub_repo", {"action": "create_repository", "private": "no"}, "for everybody to see"),
         ("hub_repo", {"action": "delete_branch", "name": "b"}, "it would delete the branch b of the model ann/tiny"),
         ("hub_repo", {"action": "delete_tag", "name": "t"}, "it would delete the tag t of the model ann/tiny"),
         ("hub_repo", {"action": "merge", "number": 3}, f"it would merge #3 of the model ann/tiny {HERE}"),
@@ -47,16 +46,18 @@ HERE = "on the Hugging Face Hub"
         ("hub_repo", {"action": "comment", "number": 3, "text": "x"}, "publish a comment in your name"),
         ("hub_repo", {"action": "open_pull_request", "title": "x"}, "publish a post in your name"),
         ("hub_repo", {"action": "open_discussion", "title": "x"}, "publish a post in your name"),
-        ("hub_repo", {}, "publish"),
-        ("hub_job", {"action": "run"}, "a job on cpu-basic now, for $0.01 an hour, at most $0.01"),
-        ("hub_job", {"action": "run", "hardware": "h200", "timeout_minutes": 90}, "for $5.00 an hour, at most $7.50"),
-        ("hub_job", {"action": "run", "hardware": "new"}, "a job on new now, for a price that is not known"),
+        ("hub_job", {"action": "run"}, "a job on cpu-basic now, at most $0.01 a run ($0.01 an hour)"),
+        (
+            "hub_job",
+            {"action": "run", "hardware": "h200", "timeout_minutes": 90},
+            "on h200 now, at most $7.50 a run ($5.00 an hour)",
+        ),
+        ("hub_job", {"action": "run", "hardware": "new"}, "a job on new now, at a price that is not known"),
         ("hub_job", {"action": "run", "with_token": True}, "with your token"),
-        ("hub_job", {"action": "schedule", "schedule": "@daily"}, "on the schedule @daily, for $0.01 an hour"),
+        ("hub_job", {"action": "schedule", "schedule": "@daily"}, "on the schedule @daily, at most $0.01 a run"),
         ("hub_job", {"action": "cancel", "job_id": "j1"}, f"it would cancel job j1 {HERE}"),
         ("hub_job", {"action": "run_scheduled", "job_id": "s1"}, "it would run scheduled job s1"),
         ("hub_job", {"action": "delete_scheduled", "job_id": "s1"}, "it would delete scheduled job s1"),
-        ("hub_job", {}, "it would None job None"),
     ],
 )
 def test_what_asks_a_person_first(tmp_path: Path, tool: str, arguments: dict[str, Any], reason: str | None) -> None:
@@ -285,25 +286,39 @@ async def test_the_hubs_own_prices_replace_the_listed_ones(tmp_path: Path) -> No
         assert consent(RUN) is None  # this Hub gives it for nothing
         assert consent(RUN | {"with_token": True}) is not None
         assert consent(RUN | {"action": "schedule", "schedule": "@daily"}) is not None
-        assert "$0.60 an hour, at most $0.30" in str(consent(RUN | {"hardware": "t4-small"}))
+        assert "at most $0.30 a run ($0.60 an hour)" in str(consent(RUN | {"hardware": "t4-small"}))
         assert "not known" in str(consent(RUN | {"hardware": "h200"}))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "most"),
+    ("arguments", "price"),
     [
         ({"action": "run"}, 0.005),
         ({"action": "run", "hardware": "a100-large", "timeout_minutes": 120}, 5.0),
         ({"action": "run", "hardware": "unheard-of"}, None),
-        ({"action": "run", "timeout_minutes": "long"}, None),
+        ({"action": "run", "with_token": True}, None),
         ({"action": "schedule"}, None),
         ({"action": "run_scheduled"}, None),
         ({"action": "cancel"}, None),
-        ({}, None),
     ],
 )
-def test_what_a_job_costs_at_most(arguments: dict[str, Any], most: float | None) -> None:
-    assert JobPrices().most(arguments) == most
+def test_a_price_is_told_of_what_does_nothing_but_cost(tmp_path: Path, arguments: dict[str, Any], price: float | None) -> None:
+    tools = hub_tools(HubSettings(), LocalWorkspace(tmp_path))
+    assert [one.price(arguments) for one in tools if one.name == "hub_job"] == [price]
+
+
+async def test_a_job_that_fits_under_the_cap_runs_without_a_question(tmp_path: Path) -> None:
+    async with session(tmp_path) as s:
+        expensive = RUN | {"hardware": "h200", "timeout_minutes": 60}
+        turn = stage(
+            calls(("hub_job", RUN), ("hub_job", RUN | {"with_token": True}), ("hub_job", expensive)),
+            tools=s.router.tools,
+            auto_approve_usd=1.0,
+        )
+        outcome = await turn.agent.run_turn("go")
+        assert outcome.status == "awaiting_approval"
+        assert len(s.hub.asked("POST", "/api/jobs/ann")) == 1
+        assert [one.arguments for one in turn.agent.conversation.pending] == [RUN | {"with_token": True}, expensive]
 
 
 def test_every_hardware_of_the_library_has_a_price() -> None:
