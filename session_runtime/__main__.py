@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,6 +28,13 @@ AGENTSESSION_CREDENTIAL_. Other commands: `chat`, `export` and `import`, each wi
 
 STUCK_PEER_MILLISECONDS = 60_000
 """A client that takes nothing for so long loses its connection (TCP_USER_TIMEOUT, see tcp(7))."""
+
+MAX_FILES = 16_384
+"""Open files, of which each client is one."""
+
+SEND_BUFFER = 128 * 1024
+"""Bytes that the kernel keeps for a client that does not take them (SO_SNDBUF, which Linux doubles). Left alone it would
+grow to 4 MiB for each, on the container's account."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +56,8 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     # The kernel ignores signals to process 1 that have no handler, and the imports take their time.
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     options = _parser().parse_args(arguments)
-    listener = bind(options.port)
+    _allow_many_files()
+    listener = bind(options.port, STUCK_PEER_MILLISECONDS)
     gc.disable()  # nothing that an import makes is garbage, and looking for it takes a tenth of the start
     from pydantic import ValidationError
 
@@ -71,15 +80,25 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
         return 1
 
 
-def bind(port: int, stuck_peer_milliseconds: int = STUCK_PEER_MILLISECONDS) -> socket.socket:
+def bind(port: int, stuck_peer_milliseconds: int) -> socket.socket:
     """Listen on all addresses of this host. A client that is stuck cannot hold its connection for ever."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024)
-    # Accepted sockets inherit it.
+    # Accepted sockets inherit both.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stuck_peer_milliseconds)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     listener.setblocking(False)
     return listener
+
+
+def _allow_many_files() -> None:
+    """Each client is an open file, and the usual limit of 1024 is only a default: systemd's documentation asks programs that
+    need more to raise it themselves (systemd.exec(5), LimitNOFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parser() -> argparse.ArgumentParser:

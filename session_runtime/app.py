@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import Body, FastAPI, Header, Query, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from pydantic import BaseModel
+from fastapi import APIRouter, Body, FastAPI, Header, Query, Response, Security
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from session_runtime import problems
+from session_runtime import api_page, problems
 from session_runtime.auth import LimitBody, RequireToken
 from session_runtime.journal import Journal
 from session_runtime.metrics import Metrics
@@ -22,11 +24,17 @@ from session_runtime.wire import Activity, Outcome, PendingApproval, SessionConf
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request."""
 
+Seq = Annotated[int, Field(ge=0, le=2**53)]
+"""Number of an event; the bound is what a number in JSON holds everywhere."""
+
+BODY_SECONDS: Final = 30.0
+"""How long the body of a request may take to come."""
+
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence after which an event stream gets a comment, so that no proxy takes it for dead."""
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that need no token: the kubelet's and Prometheus's."""
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""Paths that need no token: the kubelet's."""
 
 
 class SessionInfo(BaseModel):
@@ -79,17 +87,21 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(LimitBody, limit=MAX_BODY)
+    app.add_middleware(LimitBody, limit=MAX_BODY, seconds=BODY_SECONDS)
     app.add_middleware(RequireToken, token_sha256=config.token_sha256, open_paths=OPEN_PATHS)
     problems.install(app)
-    _add_health(app, session, metrics, problems_of)
-    _add_submissions(app, session)
-    _add_events(app, session, journal, metrics, keep_alive)
-    _add_state(app, config, session, journal)
+    _add_health(app, problems_of)
+    # RequireToken has looked at the token by then; this says so in the OpenAPI document.
+    closed = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False, description="The session's token."))])
+    _add_submissions(closed, session)
+    _add_events(closed, session, journal, metrics, keep_alive)
+    _add_state(closed, config, session, journal, metrics)
+    _add_page(closed, app)
+    app.include_router(closed)
     return app
 
 
-def _add_health(app: FastAPI, session: Session, metrics: Metrics, problems_of: Callable[[], Mapping[str, str]]) -> None:
+def _add_health(app: FastAPI, problems_of: Callable[[], Mapping[str, str]]) -> None:
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """The process answers."""
@@ -103,14 +115,9 @@ def _add_health(app: FastAPI, session: Session, metrics: Metrics, problems_of: C
             return PlainTextResponse("".join(f"{name}: {why}\n" for name, why in wrong.items()), 503)
         return PlainTextResponse("ok\n")
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    async def prometheus() -> Response:
-        """Metrics in Prometheus's text format."""
-        return Response(metrics.text(session.snapshot()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-
-def _add_submissions(app: FastAPI, session: Session) -> None:
-    @app.post("/v1/submissions", status_code=202, responses=problems.documented(401, 403, 409, 413, 422, 429))
+def _add_submissions(api: APIRouter, session: Session) -> None:
+    @api.post("/v1/submissions", status_code=202, responses=problems.documented(400, 401, 403, 408, 409, 413, 415, 422, 429))
     async def submit(submission: Annotated[AnySubmission, Body()]) -> Receipt:
         """Ask something of the session. Submissions run in order; `interrupt` and `shutdown` take effect at once.
 
@@ -137,8 +144,8 @@ def _problem(refused: SubmissionRefused) -> ProblemError:
     raise AssertionError(refused)
 
 
-def _add_events(app: FastAPI, session: Session, journal: Journal, metrics: Metrics, keep_alive: float) -> None:
-    @app.get(
+def _add_events(api: APIRouter, session: Session, journal: Journal, metrics: Metrics, keep_alive: float) -> None:
+    @api.get(
         "/v1/events",
         response_class=StreamingResponse,
         responses={
@@ -147,9 +154,9 @@ def _add_events(app: FastAPI, session: Session, journal: Journal, metrics: Metri
         },
     )
     async def events(
-        after: Annotated[int, Query(ge=0, description="Number of the last event that the caller has.")] = 0,
-        submission: Annotated[str | None, Query(description="Only the events of this submission.")] = None,
-        last_event_id: Annotated[int | None, Header(ge=0, description="Wins over `after`.")] = None,
+        after: Annotated[Seq, Query(description="Number of the last event that the caller has.")] = 0,
+        submission: Annotated[str | SkipJsonSchema[None], Query(description="Only the events of this submission.")] = None,
+        last_event_id: Annotated[Seq | SkipJsonSchema[None], Header(description="Wins over `after`.")] = None,
     ) -> Response:
         """Every event since, then each one as it happens: no gap and no duplicate.
 
@@ -158,8 +165,9 @@ def _add_events(app: FastAPI, session: Session, journal: Journal, metrics: Metri
         says so.
         """
         if submission is not None and session.submission(submission) is None:
-            detail = "No submission has this id; send it first, or leave `submission` out."
-            raise ProblemError(404, "submission-unknown", "Unknown submission", detail)
+            field = problems.FieldProblem(field="query.submission", detail="no submission has this id")
+            detail = "query.submission: no submission has this id; send it first, or leave `submission` out."
+            raise ProblemError(404, "submission-unknown", "Unknown submission", detail, errors=[field])
         start = after if last_event_id is None else last_event_id
         stream = _stream(session, journal, metrics, start, submission, keep_alive)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -189,10 +197,10 @@ def _has_ended(session: Session, submission_id: str, after: int) -> bool:
     return submitted is not None and submitted.ended_by is not None and submitted.ended_by <= after
 
 
-def _add_state(app: FastAPI, config: SessionConfig, session: Session, journal: Journal) -> None:
+def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal: Journal, metrics: Metrics) -> None:
     refused = problems.documented(401, 403)
 
-    @app.get("/v1/session", responses=refused)
+    @api.get("/v1/session", responses=refused)
     async def info() -> SessionInfo:
         """The session's state."""
         now = session.snapshot()
@@ -217,13 +225,26 @@ def _add_state(app: FastAPI, config: SessionConfig, session: Session, journal: J
             outcome_message=None if now.ending is None else now.ending.message,
         )
 
-    @app.get("/v1/messages", responses=refused)
+    @api.get("/v1/messages", responses=refused)
     async def messages() -> Response:
         """The conversation as it stands."""
         return JSONResponse({"messages": [message.to_dict() for message in session.snapshot().messages]})
 
-    @app.post("/v1/checkpoint", responses=refused)
+    @api.post("/v1/checkpoint", responses=refused)
     async def checkpoint() -> Checkpoint:
         """Bring the whole session into one file on its volume."""
         await journal.checkpoint()
         return Checkpoint(last_seq=journal.last_seq)
+
+    @api.get("/metrics", response_class=PlainTextResponse, responses=refused)
+    async def prometheus() -> Response:
+        """This session in Prometheus's text format. What is true of all sessions is at the operator's /metrics."""
+        return Response(metrics.text(session.snapshot()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(api: APIRouter, app: FastAPI) -> None:
+    @api.get("/v1/docs", response_class=HTMLResponse, responses=problems.documented(401, 403))
+    async def docs() -> Response:
+        """This page."""
+        headers = {"Content-Security-Policy": api_page.CONTENT_SECURITY_POLICY}
+        return HTMLResponse(api_page.render(app.openapi()), headers=headers)

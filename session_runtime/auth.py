@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Collection
@@ -16,6 +17,9 @@ from session_runtime.problems import ProblemError
 _CLOSE: Final = {"Connection": "close"}
 """The connection is not kept, so that the rest of a long body is not read."""
 
+_REFUSED: Final = {"WWW-Authenticate": 'Bearer realm="agentsession"', **_CLOSE}
+"""With a wrong token too: other credentials would be let in (RFC 9110, 11.6.1)."""
+
 
 def refusal(authorization: str | None, token_sha256: str) -> ProblemError | None:
     """Why a request with this Authorization header is refused; None when it is not.
@@ -24,35 +28,50 @@ def refusal(authorization: str | None, token_sha256: str) -> ProblemError | None
     """
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        detail = "Send the session's token: `Authorization: Bearer TOKEN`."
-        headers = {"WWW-Authenticate": "Bearer", **_CLOSE}
-        return ProblemError(401, "token-missing", "No token", detail, headers=headers)
+        detail = "header.authorization: send the session's token, as `Authorization: Bearer TOKEN`."
+        return ProblemError(401, "token-missing", "No token", detail, headers=_REFUSED)
     digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).hexdigest()
     if not hmac.compare_digest(digest, token_sha256.lower()):
-        detail = "This token is not the one of this session."
-        return ProblemError(403, "token-wrong", "Wrong token", detail, headers=_CLOSE)
+        detail = "header.authorization: this token is not the one of this session; each session has its own."
+        return ProblemError(403, "token-wrong", "Wrong token", detail, headers=_REFUSED)
     return None
 
 
 class LimitBody:
-    """ASGI middleware that refuses a body beyond `limit` bytes, declared or not, with status 413.
+    """ASGI middleware that refuses a body beyond `limit` bytes, declared or not, with status 413, and one that takes
+    longer than `seconds` with 408.
 
     FastAPI's own limit answers before the token has been looked at, and not with problem details.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken = 0
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = int(Headers(scope=scope).get("content-length", 0))
+        taken, whole = 0, False
+        deadline = asyncio.get_running_loop().time() + self._seconds
 
         async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            if whole:  # what is waited for now is the client's end, and that has no deadline
+                return await receive()
+            if declared > self._limit:
+                raise HTTPException(413, headers=_CLOSE)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, headers=_CLOSE) from error
             taken += len(message.get("body", b""))
             if taken > self._limit:
                 raise HTTPException(413, headers=_CLOSE)
+            whole = not message.get("more_body", False)
             return message
 
         await self._app(scope, limited, send)

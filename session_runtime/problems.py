@@ -72,28 +72,64 @@ def install(app: FastAPI) -> None:
         return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return invalid_request(error).response()
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return invalid_request(error, request.headers.get("content-type", "")).response()
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        kind = _KINDS.get(error.status_code, "request")
-        detail = _REMEDIES.get(error.status_code, str(error.detail))
-        headers = dict(error.headers) if error.headers else None
-        return ProblemError(error.status_code, kind, str(error.detail), detail, headers=headers).response()
+        return http_problem(error).response()
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return ProblemError(500, "internal", "The session has a problem", _INTERNAL).response()
 
 
-def invalid_request(error: RequestValidationError) -> ProblemError:
+def invalid_request(error: RequestValidationError, content_type: str) -> ProblemError:
     """Names each field with what is wrong; what was sent is not repeated, it may be a secret."""
-    errors = [FieldProblem(field=".".join(map(str, e["loc"])), detail=str(e["msg"])) for e in error.errors()]
-    named = "; ".join(f"{e.field}: {e.detail}" for e in errors)
-    return ProblemError(422, "invalid", "The request does not fit the API", f"Correct and send again: {named}", errors=errors)
+    errors = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        where = f"{errors[0]['ctx']['error']} at character {errors[0]['loc'][1]}"
+        return _malformed(f"this is not JSON: {where}")
+    if errors[0]["loc"] == ("body",) and errors[0]["type"] != "missing" and not _says_json(content_type):
+        field = FieldProblem(field="header.content-type", detail="it does not say that the body is JSON")
+        detail = f"{field.field}: {field.detail}; send `Content-Type: application/json`."
+        return ProblemError(415, "media-type", "The body must be JSON", detail, errors=[field])
+    fields = [FieldProblem(field=".".join(map(str, e["loc"])), detail=str(e["msg"])) for e in errors]
+    named = "; ".join(f"{field.field}: {field.detail}" for field in fields)
+    return ProblemError(422, "invalid", "The request does not fit the API", f"Correct and send again: {named}", errors=fields)
 
 
-_KINDS: Final = {404: "not-found", 405: "method", 413: "too-large"}
+def http_problem(error: HTTPException) -> ProblemError:
+    """What the framework refuses, with the field and the remedy."""
+    headers = dict(error.headers) if error.headers else None
+    if error.status_code == 400:  # FastAPI could not read the body, and it was no JSONDecodeError
+        return _malformed("this is not JSON in UTF-8, or it is nested too deeply")
+    kind, detail = _REFUSALS.get(error.status_code, ("request", str(error.detail)))
+    field = _FIELDS.get(error.status_code)
+    errors = [FieldProblem(field=field, detail=str(error.detail))] if field else []
+    return ProblemError(error.status_code, kind, str(error.detail), detail, errors=errors, headers=headers)
 
-_REMEDIES: Final = {
-    404: "There is nothing at this path; /v1/openapi.json lists what there is.",
-    405: "This path does not take this method; /v1/openapi.json lists what there is.",
-    413: "A request may have at most 1 MiB; put long texts into a file of the workspace.",
+
+def _malformed(what: str) -> ProblemError:
+    field = FieldProblem(field="body", detail=what)
+    return ProblemError(400, "malformed", "The body cannot be read", f"body: {what}; correct and send again.", errors=[field])
+
+
+def _says_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+_INTERNAL: Final = (
+    "The session's log says more; send the request again when /readyz answers 200. The same `id` is not run twice."
+)
+
+_FIELDS: Final = {404: "path", 405: "method", 408: "body", 413: "body"}
+
+_REFUSALS: Final = {
+    404: ("not-found", "path: there is nothing here; /v1/docs lists what there is."),
+    405: ("method", "method: this path does not take it; /v1/docs lists what there is."),
+    408: ("slow", "body: it did not come within 30 s; send it again in one piece."),
+    413: ("too-large", "body: it may have at most 1 MiB; put long texts into a file of the workspace."),
 }
+"""By status: what a program calls it, and what a person is told."""

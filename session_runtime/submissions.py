@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_TEXT: Final = 100_000
 """Characters of one input; the same as a session's prompt may have."""
 
+MAX_DEPTH: Final = 100
+"""Levels of objects and lists in a call's arguments; what writes JSON gives up at some hundred."""
+
+
+def _storable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Python reads JSON that cannot be written again: NaN, numbers beyond all floats, and halves of characters."""
+    if not _within(arguments, MAX_DEPTH):
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    try:
+        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half of a surrogate pair, which UTF-8 cannot carry") from error
+    except ValueError as error:
+        raise ValueError("a number is not finite") from error
+    return arguments
+
+
+def _within(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_within(child, levels - 1) for child in children)
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
+
 SubmissionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 
 
+def _require_type(schema: dict[str, Any]) -> None:
+    """In the OpenAPI document: `type` has a default for Python only, a body without it is of no kind."""
+    schema["required"] = ["type", *schema.get("required", ())]
+    del schema["properties"]["type"]["default"]
+
+
 class _Submission(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_require_type)
 
     id: SubmissionId | None = Field(
         default=None,
@@ -36,9 +69,7 @@ class Decision(BaseModel):
     tool_call_id: str = Field(min_length=1, max_length=256)
     approved: bool
     feedback: str | None = Field(default=None, max_length=MAX_TEXT, description="Told to the model.")
-    arguments: dict[str, Any] | None = Field(
-        default=None, description="Run the call with these arguments in place of the model's."
-    )
+    arguments: Arguments | None = Field(default=None, description="Run the call with these arguments in place of the model's.")
 
 
 class Approval(_Submission):

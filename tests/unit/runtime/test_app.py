@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from unit.runtime.harness import DEADLINE, TOKEN, runtime
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/healthz", "/readyz"}
 
 
 async def test_every_path_but_the_open_ones_needs_the_token(short_path: Path) -> None:
@@ -26,9 +27,13 @@ async def test_every_path_but_the_open_ones_needs_the_token(short_path: Path) ->
         for method, path in [*closed, ("get", "/v1/openapi.json"), ("get", "/nowhere"), ("get", "/")]:
             missing = await http.request(method, path)
             assert missing.status_code == 401
-            assert missing.headers["www-authenticate"] == "Bearer"
+            assert_problem(missing, "header.authorization")
             for wrong in (b"Bearer nonsense", f"Bearer {TOKEN}x".encode(), b"Bearer \xe9\xff"):
-                assert (await http.request(method, path, headers={b"Authorization": wrong})).status_code == 403
+                refused = await http.request(method, path, headers={b"Authorization": wrong})
+                assert refused.status_code == 403
+                assert_problem(refused, "header.authorization")
+                assert refused.headers["www-authenticate"] == missing.headers["www-authenticate"]
+                assert refused.headers["www-authenticate"].startswith("Bearer ")
             for odd in ("Bearer", f"Basic {TOKEN}", TOKEN):
                 assert (await http.request(method, path, headers={"Authorization": odd})).status_code == 401
         for path in OPEN:
@@ -85,51 +90,120 @@ async def test_the_same_id_is_acknowledged_and_not_repeated(short_path: Path) ->
         assert other.json()["type"] == "urn:agentsession:problem:id-reused"
 
 
+def assert_problem(response: httpx.Response, field: str) -> None:
+    """Problem details (RFC 9457) that name this field, and say more than that."""
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == response.status_code
+    assert problem["type"].startswith("urn:agentsession:problem:")
+    assert problem["title"]
+    assert field in problem["detail"]
+    assert len(problem["detail"]) > len(field) + 10
+
+
+NESTED = b'{"type": "approval", "decisions": [{"tool_call_id": "c", "approved": true, "arguments": {"a": %s}}]}'
+
+
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("body", "status", "field"),
     [
-        (b'{"type": "user_input"}', "body.user_input.text"),
-        (b'{"type": "user_input", "text": ""}', "body.user_input.text"),
-        (b'{"type": "user_input", "text": 7}', "body.user_input.text"),
-        (json.dumps({"type": "user_input", "text": "x" * 100_001}).encode(), "body.user_input.text"),
-        (b'{"type": "user_input", "text": "a", "id": "not an id"}', "body.user_input.id"),
-        (b'{"type": "user_input", "text": "a", "txet": "b"}', "body.user_input.txet"),
-        (b'{"type": "user_input", "text": "\\ud800"}', "body.user_input.text"),
-        (b'{"type": "dance"}', "body"),
-        (b"{}", "body"),
-        (b"[]", "body"),
-        (b"nonsense", "body"),
-        (b"\xff\xfe\x00", "body"),
-        (b"", "body"),
-        (b"[" * 100_000, "body"),
+        (b'{"type": "user_input"}', 422, "body.user_input.text"),
+        (b'{"type": "user_input", "text": ""}', 422, "body.user_input.text"),
+        (b'{"type": "user_input", "text": 7}', 422, "body.user_input.text"),
+        (json.dumps({"type": "user_input", "text": "x" * 100_001}).encode(), 422, "body.user_input.text"),
+        (b'{"type": "user_input", "text": "a", "id": "not an id"}', 422, "body.user_input.id"),
+        (b'{"type": "user_input", "text": "a", "txet": "b"}', 422, "body.user_input.txet"),
+        (b'{"type": "user_input", "text": "\\ud800"}', 422, "body.user_input.text"),
+        (b'{"type": "dance"}', 422, "body"),
+        (b"{}", 422, "body"),
+        (b"[]", 422, "body"),
+        (b"", 422, "body"),
+        (b"nonsense", 400, "body"),
+        (b'{"type": "user_input", "text": "a"', 400, "body"),
+        (b"\xff\xfe\x00", 400, "body"),
+        (b'{"type": "user_input", "text": "\xff"}', 400, "body"),
+        (b"[" * 100_000, 400, "body"),
+        (NESTED % (b"9" * 5000), 400, "body"),
+        (NESTED % (b"[" * 600 + b"]" * 600), 422, "body.approval.decisions.0.arguments"),
+        (NESTED % b'"\\ud800"', 422, "body.approval.decisions.0.arguments"),
+        (NESTED % b'{"\\ud800": 1}', 422, "body.approval.decisions.0.arguments"),
+        (NESTED % b"NaN", 422, "body.approval.decisions.0.arguments"),
+        (NESTED % b"1e999", 422, "body.approval.decisions.0.arguments"),
     ],
 )
-async def test_bad_input_is_refused_with_the_field_and_without_the_value(short_path: Path, body: bytes, field: str) -> None:
+async def test_bad_input_is_refused_with_the_field_and_without_the_value(
+    short_path: Path, body: bytes, status: int, field: str
+) -> None:
     async with runtime(short_path) as run:
         response = await run.http.post("/v1/submissions", content=body, headers={"Content-Type": "application/json"})
-        assert response.status_code in (400, 422)
-        assert response.headers["content-type"] == "application/problem+json"
-        problem = response.json()
-        assert problem["status"] == response.status_code
-        assert field in problem["detail"]
+        assert response.status_code == status
+        assert_problem(response, field)
         assert "xxx" not in response.text
 
 
+async def test_input_in_another_unicode_encoding_is_understood(short_path: Path) -> None:
+    text = "naïve ☃ 🐍"
+    for number, encoding in enumerate(("utf-8", "utf-16", "utf-16-be", "utf-32")):
+        (folder := short_path / str(number)).mkdir()
+        async with runtime(folder, says("ok")) as run:
+            body = json.dumps({"type": "user_input", "text": text, "id": "a"}, ensure_ascii=False).encode(encoding)
+            response = await run.http.post("/v1/submissions", content=body, headers={"Content-Type": "application/json"})
+            assert response.status_code == 202
+            await run.events(submission="a")
+            assert (await run.http.get("/v1/messages")).json()["messages"][0]["content"] == text
+
+
+async def test_what_is_not_a_request_of_this_api_is_refused_with_the_field_and_the_remedy(short_path: Path) -> None:
+    good = b'{"type": "undo"}'
+    async with runtime(short_path) as run:
+        for method, path, status, field in (
+            ("GET", "/v1/nowhere", 404, "path"),
+            ("GET", "/v1/submissions", 405, "method"),
+            ("DELETE", "/v1/session", 405, "method"),
+            ("GET", "/v1/events?submission=no", 404, "query.submission"),
+            ("GET", "/v1/events?after=-1", 422, "query.after"),
+            ("GET", "/v1/events?after=first", 422, "query.after"),
+            ("GET", f"/v1/events?after={2**70}", 422, "query.after"),
+        ):
+            response = await run.http.request(method, path)
+            assert response.status_code == status, path
+            assert_problem(response, field)
+        wrong = await run.http.get("/v1/events", headers={"Last-Event-ID": "x"})
+        assert wrong.status_code == 422
+        assert_problem(wrong, "header.last-event-id")
+        for media_type in ("text/plain", "application/x-www-form-urlencoded", "nonsense", ""):
+            response = await run.http.post("/v1/submissions", content=good, headers={"Content-Type": media_type})
+            assert response.status_code == 415
+            assert_problem(response, "header.content-type")
+
+
 async def test_a_large_body_is_refused(short_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b"x" * 65536
+
     async with runtime(short_path) as run:
-        response = await run.http.post("/v1/submissions", content=b"x" * (1024 * 1024 + 1))
-        assert response.status_code == 413
-        assert response.headers["content-type"] == "application/problem+json"
-        assert "1 MiB" in response.json()["detail"]
+        for content in (b"x" * (1024 * 1024 + 1), body()):
+            response = await run.http.post("/v1/submissions", content=content)
+            assert response.status_code == 413
+            assert_problem(response, "body")
+            assert "1 MiB" in response.json()["detail"]
 
 
-async def test_unknown_paths_and_submissions_are_problems(short_path: Path) -> None:
+async def test_the_api_is_described_for_programs_and_for_people(short_path: Path) -> None:
     async with runtime(short_path) as run:
-        for path, status in (("/v1/nowhere", 404), ("/v1/submissions", 405), ("/v1/events?submission=no", 404)):
-            response = await run.http.get(path)
-            assert response.status_code == status
-            assert response.json()["title"]
-        assert (await run.http.get("/v1/events?after=-1")).status_code == 422
+        document = (await run.http.get("/v1/openapi.json")).json()
+        page = await run.http.get("/v1/docs")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                assert f"<h2>{method.upper()} {path}</h2>" in page.text
+                assert (operation.get("security") is None) == (path in OPEN)
+        for name in document["components"]["schemas"]:
+            assert f'<h2 id="{name}">' in page.text
+        assert "Chosen by the caller" in page.text
+        assert "<script" not in page.text
+        assert "http" not in page.text.replace("http_", "").lower()  # nothing to load from elsewhere
 
 
 async def test_a_finished_session_takes_nothing_more(short_path: Path) -> None:
