@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -43,6 +43,22 @@ def number(draft: Draft, seq: int) -> Frame:
     return Frame(seq, draft.submission_id, time, json.dumps(body, separators=(",", ":")))
 
 
+def earliest(frames: Iterable[Frame], characters: int) -> list[Frame]:
+    """The first of the frames that fit into so many characters; at least one, if there is any."""
+    fitting: list[Frame] = []
+    for frame in frames:
+        characters -= len(frame.body)
+        if fitting and characters < 0:
+            break
+        fitting.append(frame)
+    return fitting
+
+
+def latest(frames: Sequence[Frame], characters: int) -> list[Frame]:
+    """The last of the frames that fit into so many characters; at least one, if there is any."""
+    return earliest(reversed(frames), characters)[::-1]
+
+
 def gap(after: int, continues_with: int, time: datetime) -> Frame:
     """Says that the events behind number `after` are gone, up to the one that it continues with.
 
@@ -54,7 +70,7 @@ def gap(after: int, continues_with: int, time: datetime) -> Frame:
 def joined(first: Draft, second: Draft) -> Draft | None:
     """Two neighbouring pieces of one message as one event; None when they are not that.
 
-    A model streams some hundred pieces a second; the database and the subscribers are told of them ten times a second.
+    A model streams some hundred pieces a second; the database and the subscribers are told of them four times a second.
     """
     if not (first.type == second.type == "assistant_chunk") or first.submission_id != second.submission_id:
         return None

@@ -16,18 +16,23 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from agent.conversation import Conversation
-from session_runtime.events import Draft, Frame, gap, joined, number, timestamp
+from session_runtime.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
 from session_runtime.store import Commit, Store, Submitted
 
-CHUNK_SECONDS: Final = 0.1
-"""Pieces of a message are written, and sent, at most this often; the first of a burst goes at once."""
+CHUNK_SECONDS: Final = 0.25
+"""Pieces of a message are written, and sent, at most this often, which is four commits a second; the first of a burst goes
+at once. A reader sees some ten words come at a time; a shorter time would cost disk and wake-ups of every follower for
+what nobody reads."""
 
 TAIL_CHARACTERS: Final = 2_000_000
 """Latest events kept in memory, at least, and at most twice that, by the size of their JSON; older ones are read from
 the database."""
 
 BATCH: Final = 256
-"""Events that a follower gets at once."""
+"""Events that a follower gets at once, at most."""
+
+BATCH_CHARACTERS: Final = 128 * 1024
+"""Their size as JSON, at most, unless one alone is longer: what waits in memory for a follower that is stuck."""
 
 RETAIN: Final = timedelta(days=30)
 """Older events are deleted."""
@@ -79,16 +84,6 @@ def assemble(changes: Sequence[Change], last_seq: int) -> Commit:
         facts=facts,
         only_chunks=all(change.is_chunk for change in changes),
     )
-
-
-def latest(frames: Sequence[Frame], characters: int) -> list[Frame]:
-    """The last of the frames that fit into so many characters; at least one."""
-    at = len(frames) - 1
-    size = len(frames[at].body)
-    while at > 0 and size + len(frames[at - 1].body) <= characters:
-        at -= 1
-        size += len(frames[at].body)
-    return list(frames[at:])
 
 
 class Journal:
@@ -176,7 +171,8 @@ class Journal:
             self._something.clear()
             self._urgent.clear()
             await self._commit(batch)
-            next_chunks = loop.time() + CHUNK_SECONDS
+            if any(change.is_chunk for change, _ in batch):
+                next_chunks = loop.time() + CHUNK_SECONDS
 
     async def _prune(self, older_than: str) -> None:
         await self._in(self._write_thread, lambda: self._store.prune(older_than))
@@ -222,13 +218,13 @@ class Journal:
             await asyncio.shield(self._changed)
 
     async def read(self, after: int) -> list[Frame]:
-        """Up to `BATCH` events behind number `after`; none when there are no more yet."""
+        """The next events behind number `after`, as many as make a batch; none when there are no more yet."""
         if after >= self._last_seq:
             return []
         if self._tail and self._tail[0].seq <= after + 1:
             skip = after + 1 - self._tail[0].seq
-            return self._tail[skip : skip + BATCH]
-        return await self._in(self._read_thread, lambda: self._store.frames(after, BATCH))
+            return earliest(self._tail[skip : skip + BATCH], BATCH_CHARACTERS)
+        return await self._in(self._read_thread, lambda: self._store.frames(after, BATCH, BATCH_CHARACTERS))
 
     async def follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
         """Events behind number `after` for as long as the session lasts, in batches; an empty one after each

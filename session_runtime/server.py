@@ -25,7 +25,7 @@ from session_runtime.app import create_app
 from session_runtime.console import Console
 from session_runtime.journal import Change, Journal
 from session_runtime.metrics import Metrics
-from session_runtime.reporter import Reporter
+from session_runtime.reporter import Reporter, sender
 from session_runtime.session import Session
 from session_runtime.store import Loaded, Store, StoreError
 from session_runtime.supervisor import Supervisor
@@ -45,8 +45,8 @@ FAILURE_SECONDS: Final = 1.5
 STOP_SECONDS: Final = 1.0
 """How long a turn that is taken back has to kill its tools."""
 
-REQUEST_SECONDS: Final = 10.0
-"""How long a new connection has for the head of its first request."""
+HEAD_SECONDS: Final = 10.0
+"""How long a connection has for the head of its next request; idle ones end sooner (uvicorn's `timeout_keep_alive`)."""
 
 CLOSE_SECONDS: Final = 0.7
 """How long open responses have for their end. A stop has 2 s in all."""
@@ -96,12 +96,15 @@ class Process:
         if self._reporter is not None:
             self._supervisor.start("reporter", self._reporter.run())
         status = await self._wait(worker)
-        self._journal.close()
         if status == FINISHED:
+            self._journal.close()
             await self._conclude()
         elif status == FAILED:
             await asyncio.sleep(FAILURE_SECONDS)
         server.should_exit = True
+        if status != FINISHED:
+            _cut_connections(server)
+            self._journal.close()
         await asyncio.wait([http], timeout=CLOSE_SECONDS)
         await self._supervisor.cancel("session", "reporter", "http", "journal")
         self._console.close(timeout=0.5)
@@ -146,8 +149,7 @@ class Process:
         if self._config.report_url is None:
             return None
         return Reporter(
-            self._config.report_url,
-            self._options.report_token,
+            sender(self._config.report_url, self._options.report_token),
             lambda sequence: report.build(self._session.snapshot(), self._config.uid, sequence),
             self._journal.changed,
             self._next_sequence,
@@ -161,14 +163,31 @@ class Process:
 
 
 class _Protocol(H11Protocol):
-    """Drops a connection on which no request has come: anyone can open one, and uvicorn would keep it for ever."""
+    """Drops a connection whose next request does not come: anyone can open one and send a byte now and then, and uvicorn
+    would keep it for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(REQUEST_SECONDS, self._close_if_silent)
+        self._await_head()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+
+    def _await_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_unless_busy)
+
+    def _close_unless_busy(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
@@ -193,6 +212,13 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         timeout_graceful_shutdown=1,
     )
     return _Server(config)
+
+
+def _cut_connections(server: uvicorn.Server) -> None:
+    """Without an end, which a client would take for the session's; so it knows to come back to the next process."""
+    for connection in list(server.server_state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _now() -> datetime:

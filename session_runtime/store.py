@@ -12,14 +12,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from agent.conversation import Conversation
 from agent.messages import Message
-from session_runtime.events import Frame
+from session_runtime.events import Frame, earliest
 
 DATABASE: Final = "session.db"
 
@@ -177,12 +177,13 @@ class Store:
     def _measure(self) -> None:
         (self._size,) = self._writer.execute("SELECT coalesce(sum(size), 0) FROM events").fetchone()
 
-    def frames(self, after: int, limit: int) -> list[Frame]:
-        """At most `limit` events behind number `after`, in order."""
+    def frames(self, after: int, limit: int, characters: int) -> list[Frame]:
+        """The events behind number `after`, in order: at most `limit`, and no more than fit into so many characters."""
         rows = self._reader.execute(
             "SELECT seq, submission_id, time, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
         )
-        return [Frame(*row) for row in rows]
+        with closing(rows):
+            return earliest((Frame(*row) for row in rows), characters)
 
     def checkpoint(self) -> None:
         """Bring everything into the one database file, so that a copy of it is the whole session."""

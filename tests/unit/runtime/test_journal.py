@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_runtime.events import Draft, Frame, joined, number
-from session_runtime.journal import BATCH, Change, Journal, assemble, latest
+from session_runtime.events import Draft, Frame, earliest, joined, latest, number
+from session_runtime.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
 from session_runtime.store import Store, Submitted
 
 pytestmark = pytest.mark.anyio
@@ -89,11 +89,14 @@ def test_a_transaction_numbers_its_events_and_knows_what_they_end() -> None:
     assert assemble(changes[:1], 0).only_chunks
 
 
-def test_the_latest_frames_are_those_that_fit_and_at_least_one() -> None:
+def test_the_first_and_the_last_frames_are_those_that_fit_and_at_least_one() -> None:
     frames = [Frame(seq, None, "t", "x" * 10) for seq in range(1, 11)]
     assert [f.seq for f in latest(frames, 35)] == [8, 9, 10]
     assert [f.seq for f in latest(frames, 1)] == [10]
-    assert latest(frames, 1000) == frames
+    assert [f.seq for f in earliest(frames, 30)] == [1, 2, 3]
+    assert [f.seq for f in earliest(frames, 1)] == [1]
+    assert latest(frames, 1000) == earliest(frames, 1000) == frames
+    assert latest([], 10) == earliest([], 10) == []
 
 
 @settings(max_examples=25, deadline=None)
@@ -146,6 +149,18 @@ async def test_reconnecting_anywhere_continues_without_gap_or_duplicate(tmp_path
         assert seen == list(range(1, 301))
 
 
+@pytest.mark.parametrize("tail", [1, 10 * BATCH_CHARACTERS])
+async def test_a_batch_is_small_however_large_its_events_are(tmp_path: Path, tail: int) -> None:
+    async with open_journal(tmp_path, tail=tail) as journal:
+        sizes = [1000, BATCH_CHARACTERS // 2, BATCH_CHARACTERS // 3, 2 * BATCH_CHARACTERS, 1000, 1000, BATCH_CHARACTERS]
+        for size in sizes:
+            await journal.write(Change(journal.draft("usage", {"padding": "x" * size})))
+        journal.close()
+        batches = [frames async for frames in journal.follow(0, keep_alive=60.0)]
+        assert [frame.seq for frames in batches for frame in frames] == list(range(1, len(sizes) + 1))
+        assert all(len(frames) == 1 or sum(len(f.body) for f in frames) <= BATCH_CHARACTERS for frames in batches)
+
+
 async def test_a_long_replay_comes_in_batches(tmp_path: Path) -> None:
     async with open_journal(tmp_path, tail=1) as journal:
         changes = [journal.write(Change(journal.draft("usage", {"n": n}))) for n in range(3 * BATCH)]
@@ -162,12 +177,18 @@ async def test_streaming_costs_a_few_commits_a_second(tmp_path: Path) -> None:
         journal.listeners.append(lambda commit, _: commits.append(len(commit.frames)))
         loop = asyncio.get_running_loop()
         started = loop.time()
-        while loop.time() - started < 1.0:
+        pieces = 0
+        while loop.time() - started < 1.5:
             journal.chunk(journal.draft("assistant_chunk", {"message_id": "m", "text": "x"}))
+            pieces += 1
             await asyncio.sleep(0.002)
         await journal.write(Change())
-        assert 2 <= len(commits) <= 13
-        assert all(size <= 1 for size in commits)
+        took = loop.time() - started
+        assert len(commits) <= took / CHUNK_SECONDS + 2  # the first piece goes at once, and the last write does
+        assert max(commits) == 1  # all pieces of a commit are one event
+        journal.close()
+        text = "".join(json.loads(frame.body)["data"]["text"] for frame in await collect(journal))
+        assert text == "x" * pieces
 
 
 async def test_a_piece_is_not_held_back_when_nothing_else_comes(tmp_path: Path) -> None:

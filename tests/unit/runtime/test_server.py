@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import socket
 import sqlite3
 from pathlib import Path
@@ -11,9 +13,10 @@ import httpx
 import pytest
 
 from agent.testing import says
-from session_runtime import server
+from session_runtime import app, server
 from session_runtime.server import FAILED
-from unit.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
+from unit.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime, runtime_process
+from unit.runtime.sse import Follower
 
 pytestmark = pytest.mark.anyio
 
@@ -78,13 +81,92 @@ async def test_a_stuck_client_is_dropped_and_holds_nobody_up(short_path: Path) -
             client.close()
 
 
-async def test_a_connection_that_says_nothing_is_dropped(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /healthz HT",  # and never the rest
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HT",  # a second request on the same connection
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n",  # answered, and its body never comes
+    ],
+)
+async def test_a_connection_whose_request_does_not_come_is_dropped(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
     async with runtime(short_path) as run:
-        url = httpx.URL(run.url)
-        reader, writer = await asyncio.open_connection(url.host, url.port)
-        writer.write(b"GET /healthz HT")  # and never the rest
+        reader, writer = await _open(run)
+        writer.write(said)
+        dribbling = asyncio.create_task(_dribble(writer))
         async with asyncio.timeout(DEADLINE):
-            assert await reader.read() == b""
+            with contextlib.suppress(ConnectionError):
+                await reader.read()  # up to the end of the connection
+        dribbling.cancel()
+        await asyncio.wait([dribbling])
         writer.close()
         assert (await run.http.get("/healthz")).status_code == 200
+
+
+async def test_a_body_that_comes_too_slowly_is_refused(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.3)
+    async with runtime(short_path) as run:
+        reader, writer = await _open(run)
+        head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\n"
+        writer.write(head.encode())
+        dribbling = asyncio.create_task(_dribble(writer))
+        async with asyncio.timeout(DEADLINE):
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408 ")
+        dribbling.cancel()
+        await asyncio.wait([dribbling])
+        writer.close()
+
+
+async def test_a_stream_is_not_taken_for_a_slow_request(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.1)
+    async with runtime(short_path, says("slow " * 10, delay=0.1)) as run, run.client() as client:
+        follower = Follower(run.url)
+        following = asyncio.create_task(follower.follow(until="turn_complete"))  # over one connection
+        result = await client.run("talk")
+        async with asyncio.timeout(DEADLINE):
+            await following
+        assert [json.loads(body)["seq"] for body in follower.bodies] == list(range(1, result.seq + 1))
+
+
+async def _open(run: Runtime) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = httpx.URL(run.url)
+    return await asyncio.open_connection(url.host, url.port)
+
+
+async def _dribble(writer: asyncio.StreamWriter) -> None:
+    """A byte now and then, which is what keeps most timeouts from coming."""
+    while True:
+        await asyncio.sleep(0.05)
+        writer.write(b"x")
+
+
+async def test_a_body_of_100_megabytes_is_refused_and_takes_no_memory(short_path: Path) -> None:
+    size = 100_000_000
+    async with runtime_process(short_path, prompt=None) as run:
+        await run.until("ready")
+        before = run.memory()
+        head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
+        for framing in (f"Content-Length: {size}\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"):
+            url = httpx.URL(run.url)
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write((head + framing).encode())
+            sending = asyncio.create_task(_send_much(writer, size, "chunked" in framing))
+            async with asyncio.timeout(DEADLINE):
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413 ")
+            sending.cancel()
+            await asyncio.wait([sending])
+            writer.transport.abort()
+        assert run.memory() - before < 16_000_000
+
+
+async def _send_much(writer: asyncio.StreamWriter, size: int, chunked: bool) -> None:
+    piece = b" " * 100_000
+    with contextlib.suppress(ConnectionError):
+        for _ in range(0, size, len(piece)):
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+            await writer.drain()

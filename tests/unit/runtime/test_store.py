@@ -40,7 +40,7 @@ def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None
     assert loaded.submissions == (replace(submitted, started=True, ended_by=5),)
     assert loaded.conversation == CONVERSATION
     assert loaded.facts == {"a": "2", "b": "3"}
-    assert again.frames(2, 2) == list(frames[2:4])
+    assert again.frames(2, 2, 10**6) == list(frames[2:4])
     again.close()
 
 
@@ -75,12 +75,12 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         store.apply(Commit(frames=(Frame(1, None, "t", "x"),), accepted=(twice,), facts={"a": "1"}))
     store.apply(Commit(frames=(Frame(1, None, "t", "y"),)))
-    assert store.frames(0, 10) == [Frame(1, None, "t", "y")]
+    assert store.frames(0, 10, 10**6) == [Frame(1, None, "t", "y")]
     store.close()
 
 
 def stored(store: Store) -> list[int]:
-    return [frame.seq for frame in store.frames(0, 1000)]
+    return [frame.seq for frame in store.frames(0, 1000, 10**6)]
 
 
 def test_the_oldest_events_go_when_there_are_too_many_or_they_are_too_old(tmp_path: Path) -> None:
