@@ -57,19 +57,26 @@ def put(url: str, token_path: Path, body: bytes, timeout: float) -> None:
             raise OSError(f"{error.code} {error.reason}") from error
 
 
+Send = Callable[[bytes, float], Awaitable[None]]
+"""Sends a report within so many seconds. Raises Refused, or OSError when it may get through later."""
+
+
+def sender(url: str, token_path: Path) -> Send:
+    """Sends to the operator at this URL, from a thread."""
+    return lambda body, timeout: asyncio.to_thread(put, url, token_path, body, timeout)
+
+
 class Reporter:
     """Sends reports of what `build` says. `next_sequence` makes a sequence number durable and returns it."""
 
     def __init__(
         self,
-        url: str,
-        token_path: Path,
+        send: Send,
         build: Callable[[int], SessionReport],
         changed: Callable[[], Awaitable[None]],
         next_sequence: Callable[[], Awaitable[int]],
     ) -> None:
-        self._url = url
-        self._token_path = token_path
+        self._send = send
         self._build = build
         self._changed = changed
         self._next_sequence = next_sequence
@@ -105,7 +112,7 @@ class Reporter:
         while True:
             report = self._build(await self._next_sequence())
             try:
-                await asyncio.to_thread(put, self._url, self._token_path, report.model_dump_json().encode(), timeout)
+                await self._send(report.model_dump_json().encode(), timeout)
             except Refused as refusal:
                 self._log_refusal(str(refusal))
             except OSError as error:

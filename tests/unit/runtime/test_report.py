@@ -21,9 +21,10 @@ from agent.testing import says
 from session_runtime import report as reports
 from session_runtime import reporter as reporting
 from session_runtime.outcome import Ending
-from session_runtime.reporter import Reporter
+from session_runtime.reporter import Reporter, sender
 from session_runtime.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, SessionReport
+from unit.operator import virtual_time
 from unit.runtime.harness import DEADLINE, eventually, runtime
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -181,10 +182,10 @@ class Told:
 
 @asynccontextmanager
 async def reporter(receiver: Operator, told: Told, token: Path) -> AsyncIterator[Reporter]:
-    sender = Reporter(receiver.url, token, told.build, told.changed, told.next_sequence)
-    running = asyncio.create_task(sender.run())
+    sending = Reporter(sender(receiver.url, token), told.build, told.changed, told.next_sequence)
+    running = asyncio.create_task(sending.run())
     try:
-        yield sender
+        yield sending
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -230,6 +231,41 @@ async def test_an_operator_that_is_away_gets_the_latest_when_it_is_back(tmp_path
         assert sequences == sorted(set(sequences))
 
 
+def test_an_operator_that_is_away_for_an_hour_costs_nothing_but_freshness() -> None:
+    """In virtual time. The session changes every second and never waits; the operator hears the newest, and only that."""
+    hour = 3600.0
+    tries: list[SessionReport] = []
+
+    async def send(body: bytes, timeout: float) -> None:
+        now = asyncio.get_running_loop().time()
+        tries.append(SessionReport.model_validate_json(body))
+        if 10 <= now < 10 + hour:
+            await asyncio.sleep(timeout)  # nobody answers
+            raise OSError("timed out")
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        told = Told()
+        sending = asyncio.create_task(Reporter(send, told.build, told.changed, told.next_sequence).run())
+        for second in range(int(hour) + 60):
+            told.change(last_message=str(second))
+            await asyncio.sleep(1)
+            assert loop.time() == second + 1
+        sending.cancel()
+        await asyncio.wait([sending])
+
+    virtual_time.run(scenario())
+    before = [report for report in tries if int(report.last_message or 0) < 10]
+    away = [report for report in tries if 10 <= int(report.last_message or 0) < 10 + hour]
+    assert before
+    assert len(away) <= hour / reporting.BACKOFF[-1] + len(reporting.BACKOFF)
+    back = tries[len(before) + len(away) :]
+    assert int(back[0].last_message or 0) <= 10 + hour + reporting.BACKOFF[-1] + reporting.REQUEST_TIMEOUT
+    assert int(tries[-1].last_message or 0) >= hour + 57
+    sequences = [report.sequence for report in tries]
+    assert sequences == list(range(1, len(tries) + 1))
+
+
 @pytest.mark.anyio
 async def test_a_refusal_is_logged_once_and_not_hammered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -260,9 +296,10 @@ async def test_the_token_is_read_anew_each_time(tmp_path: Path, quick: None) -> 
 @pytest.mark.anyio
 async def test_the_last_report_is_given_up_when_nobody_takes_it(tmp_path: Path, quick: None) -> None:
     async with operator(0) as receiver:
-        sender = Reporter(receiver.url, tmp_path / "token", (told := Told()).build, told.changed, told.next_sequence)
+        send = sender(receiver.url, tmp_path / "token")
+        last = Reporter(send, (told := Told()).build, told.changed, told.next_sequence)
         async with asyncio.timeout(DEADLINE):
-            assert await sender.finish() is False
+            assert await last.finish() is False
         assert len(receiver.received) >= 2
 
 
