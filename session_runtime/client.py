@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -12,13 +13,15 @@ from typing import Any, Final, Self
 
 import httpx
 
-from session_runtime.events import ends_submission
-
 SILENCE_SECONDS: Final = 40.0
 """A stream that says nothing for so long is taken for dead; the server sends a comment every 15 s."""
 
 RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Waits before the tries to connect again; the last one is repeated."""
+
+
+AWAY: Final = (502, 503, 504)
+"""Statuses that a gateway answers with while the session's container is away."""
 
 
 class SessionError(Exception):
@@ -42,15 +45,17 @@ class ReceivedEvent:
 
 
 class SessionClient:
-    """Talks to one session. Use it as an async context manager.
+    """Talks to one session. Use it as an async context manager. Raises ValueError when `url` is not an http(s) address.
 
-    `patience` is how many seconds a broken connection is tried again, for instance while the pod's container restarts.
+    Whatever can be asked twice is asked again when the connection breaks or a gateway says that the session is away, for
+    instance while the pod's container restarts: for `patience` seconds. After that comes out what was wrong, an
+    httpx.TransportError or a ConnectionError. What the session refuses is a SessionError at once.
     """
 
     def __init__(self, url: str, token: str, *, patience: float = 60.0) -> None:
         self._patience = patience
         self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
+            base_url=_address(url),
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(10.0, read=SILENCE_SECONDS),
         )
@@ -66,31 +71,26 @@ class SessionClient:
     async def submit(self, type_: str, **fields: Any) -> str:
         """Submit something and return its id. A try whose answer was lost is repeated under the same id.
 
-        Raises SessionError when the session refuses it, httpx.TransportError when it cannot be reached.
+        The types and their fields are those of `session_runtime.submissions`.
         """
         body = {"id": f"sub_{uuid.uuid4().hex}", "type": type_, **fields}
-        failures = _Failures(self._patience)
-        while True:
-            try:
-                response = await self._http.post("/v1/submissions", json=body)
-            except httpx.TransportError as error:
-                await failures.wait(error)
-                continue
-            _raise_for_problem(response)
-            return str(response.json()["id"])
+        receipt = await self._ask("POST", "/v1/submissions", json=body)
+        return str(receipt["id"])
 
     async def info(self) -> dict[str, Any]:
-        """`GET /v1/session`."""
-        response = await self._http.get("/v1/session")
-        _raise_for_problem(response)
-        info: dict[str, Any] = response.json()
-        return info
+        """The session's state (`GET /v1/session`)."""
+        return await self._ask("GET", "/v1/session")
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """The conversation as it stands (`GET /v1/messages`)."""
+        messages: list[dict[str, Any]] = (await self._ask("GET", "/v1/messages"))["messages"]
+        return messages
 
     async def events(self, after: int = 0, submission: str | None = None) -> AsyncIterator[ReceivedEvent]:
         """Every event behind number `after`, and then each new one; with `submission`, only those of that submission.
 
         Connections that break are taken up where they broke. Ends when the session has finished, or with the
-        submission's last event.
+        submission's last event. An event of type `gap` stands for those that were deleted meanwhile.
         """
         failures = _Failures(self._patience)
         query = {} if submission is None else {"submission": submission}
@@ -109,17 +109,35 @@ class SessionClient:
                             return
                 if submission is not None or not (await self.info())["is_active"]:
                     return
-                await failures.wait(ConnectionError("the stream ended before the session did"))
-            except httpx.TransportError as error:
+                raise ConnectionError("the stream ended before the session did")
+            except (httpx.TransportError, ConnectionError) as error:
                 await failures.wait(error)
 
-    async def run(self, text: str) -> ReceivedEvent:
-        """Say something and wait for the turn's last event (`turn_complete`, `error`, ...)."""
-        submission = await self.submit("user_input", text=text)
+    async def result(self, submission: str) -> ReceivedEvent:
+        """Wait for a submission's last event: `turn_complete`, `approval_required`, `undo_complete`, `error` and so on.
+
+        Raises ValueError when it has none: an interrupt has no event of its own, the turn that it ends has.
+        """
+        last = None
         async for event in self.events(submission=submission):
-            if ends_submission("user_input", event.type):
-                return event
-        raise ConnectionError("the session ended before the turn did")
+            last = event
+        if last is None:
+            raise ValueError(f"submission {submission} has no events")
+        return last
+
+    async def run(self, text: str) -> ReceivedEvent:
+        """Say something and wait for the turn's last event."""
+        return await self.result(await self.submit("user_input", text=text))
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        failures = _Failures(self._patience)
+        while True:
+            try:
+                response = await self._http.request(method, path, **options)
+                _raise_for_problem(response)
+                return _object(response)
+            except (httpx.TransportError, ConnectionError) as error:
+                await failures.wait(error)
 
 
 class _Failures:
@@ -151,10 +169,29 @@ async def _parse(lines: AsyncIterator[str]) -> AsyncIterator[ReceivedEvent]:
             yield ReceivedEvent(body["seq"], body["type"], body["time"], body["submission_id"], body["data"])
 
 
+def _address(url: str) -> str:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no address: {error}") from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ValueError(f"{url!r} is no address of a session; give one like http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that a session answers with. Raises SessionError for anything else, which others answer with."""
+    with contextlib.suppress(ValueError):
+        answer: object = response.json()
+        if isinstance(answer, dict):
+            return answer
+    said = f"HTTP {response.status_code} {response.reason_phrase}"
+    raise SessionError(response.status_code, {"detail": f"{response.url} is no session's API ({said}); check the address"})
+
+
 def _raise_for_problem(response: httpx.Response) -> None:
+    """Raises SessionError, or ConnectionError when a gateway says that the session is away."""
+    if response.status_code in AWAY:
+        raise ConnectionError(f"HTTP {response.status_code} {response.reason_phrase}")
     if response.is_error:
-        try:
-            problem = response.json()
-        except ValueError:
-            problem = {"detail": f"HTTP {response.status_code} {response.reason_phrase}"}
-        raise SessionError(response.status_code, problem)
+        raise SessionError(response.status_code, _object(response))
