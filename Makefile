@@ -18,10 +18,10 @@ CLUSTER ?= agentsession
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export LITELLM_MODE := PRODUCTION
 
-.PHONY: help setup demo demo-down test test-unit test-api test-e2e lint format manifests images bench cluster-up cluster-down lock
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime lint format manifests images bench bench-runtime cluster-up cluster-down lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.complete ## a virtual environment with everything that development needs
 
@@ -56,6 +56,9 @@ test-api: setup ## tests on a real API server without a kubelet
 test-e2e: setup images ## tests on a real cluster with real containers
 	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
 
+test-crash-runtime: setup ## kill a session's process at every transaction of a conversation (10 minutes; `make test` tries 5)
+	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/runtime/test_crash.py
+
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -75,6 +78,9 @@ images: ## build the container images (docker or buildah, whichever is there)
 
 bench: setup images ## benchmarks of the operator on a cluster of their own, as a table
 	@$(BIN)/python tests/bench/bench_cluster.py
+
+bench-runtime: setup ## benchmarks of the session runtime beside the bare libraries under it, as a table
+	@$(BIN)/python tests/bench/bench_runtime.py
 
 cluster-up: ## a cluster named CLUSTER (default: agentsession), as the demo uses it
 	@mkdir -p .demo

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from agent.compaction import SUMMARY_REQUEST
 from agent.messages import Message, ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
@@ -44,14 +45,36 @@ class ConversationModel(ScriptedModel):
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.calls += 1
         number = sum(message.role == "assistant" for message in messages)
-        reply = self.replies[number]
-        for chunk in reply.chunks(number):
-            await asyncio.sleep(reply.delay)
+        async for chunk in _play(self.replies[number], number):
             yield chunk
-        if reply.hangs:
-            await asyncio.get_running_loop().create_future()
-        if reply.error is not None:
-            raise reply.error
+
+
+class AnsweringModel(ScriptedModel):
+    """Answers by what the user has said last, so that it goes on rightly after a compaction too."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Reply]]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
+        if messages[0].content == SUMMARY_REQUEST:
+            reply, number = Reply("What came before, in short."), 0
+        else:
+            said_at = max(at for at, message in enumerate(messages) if message.from_person)
+            number = sum(message.role == "assistant" for message in messages[said_at:])
+            reply = self.answers[messages[said_at].content][number]
+        async for chunk in _play(reply, number):
+            yield chunk
+
+
+async def _play(reply: Reply, number: int) -> AsyncIterator[ModelChunk]:
+    for chunk in reply.chunks(number):
+        await asyncio.sleep(reply.delay)
+        yield chunk
+    if reply.hangs:
+        await asyncio.get_running_loop().create_future()
+    if reply.error is not None:
+        raise reply.error
 
 
 def config(**fields: Any) -> SessionConfig:
@@ -168,7 +191,8 @@ class RuntimeProcess:
     """
 
     folder: Path
-    script: Sequence[Mapping[str, Any]]
+    script: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Mapping[str, Any]]]
+    """Answers in order, or by what the user has said last."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
@@ -208,6 +232,10 @@ class RuntimeProcess:
     def client(self) -> SessionClient:
         return SessionClient(self.url, TOKEN, patience=DEADLINE)
 
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+            return await http.get(path)
+
     async def events(self, **options: Any) -> list[ReceivedEvent]:
         async with self.client() as client, asyncio.timeout(DEADLINE):
             return [event async for event in client.events(**options)]
@@ -218,6 +246,12 @@ class RuntimeProcess:
                 if event.type == type_:
                     return event
         raise AssertionError(f"no {type_}")
+
+    def memory(self) -> int:
+        """Bytes of its resident memory."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     async def end(self, number: int | None = None) -> tuple[int, str]:
         """Wait for its end, after sending it a signal, if any; its exit status and what it printed."""
@@ -234,13 +268,17 @@ class RuntimeProcess:
 async def runtime_process(
     folder: Path,
     *script: Mapping[str, Any],
+    answers: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     environment: Mapping[str, str] | None = None,
     start: bool = True,
     **fields: Any,
 ) -> AsyncIterator[RuntimeProcess]:
-    """A runtime process, started unless told otherwise, with a workspace beside it."""
+    """A runtime process, started unless told otherwise, with a workspace beside it.
+
+    Its model answers with `script`, or with `answers` by what the user has said last.
+    """
     serving = asyncio.create_task(serve_workspace(folder))
-    run = RuntimeProcess(folder, script, fields, environment or {})
+    run = RuntimeProcess(folder, answers or script, fields, environment or {})
     try:
         if start:
             await run.start()

@@ -1,7 +1,12 @@
 """`python -m session_runtime` with a scripted model: a program for tests that need a process to kill.
 
-The script is JSON in the environment variable SCRIPT: a list of answers, each the fields of `agent.testing.Reply`.
-With CRASH_AT=n the process kills itself at the n-th moment, where each transaction has two: before it and after it.
+The script is JSON in the environment variable SCRIPT: a list of answers, each the fields of `agent.testing.Reply`, or lists
+of them by what the user has said last. Other variables:
+
+- ASK: a glob; bash commands that it matches need a person's approval
+- STUCK_MILLISECONDS: a client that takes nothing is dropped after that time
+- COUNT_MOMENTS: a file in which the number of moments so far is kept; each transaction has two: before it and after it
+- CRASH_AT: with that, the process kills itself at the n-th moment
 """
 
 from __future__ import annotations
@@ -10,32 +15,64 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
-from session_runtime.__main__ import run
+from agent.approval import Rule
+from agent.config import AgentConfig
+from agent.testing import ScriptedModel
+from session_runtime import __main__ as main
+from session_runtime import engine
 from session_runtime.store import Commit, Store
-from unit.runtime.harness import ConversationModel, reply_from_json
+from session_runtime.wire import SessionConfig
+from unit.runtime.harness import AnsweringModel, ConversationModel, reply_from_json
 
 
-def crash_at(moment: int) -> None:
+def model() -> ScriptedModel:
+    script = json.loads(os.environ["SCRIPT"])
+    if isinstance(script, list):
+        return ConversationModel(*map(reply_from_json, script))
+    return AnsweringModel({said: list(map(reply_from_json, replies)) for said, replies in script.items()})
+
+
+def ask_for(glob: str) -> None:
+    """Let bash commands that match wait for approval."""
+    agent_config = engine.agent_config
+
+    def with_rule(config: SessionConfig, secrets: Mapping[str, str]) -> AgentConfig:
+        return replace(agent_config(config, secrets), rules=(Rule("bash", "ask", {"command": glob}),))
+
+    setattr(engine, "agent_config", with_rule)  # noqa: B010 - mypy minds an assignment
+
+
+def crash_at(moment: int, counted: Path) -> None:
     """Kill this process at that moment, as `kill -9` would."""
     moments = count(1)
     apply = Store.apply
 
+    def passing() -> None:
+        now = next(moments)
+        counted.write_text(str(now))
+        if now == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def crashing(store: Store, commit: Commit) -> None:
-        if next(moments) == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+        passing()
         apply(store, commit)
-        if next(moments) == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+        passing()
 
     setattr(Store, "apply", crashing)  # noqa: B010 - the only way to be there at each transaction
 
 
 if __name__ == "__main__":
-    if "CRASH_AT" in os.environ:
-        crash_at(int(os.environ["CRASH_AT"]))
-    replies = [reply_from_json(fields) for fields in json.loads(os.environ["SCRIPT"])]
-    status = run(sys.argv[1:], lambda _: ConversationModel(*replies))
+    if "ASK" in os.environ:
+        ask_for(os.environ["ASK"])
+    if "STUCK_MILLISECONDS" in os.environ:
+        setattr(main, "STUCK_PEER_MILLISECONDS", int(os.environ["STUCK_MILLISECONDS"]))  # noqa: B010
+    if "COUNT_MOMENTS" in os.environ:
+        crash_at(int(os.environ.get("CRASH_AT", "0")), Path(os.environ["COUNT_MOMENTS"]))
+    status = main.run(sys.argv[1:], lambda _: model())
     sys.stdout.flush()
     os._exit(status)
