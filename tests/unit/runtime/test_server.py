@@ -15,7 +15,7 @@ import pytest
 from agent.testing import says
 from session_runtime import app, server
 from session_runtime.server import FAILED
-from unit.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime, runtime_process
+from unit.runtime.harness import DEADLINE, TOKEN, Runtime, RuntimeProcess, eventually, runtime, runtime_process
 from unit.runtime.sse import Follower
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +133,7 @@ async def test_a_stream_is_not_taken_for_a_slow_request(short_path: Path, monkey
         assert [json.loads(body)["seq"] for body in follower.bodies] == list(range(1, result.seq + 1))
 
 
-async def _open(run: Runtime) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(run: Runtime | RuntimeProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     url = httpx.URL(run.url)
     return await asyncio.open_connection(url.host, url.port)
 
@@ -146,27 +146,32 @@ async def _dribble(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_a_body_of_100_megabytes_is_refused_and_takes_no_memory(short_path: Path) -> None:
-    size = 100_000_000
+    head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+    declared, undeclared = b"Content-Length: 100000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
     async with runtime_process(short_path, prompt=None) as run:
         await run.until("ready")
         before = run.memory()
-        head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
-        for framing in (f"Content-Length: {size}\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"):
-            url = httpx.URL(run.url)
-            reader, writer = await asyncio.open_connection(url.host, url.port)
-            writer.write((head + framing).encode())
-            sending = asyncio.create_task(_send_much(writer, size, "chunked" in framing))
-            async with asyncio.timeout(DEADLINE):
-                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413 ")
-            sending.cancel()
-            await asyncio.wait([sending])
-            writer.transport.abort()
+        reader, writer = await _open(run)
+        writer.write(head + declared)  # refused before anything of it is sent
+        async with asyncio.timeout(DEADLINE):
+            assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+        for framing in (declared, undeclared):
+            assert await _pour(run, head + framing, chunked=framing is undeclared) < 50_000_000
+        assert (await run.get("/v1/session")).status_code == 200
         assert run.memory() - before < 16_000_000
 
 
-async def _send_much(writer: asyncio.StreamWriter, size: int, chunked: bool) -> None:
-    piece = b" " * 100_000
+async def _pour(run: RuntimeProcess, head: bytes, *, chunked: bool) -> int:
+    """Send a body of 100 MB, whatever is answered; how much of it was taken until the connection was closed."""
+    piece, taken = b" " * 100_000, 0
+    _, writer = await _open(run)
+    writer.write(head)
     with contextlib.suppress(ConnectionError):
-        for _ in range(0, size, len(piece)):
-            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-            await writer.drain()
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(1000):
+                writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+                await writer.drain()
+                taken += len(piece)
+    writer.transport.abort()
+    return taken
