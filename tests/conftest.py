@@ -7,7 +7,6 @@ import pytest
 
 from support.cluster import KIND, kind
 
-
 # How long an example takes says more of what else the machine does than of the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
