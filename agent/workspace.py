@@ -17,8 +17,9 @@ import stat
 import tempfile
 from collections import deque
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Callable, Mapping, Protocol, TypeVar  # noqa: UP035 - Python 3.9
+from typing import Callable, Iterator, Mapping, Protocol, TypeVar  # noqa: UP035 - Python 3.9
 
 _T = TypeVar("_T")
 
@@ -30,6 +31,12 @@ TAIL_LIMIT = 192 * 1024
 
 READ_LIMIT = 1024 * 1024
 """Most characters that one `read` returns."""
+
+LIST_LIMIT = 1000
+"""Most entries that one `list` returns."""
+
+SCAN_LIMIT = 100_000
+"""Most entries that one `list` looks at, whatever its glob leaves out."""
 
 PIPE_GRACE = 0.2
 """Seconds to wait for the rest of the output once the command itself has ended.
@@ -55,6 +62,28 @@ class CommandResult:
     """True when the middle of the output was dropped, to bound the memory that it takes."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a folder."""
+
+    path: str
+    """Relative to the folder that was listed."""
+    kind: str
+    """`file`, `folder`, `link` (which is not followed) or `other`."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a folder."""
+
+    entries: tuple[Entry, ...]
+    """Sorted by path."""
+    truncated: bool = False
+    """True when there was more to see than `LIST_LIMIT` or `SCAN_LIMIT` allows; what lies deepest is left out."""
+
+
 class Workspace(Protocol):
     """What the workspace tools need; `LocalWorkspace` here, a client over a socket in a session pod."""
 
@@ -72,6 +101,10 @@ class Workspace(Protocol):
 
     async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
         """Replace `old`, which must occur exactly once unless `replace_all`; returns the number of replacements."""
+        ...
+
+    async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:
+        """What is in a folder, and `depth` - 1 levels of folders below it; only names that match `glob`."""
         ...
 
 
@@ -155,6 +188,9 @@ class LocalWorkspace:
     async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
         return await _in_thread(lambda: _edit_file(self._resolve(path), path, old, new, replace_all))
 
+    async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:
+        return await _in_thread(lambda: _list_folder(self._resolve(path), path, glob, depth))
+
     def _resolve(self, path: str) -> Path:
         if not path or "\0" in path:
             raise WorkspaceError("the path is empty or holds a NUL character")
@@ -230,7 +266,7 @@ def _check_file(file: Path, path: str) -> None:
     if not file.exists():
         raise WorkspaceError(f"no such file: {path}")
     if file.is_dir():
-        raise WorkspaceError(f"{path} is a directory; list it with the shell")
+        raise WorkspaceError(f"{path} is a directory; list it instead")
     if not stat.S_ISREG(file.stat().st_mode):
         raise WorkspaceError(f"{path} is not a regular file")
 
@@ -306,3 +342,44 @@ def _edit_file(file: Path, path: str, old: str, new: str, replace_all: bool) -> 
         raise WorkspaceError(f"the text to replace occurs {count} times in {path}; add lines around it, or replace all of them")
     _replace_file(file, path, text.replace(old, new).encode("utf-8", "surrogateescape"))
     return count
+
+
+def _list_folder(folder: Path, path: str, glob: str, depth: int) -> Listing:
+    if depth < 1:
+        raise WorkspaceError("depth counts from 1")
+    if not folder.exists():
+        raise WorkspaceError(f"no such folder: {path}")
+    if not folder.is_dir():
+        raise WorkspaceError(f"{path} is not a folder; read it instead")
+    os.scandir(folder).close()  # one that cannot be read is an error here, and passed over further down
+    found: list[Entry] = []
+    truncated = False
+    for looked_at, entry in enumerate(_walk(folder, depth)):
+        if len(found) == LIST_LIMIT or looked_at == SCAN_LIMIT:
+            truncated = True
+            break
+        if fnmatchcase(entry.name, glob):
+            found.append(_entry(entry, folder))
+    return Listing(tuple(sorted(found, key=lambda entry: entry.path)), truncated)
+
+
+def _walk(folder: Path, depth: int) -> Iterator[os.DirEntry[str]]:
+    """The folder's entries level by level, so that a limit cuts off what lies deepest. Links are not followed."""
+    level = [str(folder)]
+    for _ in range(depth):
+        below: list[str] = []
+        for path in level:
+            with contextlib.suppress(OSError), os.scandir(path) as entries:
+                for entry in entries:
+                    yield entry
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.path)
+        level = below
+
+
+def _entry(entry: os.DirEntry[str], folder: Path) -> Entry:
+    kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    size = 0
+    with contextlib.suppress(OSError):  # it may vanish at any moment
+        size = entry.stat(follow_symlinks=False).st_size
+    return Entry(os.path.relpath(entry.path, folder), kind, size)

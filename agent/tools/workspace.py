@@ -1,11 +1,11 @@
-"""The tools that act in a workspace: a shell, and reading, writing and editing files."""
+"""The tools that act in a workspace: a shell, and reading, writing, editing and listing files."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
-from agent.workspace import Workspace, WorkspaceError
+from agent.workspace import Entry, Workspace, WorkspaceError
 
 COMMAND_TIMEOUT = 120.0
 """Seconds that a command may take, unless the model asks for more."""
@@ -15,10 +15,13 @@ MAX_COMMAND_TIMEOUT = 3600.0
 READ_LINES = 2000
 """Lines that one read returns, unless the model asks for fewer."""
 
+MAX_DEPTH = 20
+"""Levels of folders that one list goes down."""
+
 
 def workspace_tools(workspace: Workspace) -> tuple[Tool, ...]:
-    """`bash`, `read`, `write` and `edit` in this workspace."""
-    return (_bash(workspace), _read(workspace), _write(workspace), _edit(workspace))
+    """`bash`, `read`, `write`, `edit` and `list` in this workspace."""
+    return (_bash(workspace), _read(workspace), _write(workspace), _edit(workspace), _list(workspace))
 
 
 def _bash(workspace: Workspace) -> Tool:
@@ -137,3 +140,39 @@ def _edit(workspace: Workspace) -> Tool:
         ),
         call=call,
     )
+
+
+def _list(workspace: Workspace) -> Tool:
+    async def call(arguments: dict[str, Any]) -> str:
+        path, glob, depth = arguments.get("path", "."), arguments.get("glob", "*"), int(arguments.get("depth", 1))
+        try:
+            listing = await workspace.list(path, glob=glob, depth=depth)
+        except WorkspaceError as error:
+            raise ToolError(str(error)) from error
+        lines = [_line(entry) for entry in listing.entries] or ["[nothing]"]
+        if listing.truncated:
+            lines.append("[there is more; list a folder of these, or pass a narrower glob or a smaller depth]")
+        return "\n".join(lines)
+
+    return Tool(
+        name="list",
+        description="List a folder: each entry with its size in bytes and its path. Folders end in /, links in @.",
+        parameters=parameters(
+            path={"type": "string", "description": "The folder, relative to the workspace's root, which it is unless given."},
+            glob={"type": "string", "description": "Only names that match this, for example *.py."},
+            depth={
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_DEPTH,
+                "description": "How many levels of folders to go down; 1 unless given.",
+            },
+        ),
+        call=call,
+        read_only=True,
+    )
+
+
+def _line(entry: Entry) -> str:
+    path = "".join(character if character.isprintable() else "?" for character in entry.path)  # as `ls` does
+    mark = {"folder": "/", "link": "@"}.get(entry.kind, "")
+    return f"{entry.size:>10}  {path}{mark}"

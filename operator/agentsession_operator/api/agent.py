@@ -19,7 +19,7 @@ ToolGlobs = Annotated[list[ToolGlob], Field(max_length=128)]
 
 
 class ToolSelection(Schema):
-    """Which tools the model may call, by glob over the tools' names (bash, read, write, edit, plan, web_fetch)."""
+    """Which tools the model may call, by glob over the tools' names (bash, read, write, edit, list, plan, web_fetch)."""
 
     allow: ToolGlobs | None = None
     """Tools that may be called; unset allows all that the class allows, an empty list allows none."""

@@ -56,7 +56,7 @@ async def test_a_turn_with_a_tool_call_through_the_real_client(tmp_path: Path) -
         outcome = await Agent(AgentConfig("some-model"), model, tools, emit).run_turn("6 x 7?")
     assert (outcome.status, outcome.message) == ("complete", "It is 42.")
     assert server.requests[0]["model"] == "some-model"
-    assert [t["function"]["name"] for t in server.requests[0]["tools"]] == ["bash", "read", "write", "edit"]
+    assert [t["function"]["name"] for t in server.requests[0]["tools"]] == ["bash", "read", "write", "edit", "list"]
     assert server.requests[1]["messages"][2:] == [
         {
             "role": "assistant",
