@@ -5,7 +5,8 @@
 It needs nothing but the standard library and Python 3.9, so that any image can be the workspace.
 
 The protocol: one request for each connection to a Unix socket, a JSON object on one line. A closed connection takes the
-request back: its command is killed with all it started. The answer is any number of output lines and one last line.
+request back: its command is killed with all it started. The server speaks first, `{"ready": true}`: a request that is sent
+after that has been taken by a server that lives. The answer is any number of output lines and one last line.
 
     {"op": "run", "command": "make", "timeout": 120, "stream": true}
         {"output": "cc -o ..."}                              only when `stream` is true, as it comes
@@ -13,6 +14,8 @@ request back: its command is killed with all it started. The answer is any numbe
     {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": "text"}
     {"op": "write", "path": "a.txt", "content": "text"}                      {"result": null}
     {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}    {"result": 1}
+    {"op": "list", "path": ".", "glob": "*", "depth": 1}
+        {"result": {"entries": [{"path": "a.txt", "kind": "file", "size": 4}], "truncated": false}}
     {"op": "shutdown"}                                       {"result": null}, and the server ends with status 0
 
 What cannot be done is answered with {"error": "why"}.
@@ -23,15 +26,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import Any, Sequence  # noqa: UP035 - Python 3.9
+from typing import Any, Callable, Sequence  # noqa: UP035 - Python 3.9
 
 from agent.workspace import LocalWorkspace, WorkspaceError
-from session_runtime.workspace_limits import MAX_PROCESSES, MEMORY_SHARE, ProcessGuard, container_memory, limit_memory
+from session_runtime.workspace_limits import (
+    CHECK_SECONDS,
+    DISK_SHARE,
+    MAX_PROCESSES,
+    MEMORY_SHARE,
+    Guard,
+    Limits,
+    container_memory,
+    limit_file_size,
+    limit_memory,
+    quantity,
+)
+
+GREETING = b'{"ready": true}\n'
+"""What the server says to each connection first. A connection that is made while a server dies gets none."""
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
 """Bytes of one line of the protocol."""
@@ -41,6 +61,14 @@ MAX_TIMEOUT = 3600.0
 
 STREAM_LIMIT = 1024 * 1024
 """Bytes of streamed output that may wait for a slow reader; beyond it output is left to the result."""
+
+SCRATCH = ("/tmp", "/dev/termination-log")  # noqa: S108 - the container's own
+"""What commands can write to besides the root. The kubelet makes the log a file on the node that anyone may write to."""
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+RESTART_SECONDS = 0.1
+"""Pause before a server that was killed is started again."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -67,9 +95,12 @@ def command_environment(root: Path) -> dict[str, str]:
 
 
 class Server:
-    """Serves one workspace on one socket until it is told to end."""
+    """Serves one workspace on one socket until it is told to end.
 
-    def __init__(self, workspace: LocalWorkspace, guard: ProcessGuard | None = None) -> None:
+    The guard kills commands that take too much.
+    """
+
+    def __init__(self, workspace: LocalWorkspace, guard: Guard | None = None) -> None:
         self._workspace = workspace
         self._guard = guard
         self._requests: set[asyncio.Task[None]] = set()
@@ -82,20 +113,23 @@ class Server:
 
     async def serve(self, socket: Path) -> int:
         """Serve until the end; returns the exit status. Whatever still runs is killed."""
-        _remove(socket)  # left behind by an earlier process
-        server = await asyncio.start_unix_server(self._accept, str(socket), limit=MESSAGE_LIMIT)
-        os.chmod(socket, 0o660)
+        listener = Listener(socket, self._accept)
+        await listener.open()
+        work: set[asyncio.Future[Any]] = {self._end}
+        if self._guard is not None:
+            self._guard.add(SocketCheck(self._guard, listener))
+            work.add(asyncio.ensure_future(self._guard.run()))
         if _is_finished(socket):  # looked for only now, so that the other side's word is not missed
             self.end(0)
         try:
-            return await self._end
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            return int(done.pop().result())
         finally:
-            server.close()
-            _remove(socket)
-            for request in self._requests:
-                request.cancel()
-            if self._requests:
-                await asyncio.wait(self._requests, timeout=1.0)
+            listener.close()
+            work |= self._requests
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work, timeout=1.0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = asyncio.ensure_future(self._handle(reader, writer))
@@ -104,6 +138,7 @@ class Server:
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            writer.write(GREETING)
             request = await _read_request(reader)
             if request is not None:
                 answer = await _unless_closed(reader, self._answer(request, writer))
@@ -134,23 +169,36 @@ class Server:
             return await self._workspace.read(
                 str(request["path"]), offset=int(request.get("offset", 1)), limit=None if limit is None else int(limit)
             )
-        if op == "write":
-            return await self._workspace.write(str(request["path"]), str(request["content"]))
-        if op == "edit":
-            replace_all = bool(request.get("replace_all", False))
-            return await self._workspace.edit(
-                str(request["path"]), str(request["old"]), str(request["new"]), replace_all=replace_all
+        if op == "list":
+            listing = await self._workspace.list(
+                str(request["path"]), glob=str(request.get("glob", "*")), depth=int(request.get("depth", 1))
             )
+            return dataclasses.asdict(listing)
+        if op in ("write", "edit"):
+            return await self._change(op, request)
         if op == "shutdown":
             return None
         raise ValueError(f"unknown op {op!r}")
+
+    async def _change(self, op: str, request: dict[str, Any]) -> int | None:
+        path = str(request["path"])
+        if self._guard is not None:
+            if problem := await self._guard.disk_problem():
+                raise WorkspaceError(f"{path} was not written: {problem}")
+            self._guard.command_begins()  # what is written here counts too
+        if op == "write":
+            await self._workspace.write(path, str(request["content"]))
+            return None
+        replace_all = bool(request.get("replace_all", False))
+        return await self._workspace.edit(path, str(request["old"]), str(request["new"]), replace_all=replace_all)
 
     async def _run(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> dict[str, Any]:
         def stream(text: str) -> None:
             if writer.transport.get_write_buffer_size() < STREAM_LIMIT:
                 _send(writer, {"output": text})
 
-        kills = 0 if self._guard is None else self._guard.kills
+        kills = [] if self._guard is None else self._guard.kills
+        before = len(kills)
         if self._guard is not None:
             self._guard.command_begins()
         result = await self._workspace.run(
@@ -158,15 +206,63 @@ class Server:
             timeout=min(float(request["timeout"]), MAX_TIMEOUT),
             on_output=stream if request.get("stream") else None,
         )
-        note = ""
-        if self._guard is not None and self._guard.kills > kills:
-            note = f"\n[all processes were killed: there were more than {self._guard.limit}]"
+        note = f"\n[all processes were killed: {kills[-1]}]" if len(kills) > before else ""
         return {
             "exit_code": result.exit_code,
             "output": result.output + note,
             "timed_out": result.timed_out,
             "truncated": result.truncated,
         }
+
+
+class Listener:
+    """The server's end of the socket, which commands can remove or replace: it lies in a folder that they can write to."""
+
+    def __init__(self, socket: Path, accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]) -> None:
+        self._socket = socket
+        self._accept = accept
+        self._server: asyncio.AbstractServer | None = None
+        self._identity: tuple[int, ...] | None = None
+
+    async def open(self) -> None:
+        """Listen, whatever was there before."""
+        self.close()
+        _remove(self._socket)  # left behind by an earlier process
+        self._server = await asyncio.start_unix_server(self._accept, str(self._socket), limit=MESSAGE_LIMIT)
+        os.chmod(self._socket, 0o660)
+        self._identity = self._look()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether who connects to the socket's path still comes here."""
+        return self._look() == self._identity
+
+    def close(self) -> None:
+        """Accept no more connections; those that are there go on."""
+        if self._server is not None:
+            self._server.close()
+            _remove(self._socket)
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            status = os.lstat(self._socket)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mode
+
+
+class SocketCheck:
+    """Takes the socket back when a command has removed or replaced it."""
+
+    def __init__(self, guard: Guard, listener: Listener) -> None:
+        self._guard = guard
+        self._listener = listener
+
+    async def __call__(self) -> float:
+        if not self._listener.in_place:
+            self._guard.kill("the socket of the workspace's server was removed or replaced; leave its folder alone")
+            await self._listener.open()
+        return CHECK_SECONDS
 
 
 async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
@@ -193,7 +289,10 @@ async def _unless_closed(reader: asyncio.StreamReader, work: Any) -> Any:
 
 def _remove(socket: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        socket.unlink()
+        if socket.is_dir() and not socket.is_symlink():
+            shutil.rmtree(socket)
+        else:
+            socket.unlink()
 
 
 def _is_finished(socket: Path) -> bool:
@@ -205,46 +304,91 @@ def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 
 def become_init() -> None:
-    """As process 1 of a container: go on in a child, and do here what nobody else does, reaping orphans.
+    """As process 1 of a container: go on in a child, and do here what nobody else does.
 
-    asyncio waits for its own children by their ids, so a reaper in the same process would take their exit
-    statuses away. This returns in the child only; the parent ends as the child ends.
+    - Reap orphans. asyncio waits for its own children by their ids, so a reaper in the same process would take their exit
+      statuses away.
+    - Start the server again when a command has ended it (`kill -9 -1`), and let it go on when one has stopped it; the
+      kernel keeps those signals from process 1. If the container ended instead, the kubelet would start it again, but
+      after a pause that doubles each time, up to five minutes.
+
+    This returns in the children only. The parent ends as the child does that was told to, or that ended by itself.
     """
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    child = os.fork()
-    if child == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        return
-    for number in signals:
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*END_SIGNALS, signal.SIGCHLD))
     while True:
-        ended, status = os.wait()
-        if ended == child:
-            code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        child = os.fork()
+        if child == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*END_SIGNALS, signal.SIGCHLD))
+            return
+        code, told = _outlive(child)
+        if told or code - 128 not in (*END_SIGNALS, signal.SIGKILL):
             os._exit(code)
+        print(f"signal {code - 128} has ended the workspace's server; it starts again", file=sys.stderr, flush=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # what ended this server must not meet the next
+        time.sleep(RESTART_SECONDS)
 
 
-async def serve(socket: Path, root: Path, max_processes: int | None = None) -> int:
+def _outlive(child: int) -> tuple[int, bool]:
+    """Reap whatever ends, and pass signals on, until the child has ended: its exit code, as a shell would give it, and
+    whether it was told to end."""
+    told = False
+    while True:
+        received = signal.sigwait((*END_SIGNALS, signal.SIGCHLD))
+        if received != signal.SIGCHLD:
+            told = True
+            os.kill(child, received)
+            continue
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                process, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                if process == 0:
+                    break
+                if process == child and os.WIFSTOPPED(status):
+                    os.kill(child, signal.SIGCONT)
+                elif process == child:
+                    return (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), told
+
+
+async def serve(socket: Path, root: Path, limits: Limits | None = None) -> int:
     """Serve the workspace below `root` until a shutdown (0) or SIGTERM (143).
 
-    `max_processes` is for a container whose process 1 is this program; None sets no limit.
+    `limits` are for a container whose process 1 is this program; None sets none.
     """
-    guard = None if max_processes is None else ProcessGuard(max_processes)
+    guard = None if limits is None else Guard(limits)
     server = Server(LocalWorkspace(root, command_environment(root)), guard)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end, 128 + number)
-    guarding = None if guard is None else asyncio.ensure_future(guard.run())
-    try:
-        return await server.serve(socket)
-    finally:
-        if guarding is not None:
-            guarding.cancel()
+    return await server.serve(socket)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE)
+    if memory:
+        limit_memory(memory)
+    options.root = options.root.resolve()
+    disks = _disks(options)
+    if disks:
+        limit_file_size(max(limit for limit, _ in disks))
+    contained = os.getpid() == 1
+    if contained:
+        become_init()
+    limits = Limits(options.max_processes, disks) if contained else None
+    return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits))
+
+
+def _disks(options: argparse.Namespace) -> tuple[tuple[int, tuple[Path, ...]], ...]:
+    """How many bytes may be in which files and folders."""
+    if options.volume is None:
+        sizes = [(options.disk, (options.root, *options.scratch))]
+    else:
+        sizes = [(options.volume, (options.root,)), (options.disk, tuple(options.scratch))]
+    return tuple((int(size * DISK_SHARE), paths) for size, paths in sizes if size is not None)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace", description=__doc__.split("\n")[0])
     parser.add_argument("--socket", type=Path, default=Path("/run/agentsession/workspace.sock"), help="where to listen")
     parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the folder in which commands run")
@@ -260,16 +404,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="BYTES",
         help="memory that one process may use; unless given, nine tenths of what the container may",
     )
-    options = parser.parse_args(arguments)
-    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE)
-    if memory:
-        limit_memory(memory)
-    contained = os.getpid() == 1
-    if contained:
-        become_init()
-    max_processes = options.max_processes if contained else None
-    return asyncio.run(serve(options.socket, options.root.resolve(), max_processes))
+    parser.add_argument(
+        "--disk",
+        type=quantity,
+        metavar="SIZE",
+        help="disk space of the container, for example 10Gi. No file gets larger than nine tenths of it, and all processes are "
+        "killed when files take more than that together (the latter only as the container's process 1)",
+    )
+    parser.add_argument(
+        "--volume", type=quantity, metavar="SIZE", help="the same for the root, where it is a volume of its own"
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        nargs="*",
+        default=[Path(path) for path in SCRATCH],
+        metavar="PATH",
+        help=f"what commands can write to besides the root ({' '.join(SCRATCH)}); it takes disk space too",
+    )
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # threads that still count or write files are not waited for

@@ -82,7 +82,7 @@ def session_pod(
         },
         "containers": [
             _agent(session, resolved, installation, folders["state"]),
-            _workspace(resolved, installation, folders["work"]),
+            _workspace(resolved, installation, folders["work"], workspace),
         ],
         "volumes": [
             *volumes,
@@ -175,17 +175,24 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
     return container
 
 
-def _workspace(resolved: Resolved, installation: Installation, work: JSON) -> JSON:
+def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim: WorkspaceStatus | None) -> JSON:
     container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace", resolved, installation)
-    container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR]
-    container["workingDir"] = WORKSPACE_DIR
     container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
+    container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR, *_disk_limits(container["resources"], claim)]
+    container["workingDir"] = WORKSPACE_DIR
     container["volumeMounts"] = [
         {**work, "mountPath": WORKSPACE_DIR},
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
         {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
     ]
     return container
+
+
+def _disk_limits(resources: JSON, claim: WorkspaceStatus | None) -> list[str]:
+    """What the workspace's server keeps its commands below: a pod that takes more is evicted, and on a claim that is full the
+    session's database has no room left."""
+    disk = resources.get("limits", {}).get("ephemeral-storage", DEFAULT_WORKSPACE_RESOURCES["limits"]["ephemeral-storage"])
+    return ["--disk", disk, *(["--volume", claim.size] if claim else [])]
 
 
 def _container(name: str, module: str, resolved: Resolved, installation: Installation) -> JSON:

@@ -44,7 +44,8 @@ class PodResources(Schema):
     agent: ContainerResources | None = None
     """The container that talks to the model."""
     workspace: ContainerResources | None = None
-    """The container in which the model's commands run."""
+    """The container in which the model's commands run. They are killed when their files take nine tenths of
+    limits.ephemeral-storage (10Gi unless set)."""
 
 
 class Toleration(Schema):

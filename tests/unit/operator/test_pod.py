@@ -345,3 +345,20 @@ def test_without_a_class_that_says_otherwise_memory_and_disk_are_limited(name: s
     resources = containers(manifest())[name]["resources"]
     assert resources["limits"].keys() >= {"memory", "ephemeral-storage"}
     assert resources["requests"].keys() >= {"cpu", "memory"}
+
+
+def disk_limits(**of_class: Any) -> list[str]:
+    arguments: list[str] = containers(manifest(**of_class))["workspace"]["args"]
+    return arguments[arguments.index("--disk") :]
+
+
+def test_the_workspace_keeps_its_files_below_what_the_pod_would_be_evicted_for() -> None:
+    assert disk_limits() == ["--disk", "10Gi"]
+    assert disk_limits(resources={"workspace": {"limits": {"ephemeral-storage": "50Gi"}}}) == ["--disk", "50Gi"]
+    assert disk_limits(resources={"workspace": {"limits": {"memory": "8Gi"}}}) == ["--disk", "10Gi"]
+
+
+def test_on_a_claim_the_files_leave_room_for_the_sessions_database() -> None:
+    claim = WorkspaceStatus(claim_name="claim", size="5Gi")
+    arguments = containers(session_pod(session(), resolved(session()), INSTALLATION, claim))["workspace"]["args"]
+    assert arguments[-4:] == ["--disk", "10Gi", "--volume", "5Gi"]

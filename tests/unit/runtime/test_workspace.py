@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
-import os
 import signal
 import stat
-import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.workspace import WorkspaceError
+from agent.workspace import Entry, Listing, WorkspaceError
 from session_runtime import workspace_client
-from session_runtime.workspace import MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace import GREETING, MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
 from session_runtime.workspace_client import SocketWorkspace
-from session_runtime.workspace_limits import container_memory
 from unit.runtime.harness import DEADLINE, alive, eventually
+from unit.runtime.workspace_process import ROOT, server
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parents[3]
-
-
-def command(folder: Path) -> list[str]:
-    (folder / "work").mkdir(exist_ok=True)
-    module = [sys.executable, "-m", "session_runtime.workspace"]
-    return [*module, "--socket", str(folder / "w.sock"), "--root", str(folder / "work")]
-
-
-@asynccontextmanager
-async def server(folder: Path, *before: str, options: tuple[str, ...] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A workspace server in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *before, *command(folder), *options, env={**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def test_commands_and_files(short_path: Path) -> None:
@@ -59,6 +32,8 @@ async def test_commands_and_files(short_path: Path) -> None:
         assert (result.exit_code, result.output) == (3, "one\n2\nthree \u00e9\noops\n")
         with pytest.raises(WorkspaceError, match="no such file"):
             await workspace.read("b.txt")
+        assert await workspace.list() == Listing((Entry("sub", "folder", (short_path / "work" / "sub").stat().st_size),))
+        assert await workspace.list("sub", glob="*.txt") == Listing((Entry("a.txt", "file", 15),))
         assert stat.S_IMODE((short_path / "w.sock").stat().st_mode) == 0o660
 
 
@@ -142,6 +117,8 @@ async def test_many_calls_at_once(short_path: Path) -> None:
         b'{"op": "run"}\n',
         b'{"op": "run", "command": "true", "timeout": "soon"}\n',
         b'{"op": "read", "path": ""}\n',
+        b'{"op": "list"}\n',
+        b'{"op": "list", "path": ".", "depth": 0}\n',
         b'{"op": "write", "path": "a\\u0000b", "content": ""}\n',
         b"\xff\xfe\n",
         b"x" * (MESSAGE_LIMIT + 2) + b"\n",
@@ -159,6 +136,7 @@ async def exchange(folder: Path, line: bytes) -> dict[str, Any]:
     reader, writer = await asyncio.open_unix_connection(str(folder / "w.sock"))
     writer.write(line)
     async with asyncio.timeout(DEADLINE):
+        assert await reader.readline() == GREETING
         answer: dict[str, Any] = json.loads(await reader.readline())
     writer.close()
     return answer
@@ -206,70 +184,6 @@ async def test_sigterm_ends_the_server_with_status_143(short_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE):
             assert await process.wait() == 143
-
-
-def _can_unshare() -> bool:
-    return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
-
-
-NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-
-needs_namespace = pytest.mark.skipif(not _can_unshare(), reason="needs the right to make a process namespace")
-
-
-@needs_namespace
-async def test_too_many_processes_are_killed_and_the_server_goes_on(short_path: Path) -> None:
-    async with server(short_path, *NAMESPACE, options=("--max-processes", "40")):
-        workspace = SocketWorkspace(short_path / "w.sock")
-        result = await workspace.run("bomb() { bomb | bomb & }; bomb; sleep 600", timeout=60)
-        assert result.exit_code == -signal.SIGKILL
-        assert "more than 40" in result.output
-        again = await workspace.run("ls -d /proc/[0-9]* | wc -l", timeout=60)
-        assert int(again.output) <= 10
-        assert "killed" not in again.output
-
-
-async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path) -> None:
-    async with server(short_path, options=("--max-memory", "200000000")):
-        workspace = SocketWorkspace(short_path / "w.sock")
-        greedy = await workspace.run(f"{sys.executable} -c 'x = bytearray(300_000_000)'", timeout=60)
-        assert greedy.exit_code == 1
-        assert "MemoryError" in greedy.output
-        assert (await workspace.run("echo on", timeout=10)).output == "on\n"
-
-
-@pytest.mark.parametrize(("text", "memory"), [("1048576\n", 1048576), ("max\n", None), (None, None)])
-def test_the_containers_memory_is_read_where_it_is_limited(tmp_path: Path, text: str | None, memory: int | None) -> None:
-    if text is not None:
-        (tmp_path / "memory.max").write_text(text)
-    assert container_memory(tmp_path / "memory.max") == memory
-
-
-@needs_namespace
-async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: Path) -> None:
-    async with server(short_path, *NAMESPACE) as process:
-        workspace = SocketWorkspace(short_path / "w.sock")
-        for _ in range(10):
-            await workspace.run("(sleep 0.01 &) ; true", timeout=10)
-
-        async def no_zombies() -> bool:
-            result = await workspace.run("cat /proc/[0-9]*/stat", timeout=10)
-            states = [line.rpartition(") ")[2][:1] for line in result.output.splitlines()]
-            assert len(states) >= 3  # init, server, cat
-            return "Z" not in states
-
-        await eventually(no_zombies)
-        with pytest.raises(WorkspaceError, match="ended in the middle"):
-            await workspace.run("kill -TERM 1; sleep 60", timeout=60)
-        async with asyncio.timeout(DEADLINE):
-            assert await process.wait() == 143
-
-
-@pytest.mark.parametrize(
-    "module", ["session_runtime/workspace.py", "session_runtime/workspace_limits.py", "agent/workspace.py"]
-)
-def test_it_is_written_in_python_3_9(module: str) -> None:
-    ast.parse((ROOT / module).read_text(), feature_version=(3, 9))
 
 
 async def test_it_starts_with_little(short_path: Path) -> None:

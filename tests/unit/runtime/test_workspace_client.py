@@ -1,0 +1,204 @@
+"""What the agent makes of a workspace whose server is not there, or has been replaced by something hostile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket as sockets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.workspace import LIST_LIMIT, READ_LIMIT, WorkspaceError
+from session_runtime import workspace_client
+from session_runtime.workspace import GREETING, MESSAGE_LIMIT
+from session_runtime.workspace_client import OUTPUT_LIMIT, SocketWorkspace
+from unit.runtime.harness import DEADLINE
+from unit.runtime.workspace_process import server
+
+pytestmark = pytest.mark.anyio
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def hostile(folder: Path, behaviour: Behaviour) -> AsyncIterator[SocketWorkspace]:
+    """A client of a server that greets, takes the request and then behaves like this."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(GREETING)
+            await reader.readline()
+            await behaviour(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_unix_server(serve, str(folder / "w.sock"), limit=MESSAGE_LIMIT)
+    async with listener, asyncio.timeout(DEADLINE):
+        yield SocketWorkspace(folder / "w.sock")
+
+
+def says(*lines: bytes) -> Behaviour:
+    async def behaviour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.writelines(lines)
+        await writer.drain()
+
+    return behaviour
+
+
+async def pours_without_end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
+
+
+async def says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+CALLS: dict[str, Callable[[SocketWorkspace], Awaitable[object]]] = {
+    "run": lambda workspace: workspace.run("true", timeout=10),
+    "read": lambda workspace: workspace.read("a"),
+    "edit": lambda workspace: workspace.edit("a", "b", "c"),
+    "list": lambda workspace: workspace.list(),
+}
+
+NONSENSE = [
+    b"nonsense",
+    b"[]",
+    b"7",
+    b"null",
+    b"{}",
+    b"[" * 100_000,
+    b"1" * 10_000,
+    b"\xff\xfe",
+    b'{"output": "without being asked for"}',
+    b'{"result": null}',
+    b'{"result": {}}',
+    b'{"result": []}',
+    b'{"result": 1e999}',
+    b'{"result": {"exit_code": "zero", "output": "", "timed_out": false, "truncated": false}}',
+    b'{"result": {"exit_code": 0, "output": null, "timed_out": false, "truncated": false}}',
+    b'{"result": {"entries": "abc", "truncated": false}}',
+    b'{"result": {"entries": [{"path": 1, "kind": "file", "size": 1}], "truncated": false}}',
+    b'{"error": {"not": "a text"}}',
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("line", NONSENSE, ids=lambda line: line[:40].decode(errors="replace"))
+async def test_an_answer_that_makes_no_sense_is_an_error_of_the_call(short_path: Path, line: bytes, call: str) -> None:
+    async with hostile(short_path, says(line + b"\n")) as workspace:
+        with pytest.raises(WorkspaceError, match="makes no sense"):
+            await CALLS[call](workspace)
+
+
+async def test_an_answer_without_end_is_an_error_of_the_call(short_path: Path) -> None:
+    async with hostile(short_path, pours_without_end) as workspace:
+        with pytest.raises(WorkspaceError, match=f"longer than {MESSAGE_LIMIT} bytes"):
+            await workspace.read("a")
+
+
+async def test_output_without_end_is_no_result_either(short_path: Path) -> None:
+    async def pours_lines(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b'{"output": "more"}\n' * 1000)
+            await writer.drain()
+
+    pieces: list[str] = []
+    enough = asyncio.Event()
+
+    def take(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 10_000:
+            enough.set()
+
+    async with hostile(short_path, pours_lines) as workspace:
+        running = asyncio.create_task(workspace.run("true", timeout=600, on_output=take))
+        await enough.wait()
+        running.cancel()  # as an interrupt does it, or the tool's own timeout
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_server_that_never_answers_is_given_up(short_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(workspace_client, "FILE_SECONDS", 0.1)
+    monkeypatch.setattr(workspace_client, "RUN_MARGIN", -9.9)
+    async with hostile(short_path, says_nothing) as workspace:
+        with pytest.raises(WorkspaceError, match="did not answer within"):
+            await CALLS[call](workspace)
+
+
+@pytest.mark.parametrize("backlog", [0, 100])
+async def test_a_server_that_never_accepts_is_given_up(short_path: Path, monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
+    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.3)
+    with sockets.socket(sockets.AF_UNIX) as listener:
+        listener.bind(str(short_path / "w.sock"))
+        listener.listen(backlog)
+        workspace = SocketWorkspace(short_path / "w.sock")
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(3):
+                with pytest.raises(WorkspaceError, match="cannot be reached"):
+                    await workspace.run("true", timeout=10)
+            await workspace.shut_down()
+
+
+@pytest.mark.parametrize("greeting", [b"", b"220 mail.example.org ESMTP\r\n", b"\n"])
+async def test_something_else_at_the_socket_is_no_workspace(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
+) -> None:
+    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.3)
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(short_path / "w.sock")), asyncio.timeout(DEADLINE):
+        with pytest.raises(WorkspaceError, match="cannot be reached"):
+            await SocketWorkspace(short_path / "w.sock").read("a")
+
+
+async def test_a_connection_that_ends_in_the_middle_says_what_is_kept(short_path: Path) -> None:
+    async with hostile(short_path, says(b'{"result": ')) as workspace:
+        with pytest.raises(WorkspaceError, match="files are kept, processes are not"):
+            await workspace.read("a")
+
+
+async def test_what_is_taken_of_an_answer_is_bounded(short_path: Path) -> None:
+    result = {"exit_code": 0, "output": "x" * 5_000_000, "timed_out": False, "truncated": False}
+    async with hostile(short_path, says(json.dumps({"result": result}).encode() + b"\n")) as workspace:
+        assert len((await workspace.run("true", timeout=10)).output) == OUTPUT_LIMIT
+    async with hostile(short_path, says(json.dumps({"result": "x" * 5_000_000}).encode() + b"\n")) as workspace:
+        assert len(await workspace.read("a")) == READ_LIMIT
+    entries = [{"path": "x" * 5000, "kind": "file", "size": 1}] * 2000
+    listing = {"entries": entries, "truncated": False}
+    async with hostile(short_path, says(json.dumps({"result": listing}).encode() + b"\n")) as workspace:
+        found = await workspace.list()
+        assert len(found.entries) == LIST_LIMIT
+        assert len(found.entries[0].path) == 4096
+
+
+async def test_a_request_that_no_server_would_take_is_not_sent(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        with pytest.raises(WorkspaceError, match="in parts"):
+            await workspace.write("a", "x" * MESSAGE_LIMIT)
+        await workspace.write("a", "x" * (MESSAGE_LIMIT - 1000))
+        assert (await workspace.run("wc -c < a", timeout=10)).output == f"{MESSAGE_LIMIT - 1000}\n"
+
+
+async def test_a_server_that_dies_with_a_connection_in_its_backlog_is_waited_for(short_path: Path) -> None:
+    """The kernel accepts for it; a request that was sent there would be lost, or, worse, be taken for begun."""
+    with sockets.socket(sockets.AF_UNIX) as dying:
+        dying.bind(str(short_path / "w.sock"))
+        dying.listen(10)
+        calling = asyncio.create_task(SocketWorkspace(short_path / "w.sock").run("echo up", timeout=10))
+        accepted, _ = await asyncio.to_thread(dying.accept)
+        accepted.close()
+    async with server(short_path), asyncio.timeout(DEADLINE):
+        assert (await calling).output == "up\n"
