@@ -13,11 +13,12 @@ from agentsession_operator import metrics
 from agentsession_operator.admission import Plan, Wait, caps_of, plan
 from agentsession_operator.api.meta import SESSIONS
 from agentsession_operator.cache import Cache
-from agentsession_operator.decide import POSITIONS_SHOWN, Facts, Granted, decide, merge_patch
+from agentsession_operator.decide import POSITIONS_SHOWN, Facts, Granted, decide
 from agentsession_operator.kube import ApiError, KubeApi, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.ledger import build_ledger
 from agentsession_operator.objects import Session, UnreadableObject
+from agentsession_operator.patch import merge_patch
 from agentsession_operator.resolve import Misconfigured, resolve
 
 BATCH: Final = 64

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
-from agentsession_operator import podstate
+from agentsession_operator import podstate, replacement
 from agentsession_operator.admission import Wait
 from agentsession_operator.api.session import (
     AgentSessionStatus,
@@ -16,7 +16,7 @@ from agentsession_operator.api.session import (
     QueuePlace,
     UsageStatus,
 )
-from agentsession_operator.api.workspace import WorkspaceStatus
+from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
 from agentsession_operator.conditions import ConditionSet
 from agentsession_operator.names import claim_name, pod_name
 from agentsession_operator.objects import Pod, Session
@@ -28,6 +28,14 @@ POSITIONS_SHOWN: Final = 50
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
 """How long a pod may linger after its session is over. Then it is deleted, so that no slot leaks."""
+
+
+VOLUME_GRACE: Final = timedelta(seconds=10)
+"""How long a volume may take before its pod is told as unschedulable."""
+
+_LOST: Final = frozenset({"PodGone", "Evicted"})
+_NO_POD: Final = _LOST | {"Creating", "CreateFailed", "Misconfigured"}
+"""Reasons of PodReady that say nothing of the pod that is there now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +153,11 @@ class _Draft:
             self.conditions.set("Active", "False", "NotStarted")
         self.fields["queue"] = None
         self.fields["pod_name"] = pod_name(session.meta.name, session.meta.uid)
-        if isinstance(resolved, Resolved) and (self.fields["model"] is None or (pod is None and not self._has_started())):
-            self.fields["model"] = resolved.agent.model  # a pod keeps the model that it was made with
-        if pod is None:
+        if isinstance(resolved, Resolved) and self.fields["model"] is None:
+            self.fields["model"] = resolved.agent.model
+        if self.fields["workspace"] is not None and not self._is_over():
+            self._keep_going(pod)
+        elif pod is None:
             self._without_pod()
         elif pod.ended and pod.meta.deleting and not self._has_started():
             # A kubelet calls a deleted pod failed before it lets it go (KEP-3329), also one that never ran: another will.
@@ -174,7 +184,16 @@ class _Draft:
             or (pod is not None and podstate.started_at(pod) is not None)
         )
 
+    def _is_over(self) -> bool:
+        """Whether the session has come to its end, or its agent says so."""
+        received, pod = self.facts.report, self.facts.pod
+        last = received.report if received else None
+        if pod is not None and not (last and last.outcome):
+            last = podstate.final_report(pod)
+        return bool(last and last.outcome) or (pod is not None and pod.phase == "Succeeded")
+
     def _without_pod(self) -> None:
+        """No pod, and the workspace is ephemeral or the session is over."""
         if self._has_started():
             self._take_report()
             received = self.facts.report
@@ -187,17 +206,26 @@ class _Draft:
                     "the workspace was ephemeral. Apply the session again under another name.",
                 )
             self.conditions.set("PodReady", "False", "PodGone", "The pod is gone.")
-        elif isinstance(self.facts.resolved, Misconfigured):
-            self.conditions.set("PodReady", "False", "Misconfigured", self.facts.resolved.message)
         else:
-            self._start(self.facts.resolved)
-            if self.facts.create_error:
-                self.conditions.set("PodReady", "False", "CreateFailed", self.facts.create_error)
-            elif self.conditions.get("PodReady") is None:
-                self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
+            self._make_pod()
 
-    def _start(self, resolved: Resolved) -> None:
-        """Make the pod. Which workspace the session has was written with its reservation, and stays."""
+    def _make_pod(self) -> None:
+        resolved = self.facts.resolved
+        if isinstance(resolved, Misconfigured):
+            self.conditions.set("PodReady", "False", "Misconfigured", resolved.message)
+            return
+        self.fields["model"] = resolved.agent.model
+        workspace = self._workspace_of(resolved)
+        # The claim of a session that has started is not made again: an empty one would have it begin anew.
+        claim = (CreateClaim(workspace),) if workspace and not self._has_started() else ()
+        self.actions = (*claim, CreatePod(resolved, workspace))
+        if self.facts.create_error:
+            self.conditions.set("PodReady", "False", "CreateFailed", self.facts.create_error)
+        elif self.conditions.get("PodReady") is None:
+            self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
+
+    def _workspace_of(self, resolved: Resolved) -> WorkspaceStatus | None:
+        """Which workspace the session has is written with its reservation, and stays."""
         meta, offered = self.facts.session.meta, resolved.session_class.workspace
         reserves = not self.facts.session.admitted and self.fields["workspace"] is None
         if reserves and offered.type == "Persistent" and offered.size is not None:
@@ -206,8 +234,64 @@ class _Draft:
                 size=offered.size,
                 storage_class_name=offered.storage_class_name,
             )
-        workspace = cast(WorkspaceStatus | None, self.fields["workspace"])
-        self.actions = (*((CreateClaim(workspace),) if workspace else ()), CreatePod(resolved, workspace))
+        return cast(WorkspaceStatus | None, self.fields["workspace"])
+
+    # A persistent session goes on without its pod.
+
+    def _keep_going(self, pod: Pod | None) -> None:
+        if pod is None or pod.ended or pod.meta.deleting:
+            self._replace(pod)
+        else:
+            self._with_pod(pod)
+
+    def _replace(self, pod: Pod | None) -> None:
+        """Make the first pod, or another one for a pod that is lost, when that one's name is free and it is time.
+
+        A loss is counted, and the count written, before anything is done about it: an operator that dies in between counts on.
+        """
+        news = self._is_lost(pod)
+        if news:
+            self._count_loss(pod)
+        lost = cast(LostPods | None, self.fields["lost_pods"])
+        wait = replacement.wait_for_next(lost, self.now) if lost else timedelta(0)
+        if lost is not None and lost.count > replacement.TOLERATED:
+            self._give_up(lost)
+        elif news:
+            self.look_again = timedelta(0)
+        elif pod is not None:
+            self.actions = () if pod.meta.deleting else (DeletePod(pod),)
+        elif wait > timedelta(0):
+            self.look_again = wait
+        else:
+            self._make_pod()
+
+    def _is_lost(self, pod: Pod | None) -> bool:
+        """Whether a pod is lost that is not counted yet: the condition tells what was there before."""
+        before = self.conditions.get("PodReady")
+        reason = before.reason if before else "Creating"
+        if pod is not None:
+            return reason not in _LOST
+        if reason == "Creating":  # that is told before the first pod is made, and of later ones only when they are there
+            return self.fields["lost_pods"] is not None
+        return reason not in _NO_POD
+
+    def _count_loss(self, pod: Pod | None) -> None:
+        loss = podstate.loss(pod)
+        self.fields["lost_pods"] = lost = replacement.one_more(cast(LostPods | None, self.fields["lost_pods"]), self.now)
+        outlook = " Another one continues the session." if lost.count <= replacement.TOLERATED else ""
+        self.conditions.set("PodReady", "False", loss.reason, loss.message + outlook)
+        self.conditions.set("Active", "False", "Stopped")
+        if pod is not None:
+            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
+        self._take_report()
+
+    def _give_up(self, lost: LostPods) -> None:
+        last, workspace = self.conditions.get("PodReady"), cast(WorkspaceStatus, self.fields["workspace"])
+        self._finish(
+            "Failed",
+            f"The session lost {lost.count} pods in a row. The last time: {last.message if last else ''} "
+            f"Its files and conversation stay on the PersistentVolumeClaim {workspace.claim_name} until it is deleted.",
+        )
 
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
@@ -217,8 +301,10 @@ class _Draft:
             # One of the containers has ended and the other is about to, within a second: told with the end, in one write.
             self._end_what_lingers(pod)
             return
-        if ready.reason == "Creating" and self.fields["start_time"] is not None:
+        if ready.reason == "Creating" and self.fields["start_time"] is not None and self._pod_is_known():
             ready = podstate.Readiness("False", "NotReady", podstate.unready_message(pod))
+        elif ready.reason == "Unschedulable" and self._awaits_volume(pod):
+            ready = podstate.Readiness("False", "Creating", podstate.STARTING)
         self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
         if ready.status == "True":
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
@@ -231,6 +317,22 @@ class _Draft:
         if self.fields["start_time"] is not None:
             self._take_report()  # an earlier one is told together with Ready: it is not worth a write of its own
         self._end_what_lingers(pod)
+
+    def _pod_is_known(self) -> bool:
+        """Whether the condition that was written last is about the pod that is there."""
+        before = self.conditions.get("PodReady")
+        return before is not None and before.reason not in _NO_POD
+
+    def _awaits_volume(self, pod: Pod) -> bool:
+        """The scheduler refuses a pod until its claim is bound: that is the usual way, and worth no writes for some seconds."""
+        since = podstate.unschedulable_since(pod)
+        if self.fields["workspace"] is None or since is None or self._pod_is_known():
+            return False
+        left = since + VOLUME_GRACE - self.now
+        if left <= timedelta(0):
+            return False
+        self.look_again = left
+        return True
 
     def _end_what_lingers(self, pod: Pod) -> None:
         """A pod whose session is over gets some time to end by itself.
@@ -348,7 +450,9 @@ class _Draft:
             return "Queued"
         if not self.conditions.holds("PodReady"):
             pod = self.conditions.get("PodReady")
-            ending = pod is not None and pod.reason in ("PodGone", "NotReady") and self.fields["start_time"] is not None
+            lasting = self.fields["workspace"] is not None
+            ran = ("NotReady",) if lasting else ("NotReady", "PodGone")
+            ending = pod is not None and pod.reason in ran and self.fields["start_time"] is not None
             return "Running" if ending else "Starting"
         active = self.conditions.get("Active")
         if active is not None and active.reason == "AwaitingApproval":
@@ -358,21 +462,3 @@ class _Draft:
 
 def _utc(moment: datetime) -> str:
     return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def merge_patch(current: object, desired: object) -> object:
-    """What RFC 7386 must say to turn one JSON value into another; {} where two objects are the same."""
-    if not isinstance(current, dict) or not isinstance(desired, dict):
-        return desired
-    patch: dict[str, object] = {key: None for key in current if key not in desired}
-    for key, value in desired.items():
-        if key not in current:
-            patch[key] = value
-        elif current[key] != value:
-            patch[key] = merge_patch(current[key], value)
-    return patch
-
-
-def only_activity(patch: dict[str, object]) -> bool:
-    """Whether a status patch only says that the agent goes on working, which may wait for others to be written with it."""
-    return patch.keys() <= {"usage", "messageCount", "lastMessage", "lastActivityTime"}

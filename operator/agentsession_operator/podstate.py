@@ -67,6 +67,28 @@ def readiness(pod: Pod) -> Readiness:
     return Readiness("False", "Creating", STARTING)
 
 
+def unschedulable_since(pod: Pod) -> datetime | None:
+    """Since when the scheduler finds no node for the pod."""
+    for condition in pod.conditions:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return datetime.fromisoformat(condition["lastTransitionTime"])
+    return None
+
+
+def loss(pod: Pod | None) -> Readiness:
+    """What became of a pod that is gone (None), is being deleted, or has failed."""
+    if pod is None:
+        return Readiness("False", "PodGone", "The pod is gone (deleted, or lost with its node).")
+    for condition in pod.conditions:
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":  # KEP-3329
+            return Readiness("False", "Evicted", condition.get("message") or condition.get("reason", ""))
+    if pod.phase == "Failed" and pod.reason == "Evicted":
+        return Readiness("False", "Evicted", pod.message)
+    if pod.phase == "Failed" and not pod.meta.deleting:
+        return Readiness("False", "PodGone", f"The pod has failed: {pod.reason or 'Error'}: {pod.message or 'no message'}.")
+    return Readiness("False", "PodGone", "The pod is being deleted.")
+
+
 def unready_message(pod: Pod) -> str:
     """Why a pod that runs is not ready, in the kubelet's words (a probe that fails, a node that is lost)."""
     said = next((condition.get("message", "") for condition in pod.conditions if condition["type"] == "Ready"), "")

@@ -12,10 +12,10 @@ from agentsession_operator.api.meta import QUOTAS, Condition
 from agentsession_operator.api.quota import SessionQuotaStatus
 from agentsession_operator.cache import Cache
 from agentsession_operator.conditions import ConditionSet
-from agentsession_operator.decide import merge_patch
 from agentsession_operator.kube import ApiError, KubeApi, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.objects import Quota
+from agentsession_operator.patch import merge_patch
 
 INTERVAL_SECONDS: Final = 5.0
 

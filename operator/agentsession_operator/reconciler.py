@@ -22,14 +22,13 @@ from agentsession_operator.decide import (
     DeletePod,
     Facts,
     decide,
-    merge_patch,
-    only_activity,
 )
 from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.names import pod_name
 from agentsession_operator.objects import Pod, Session, UnreadableObject
 from agentsession_operator.owned import is_owned
+from agentsession_operator.patch import merge_patch, only_activity
 from agentsession_operator.pod import Installation, session_pod
 from agentsession_operator.reports import ReportStore
 from agentsession_operator.resolve import resolve
@@ -176,7 +175,22 @@ class Reconciler:
         self._admitter.creating.pop(uid, None)
 
     async def _delete_pod(self, pod: Pod) -> None:
-        await self._api.delete(core_path("pods", pod.meta.namespace, pod.meta.name), uid=pod.meta.uid)
+        path = core_path("pods", pod.meta.namespace, pod.meta.name)
+        await self._api.delete(path, uid=pod.meta.uid)
+        if pod.ended:
+            # Such a pod is gone at once, and its session waits for its name. A watch that is just beginning would not tell.
+            await self._forget_if_gone(pod, path)
+
+    async def _forget_if_gone(self, pod: Pod, path: str) -> None:
+        try:
+            body = await self._api.get(path)
+        except ApiError as error:
+            if not error.gone:
+                raise
+            self._cache.pods.remove(pod.meta.uid)
+        else:
+            if body["metadata"]["uid"] != pod.meta.uid:
+                self._cache.pods.remove(pod.meta.uid)
 
     async def _clean_up(self, uid: str) -> None:
         """The session is gone: so must be its pod, at once. The garbage collector (20 requests a second) is the safety net."""

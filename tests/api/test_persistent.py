@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 
 from support.api import GROUP, JSON, Api, condition, pods_path, session, sessions_path
 from support.kubelet import Kubelet
 from support.operator_process import OperatorProcess
-from support.waiting import eventually, wait_for
+from support.quota import Quota, watching
+from support.waiting import eventually, read, wait_for
 
 STORAGE = {"type": "Persistent", "size": "1Gi", "storageClassName": "by-hand"}
 
@@ -98,3 +100,74 @@ def test_a_claim_that_the_api_server_refuses(api: Api, operator: OperatorProcess
     assert not api.get(pods_path(namespace))["items"], "no pod without its claim"
     api.delete(f"{path}/none")
     Kubelet(api, namespace).pod_of(body, within=60)
+
+
+def test_a_lost_pod_is_replaced_and_nobody_else_gets_its_slot_meanwhile(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str, quota: Quota
+) -> None:
+    quota.set(1, 1)
+    body, pod = started(api, namespace, persistent)
+    other = api.create(sessions_path(namespace), session("other", user="bob"))
+    wait_for(api, other, "Admitted", "False", "GlobalLimitReached")
+    kubelet = Kubelet(api, namespace)
+    with watching(api, namespace, 1, 1) as broken:
+        api.delete(pods_path(namespace, pod["metadata"]["name"]))
+        going = wait_for(api, body, "PodReady", "False", "PodGone")
+        assert condition(going, "Admitted")["status"] == "True"
+        assert going["status"]["lostPods"]["count"] == 1
+        kubelet.gone(pod)
+        second = kubelet.pod_of(body, after=pod)
+        assert second["metadata"]["name"] == pod["metadata"]["name"]
+        kubelet.scheduled(second)
+        kubelet.ready(second)
+        again = wait_for(api, body, "Ready", "True", "PodReady")
+    assert not broken, broken[:5]
+    before, after = condition(body, "Admitted"), condition(again, "Admitted")
+    assert after["lastTransitionTime"] == before["lastTransitionTime"], "the slot was never given up"
+    assert again["status"]["startTime"] == body["status"]["startTime"]
+    assert condition(wait_for(api, other, "Admitted", "False", "GlobalLimitReached"), "Admitted")
+    assert len(api.get(claims_path(namespace))["items"]) == 1
+    warned = [event for event in api.get(f"/api/v1/namespaces/{namespace}/events")["items"] if event["reason"] == "PodGone"]
+    assert warned, "kubectl describe tells it"
+
+
+def test_an_evicted_pod_is_replaced_by_an_operator_that_was_away(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str
+) -> None:
+    body, pod = started(api, namespace, persistent)
+    kubelet = Kubelet(api, namespace)
+    operator.kill()
+    kubelet.evicted(pod, "The node was low on resource: memory.")
+    operator.start(ready=False)
+    second = kubelet.pod_of(body, after=pod)
+    # Killed between the pod and whatever comes next: the loss was counted before.
+    operator.kill()
+    assert read(api, body)["status"]["lostPods"]["count"] == 1
+    kubelet.scheduled(second)
+    kubelet.ready(second)
+    operator.start(ready=False)
+    again = wait_for(api, body, "Ready", "True", "PodReady", within=30)
+    assert again["status"]["lostPods"]["count"] == 1
+    assert kubelet.pod_of(body)["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+def test_a_pod_that_is_evicted_again_is_not_replaced_at_once(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str
+) -> None:
+    body, pod = started(api, namespace, persistent)
+    kubelet = Kubelet(api, namespace)
+    kubelet.evicted(pod, "The node was low on resource: memory.")
+    second = kubelet.pod_of(body, after=pod)
+    wait_for(api, body, "PodReady", "False", "Creating")
+    kubelet.evicted(second, "The node was low on resource: memory.")
+
+    def lost_twice() -> JSON | None:
+        current = read(api, body)
+        return current if current["status"]["lostPods"]["count"] == 2 else None
+
+    found = eventually(lost_twice, what="the second loss")
+    assert condition(found, "PodReady")["reason"] == "Evicted"
+    assert "low on resource" in condition(found, "PodReady")["message"]
+    third = kubelet.pod_of(body, after=second)
+    lost = datetime.fromisoformat(found["status"]["lostPods"]["lastTime"])
+    assert datetime.fromisoformat(third["metadata"]["creationTimestamp"]) - lost >= timedelta(seconds=4)

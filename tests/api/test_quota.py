@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from support.api import JSON, Api, condition, pods_path, session, sessions_path
 from support.kubelet import Kubelet
 from support.operator_process import OperatorProcess
-from support.quota import Quota
+from support.quota import Quota, watching
 from support.waiting import eventually, throughout
 
 
@@ -122,38 +119,6 @@ def test_a_slot_of_a_session_deleted_while_the_operator_was_away(
     wait_for_reasons(api, namespace, {"second": "GlobalLimitReached"})
     kubelet.gone(pod)
     wait_for_reasons(api, namespace, {"second": "Admitted"})
-
-
-@contextmanager
-def watching(api: Api, namespace: str, cap: int, per_user: int) -> Iterator[list[str]]:
-    """A list of every moment at which a watcher of sessions and pods could count more holders than the caps."""
-    broken: list[str] = []
-    stop = threading.Event()
-
-    def count() -> None:
-        while not stop.is_set():
-            # Sessions before pods: a pod that is counted and whose session is not in the list was deleted in between.
-            sessions = api.get(sessions_path(namespace))["items"]
-            pods = api.get(pods_path(namespace))["items"]
-            holders = {
-                item["metadata"]["uid"]: item["spec"]["user"]
-                for item in sessions
-                if condition(item, "Admitted").get("status") == "True"
-            }
-            users = Counter(holders.values())
-            if len(holders) > cap or any(number > per_user for number in users.values()):
-                broken.append(f"{len(holders)} sessions are admitted: {users}")
-            alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-            if len(alive) > cap:
-                broken.append(f"{len(alive)} pods run")
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        yield broken
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_never_one_too_many_through_bursts_and_kills(

@@ -16,14 +16,14 @@ class Kubelet:
     def __init__(self, api: Api, namespace: str) -> None:
         self._api, self._namespace = api, namespace
 
-    def pod_of(self, session: JSON, *, within: float = 20) -> JSON:
-        """The session's pod, once it is there."""
+    def pod_of(self, session: JSON, *, within: float = 20, after: JSON | None = None) -> JSON:
+        """The session's pod, once it is there; the one that comes `after` another one."""
         label = f"agentsession.dev/session-uid={session['metadata']['uid']}"
 
         def look() -> JSON | None:
             items = self._api.get(pods_path(self._namespace), labelSelector=label)["items"]
             assert len(items) <= 1, f"{len(items)} pods for one session"
-            return items[0] if items else None
+            return next((item for item in items if after is None or item["metadata"]["uid"] != after["metadata"]["uid"]), None)
 
         return eventually(look, within=within, what="the session's pod")
 
@@ -79,12 +79,18 @@ class Kubelet:
             containers=[{**_running("agent"), "state": {"terminated": terminated}, "ready": False}],
         )
 
+    def evicted(self, pod: JSON, message: str) -> None:
+        """The node needs what the pod uses."""
+        self._status(pod, phase="Failed", conditions=[_condition("Ready", "False")], reason="Evicted", message=message)
+
     def gone(self, pod: JSON) -> None:
         """The kubelet confirms that the pod is gone (or somebody forces it)."""
         self._api.delete(pods_path(self._namespace, pod["metadata"]["name"]), grace=0)
 
-    def _status(self, pod: JSON, *, phase: str, conditions: list[JSON], containers: list[JSON] | None = None) -> None:
-        status: dict[str, Any] = {"phase": phase, "conditions": conditions}
+    def _status(
+        self, pod: JSON, *, phase: str, conditions: list[JSON], containers: list[JSON] | None = None, **rest: str
+    ) -> None:
+        status: dict[str, Any] = {"phase": phase, "conditions": conditions, **rest}
         if containers is not None:
             status["containerStatuses"] = containers
         self._api.patch(f"{pods_path(self._namespace, pod['metadata']['name'])}/status", {"status": status})

@@ -1,8 +1,13 @@
-"""The SessionQuota that the chart installs."""
+"""The SessionQuota that the chart installs, and whether it holds at every moment."""
 
 from __future__ import annotations
 
-from support.api import GROUP, JSON, Api
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support.api import GROUP, JSON, Api, condition, pods_path, sessions_path
 
 
 class Quota:
@@ -18,3 +23,35 @@ class Quota:
 
     def read(self) -> JSON:
         return self._api.get(self.path)
+
+
+@contextmanager
+def watching(api: Api, namespace: str, cap: int, per_user: int) -> Iterator[list[str]]:
+    """A list of every moment at which a watcher of sessions and pods could count more holders than the caps."""
+    broken: list[str] = []
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            # Sessions before pods: a pod that is counted and whose session is not in the list was deleted in between.
+            sessions = api.get(sessions_path(namespace))["items"]
+            pods = api.get(pods_path(namespace))["items"]
+            holders = {
+                item["metadata"]["uid"]: item["spec"]["user"]
+                for item in sessions
+                if condition(item, "Admitted").get("status") == "True"
+            }
+            users = Counter(holders.values())
+            if len(holders) > cap or any(number > per_user for number in users.values()):
+                broken.append(f"{len(holders)} sessions are admitted: {users}")
+            alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+            if len(alive) > cap:
+                broken.append(f"{len(alive)} pods run")
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield broken
+    finally:
+        stop.set()
+        thread.join()

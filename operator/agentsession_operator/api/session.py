@@ -8,7 +8,7 @@ from pydantic import Field
 
 from agentsession_operator.api.agent import AgentSpec, Budget
 from agentsession_operator.api.meta import MAX_NAME, Condition, Schema, Timestamp
-from agentsession_operator.api.workspace import WorkspaceStatus
+from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
 
 MAX_PROMPT: Final = 100_000
 IMMUTABLE: Final[dict[str, Any]] = {
@@ -121,6 +121,8 @@ class AgentSessionStatus(Schema):
     """The model that the session runs with, after the class's defaults."""
     workspace: WorkspaceStatus | None = None
     """Set for a session whose workspace is persistent."""
+    lost_pods: LostPods | None = None
+    """Set where pods of a persistent session were lost and replaced."""
     queue: QueuePlace | None = None
     """Set while the session waits for a slot."""
     start_time: Annotated[str, Timestamp] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from agentsession_operator.api.meta import MAX_NAME, Schema
+from agentsession_operator.api.meta import MAX_NAME, Schema, Timestamp
 
 StorageSize = Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
 StorageClassName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
@@ -57,3 +57,12 @@ class WorkspaceStatus(Schema):
     """What the claim asks for."""
     storage_class_name: str | None = None
     """StorageClass of the claim; unset means the cluster's default."""
+
+
+class LostPods(Schema):
+    """Pods of a persistent session that were lost in a row, within ten minutes of one another."""
+
+    count: int
+    """How many. The seventh is still replaced, the eighth fails the session."""
+    last_time: str = Timestamp
+    """When the last one was lost."""

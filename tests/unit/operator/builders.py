@@ -173,7 +173,7 @@ def pod_status(
     """A pod's status with the conditions that the kubelet and the scheduler keep."""
     placed: JSON = {"type": "PodScheduled", "status": "True" if scheduled and not unschedulable else "False"}
     if unschedulable:
-        placed |= {"reason": "Unschedulable", "message": unschedulable}
+        placed |= {"reason": "Unschedulable", "message": unschedulable, "lastTransitionTime": EARLIER}
     conditions = [placed]
     if scheduled and not unschedulable:
         why = {} if ready else {"reason": "ContainersNotReady", "message": "containers with unready status: [agent]"}

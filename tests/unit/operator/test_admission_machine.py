@@ -16,10 +16,23 @@ from agentsession_operator.admission import Caps, Ledger, plan
 from agentsession_operator.decide import Facts, Granted, decide
 from agentsession_operator.ledger import build_ledger
 from agentsession_operator.objects import Pod, Session
+from agentsession_operator.replacement import IN_A_ROW
 from agentsession_operator.resolve import resolve
-from tests.unit.operator.builders import NOW, READY, STARTING, classes, ended, pod, report, session
+from tests.unit.operator.builders import (
+    NOW,
+    READY,
+    STARTING,
+    classes,
+    ended,
+    pod,
+    pod_status,
+    report,
+    session,
+    session_class,
+)
 
-CLASSES = classes()
+CLASSES = classes(session_class(), session_class("kept", default=False, workspace={"type": "Persistent", "size": "5Gi"}))
+EVICTED = pod_status("Failed", reason="Evicted", message="The node was low on resource: memory.")
 users = st.sampled_from(["ada", "bob", "cyn"])
 
 
@@ -28,6 +41,7 @@ class Truth:
     """What really holds a slot, as the model knows it, without looking at conditions."""
 
     user: str
+    persistent: bool = False
     reserved: bool = False
     pod_runs: bool = False
     over: bool = False
@@ -48,6 +62,7 @@ class Admission(RuleBasedStateMachine):
         self.truth: dict[str, Truth] = {}
         self.in_flight: dict[str, str] = {}
         self.arrived = 0
+        self.now = NOW
 
     def ledger(self) -> Ledger:
         return build_ledger(self.sessions.values(), self.pods.values(), CLASSES, self.in_flight)
@@ -55,18 +70,18 @@ class Admission(RuleBasedStateMachine):
     def reconcile(self, uid: str) -> None:
         """Write what `decide` says about the status; pods are made and removed by rules of their own."""
         of = self.sessions[uid]
-        decision = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid)), NOW)
+        decision = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid)), self.now)
         self.sessions[uid] = Session(of.meta, of.spec, decision.status)
 
     # What users do.
 
-    @rule(user=users, class_name=st.sampled_from([None, None, None, "nowhere"]))
+    @rule(user=users, class_name=st.sampled_from([None, None, "kept", "kept", "nowhere"]))
     def arrive(self, user: str, class_name: str | None) -> None:
         self.arrived += 1
         second = f"2026-05-04T10:{self.arrived // 60:02}:{self.arrived % 60:02}Z"
         made = session(f"s{self.arrived}", user=user, created=second, className=class_name)
         self.sessions[made.meta.uid] = made
-        self.truth[made.meta.uid] = Truth(user)
+        self.truth[made.meta.uid] = Truth(user, persistent=class_name == "kept")
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
@@ -90,7 +105,7 @@ class Admission(RuleBasedStateMachine):
         for uid in plan(before, self.caps).grants:
             of = self.sessions[uid]
             assert not of.finished
-            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), NOW)
+            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), self.now)
             self.sessions[uid] = Session(of.meta, of.spec, granted.status)
             self.truth[uid].reserved = True
         self.check_caps_after_admission(Counter(before.holders))
@@ -108,7 +123,7 @@ class Admission(RuleBasedStateMachine):
     def settle_doubts(self) -> None:
         for uid in self.in_flight:
             of = self.sessions[uid]
-            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), NOW)
+            granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), self.now)
             self.sessions[uid] = Session(of.meta, of.spec, granted.status)
         self.in_flight.clear()
 
@@ -118,6 +133,7 @@ class Admission(RuleBasedStateMachine):
         uid = data.draw(st.sampled_from(self.podless()))
         self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=STARTING)
         self.truth[uid].pod_runs = True
+        self.reconcile(uid)
 
     def podless(self) -> list[str]:
         return sorted(uid for uid, of in self.sessions.items() if of.admitted and not of.finished and uid not in self.pods)
@@ -148,17 +164,29 @@ class Admission(RuleBasedStateMachine):
             self.truth[uid].over = True
             self.reconcile(uid)
 
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def evict_a_pod(self, data: st.DataObject) -> None:
+        """It has failed, and nobody says how the session went: a persistent one goes on."""
+        uid = data.draw(st.sampled_from(self.running()))
+        self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=EVICTED)
+        self.lose(uid, over=True)
+
     @precondition(lambda self: self.pods)
     @rule(data=st.data())
     def remove_a_pod(self, data: st.DataObject) -> None:
         """Deleted, drained, lost, or collected: with or without its session."""
         uid = data.draw(st.sampled_from(sorted(self.pods)))
         of = self.sessions.get(uid)
-        started = of is not None and of.status.start_time is not None
         del self.pods[uid]
+        self.lose(uid, over=of is not None and of.status.start_time is not None)
+
+    def lose(self, uid: str, *, over: bool) -> None:
+        """A pod does not run any more; `over` says whether that is the end of a session that is not persistent."""
         self.truth[uid].pod_runs = False
-        if of is not None and started:
-            self.truth[uid].over = True
+        self.now += IN_A_ROW  # too seldom to be given up
+        if uid in self.sessions:
+            self.truth[uid].over |= over and not self.truth[uid].persistent
             self.reconcile(uid)
 
     # What must hold.

@@ -22,9 +22,9 @@ from agentsession_operator.decide import (
     Granted,
     ReceivedReport,
     decide,
-    only_activity,
 )
 from agentsession_operator.objects import Pod, Session
+from agentsession_operator.patch import only_activity
 from agentsession_operator.resolve import Misconfigured, Resolved
 from session_runtime.wire import SessionReport
 from tests.unit.operator.builders import (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentsession_operator import replacement
 from agentsession_operator.admission import Wait
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.decide import (
@@ -20,15 +22,16 @@ from agentsession_operator.decide import (
     Granted,
     ReceivedReport,
     decide,
-    merge_patch,
 )
 from agentsession_operator.objects import Pod, Session
+from agentsession_operator.patch import merge_patch
 from agentsession_operator.resolve import Misconfigured, Resolved
 from tests.unit.operator.builders import (
     JSON,
     NO_CLASS,
     READY,
     STARTING,
+    admitted,
     container,
     ended,
     later,
@@ -107,7 +110,8 @@ def moments(draw: st.DrawFn) -> Moment:
     return Moment(draw(pods), received, draw(verdicts), draw(settings), error, seconds)
 
 
-new_sessions = st.sampled_from([session(), session(mode="Task", prompt="hi")])
+KEPT: JSON = {"workspace": {"claimName": "kept", "size": "5Gi"}}
+new_sessions = st.sampled_from([session(), session(mode="Task", prompt="hi"), admitted(status=KEPT)])
 lives = st.lists(moments(), min_size=1, max_size=6)
 
 
@@ -169,7 +173,7 @@ def test_a_pod_is_only_made_where_there_is_none_and_the_slot_is_reserved(of: Ses
             assert holds(decision.status, "Admitted")
             assert moment.pod is None
             assert not before.finished
-            assert before.status.start_time is None
+            assert before.status.start_time is None or decision.status.workspace is not None
 
 
 @given(new_sessions, lives)
@@ -182,12 +186,46 @@ def test_the_workspace_comes_with_the_reservation_and_is_the_same_ever_after(of:
 
 
 @given(new_sessions, lives)
-def test_a_pod_mounts_a_claim_that_was_made_before(of: Session, life: list[Moment]) -> None:
-    for _, _, decision in live(of, life):
+def test_a_claim_is_made_before_the_pod_that_mounts_it_and_never_for_a_session_that_has_started(
+    of: Session, life: list[Moment]
+) -> None:
+    """A started session with an empty volume would do its work a second time."""
+    for before, moment, decision in live(of, life):
+        started = before.status.start_time is not None or moment.received is not None
         for number, action in enumerate(decision.actions):
             if isinstance(action, CreatePod):
-                claims = [earlier for earlier in decision.actions[:number] if isinstance(earlier, CreateClaim)]
-                assert claims == ([CreateClaim(action.workspace)] if action.workspace else [])
+                made = [CreateClaim(action.workspace)] if action.workspace and not started else []
+                assert list(decision.actions[:number]) == made
+
+
+@given(new_sessions, lives)
+def test_losses_are_counted_one_by_one_and_written_before_anything_is_done_about_them(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        counted = before.status.lost_pods.count if before.status.lost_pods else 0
+        count = decision.status.lost_pods.count if decision.status.lost_pods else 0
+        if decision.status.lost_pods != before.status.lost_pods:
+            assert count in (1, counted + 1)
+            assert decision.status.workspace is not None
+            assert moment.pod is None or moment.pod.ended or moment.pod.meta.deleting
+            assert not decision.actions
+
+
+@given(new_sessions, lives)
+def test_a_lost_pod_is_replaced_no_sooner_than_its_wait_is_over_and_not_for_ever(of: Session, life: list[Moment]) -> None:
+    for _, moment, decision in live(of, life):
+        lost = decision.status.lost_pods
+        if lost is not None and any(isinstance(action, CreatePod) for action in decision.actions):
+            assert lost.count <= replacement.TOLERATED
+            assert replacement.wait_for_next(lost, later(moment.seconds)) <= timedelta(0)
+
+
+@given(new_sessions, lives)
+def test_a_session_without_its_pod_is_on_its_way_to_another_or_says_what_it_waits_for(of: Session, life: list[Moment]) -> None:
+    for _, moment, decision in live(of, life):
+        status = decision.status
+        if moment.pod is None and holds(status, "Admitted") and not holds(status, "Finished"):
+            waits = isinstance(moment.resolved, Misconfigured) or decision.look_again is not None
+            assert waits or any(isinstance(action, CreatePod) for action in decision.actions)
 
 
 @given(new_sessions, lives)
@@ -199,12 +237,12 @@ def test_a_slot_is_only_released_when_no_pod_can_run_any_more(of: Session, life:
 
 
 @given(new_sessions, lives)
-def test_only_a_pod_that_is_there_and_runs_is_deleted(of: Session, life: list[Moment]) -> None:
+def test_only_a_pod_that_is_there_and_runs_or_whose_name_is_needed_is_deleted(of: Session, life: list[Moment]) -> None:
     for _, moment, decision in live(of, life):
         for action in decision.actions:
             if isinstance(action, DeletePod):
                 assert action.pod is moment.pod
-                assert not action.pod.ended
+                assert not action.pod.ended or decision.status.workspace is not None
                 assert not action.pod.meta.deleting
 
 

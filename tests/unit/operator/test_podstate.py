@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentsession_operator.podstate import final_report, readiness, started_at
+from agentsession_operator.objects import Pod
+from agentsession_operator.podstate import final_report, loss, readiness, started_at
 from tests.unit.operator.builders import (
     EARLIER,
     JSON,
@@ -26,6 +27,13 @@ from tests.unit.operator.builders import (
 EPOCH = "1970-01-01T00:00:00Z"
 """What the kubelet gives as the start of a container that could not be started."""
 WORKSPACE = container("workspace", running(), ready=True)
+DISRUPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "EvictionByEvictionAPI",
+    "message": "Eviction API: evicting",
+}
+DRAINED = {**READY, "conditions": [*READY["conditions"], DISRUPTED]}
 FINAL = report(outcome="Completed", sequence=7).model_dump_json()
 
 
@@ -197,3 +205,21 @@ def test_a_report_in_the_workspaces_termination_message_does_not_count() -> None
 
 def test_a_pod_without_statuses_has_no_report() -> None:
     assert final_report(pod(status=pod_status("Failed", reason="NodeLost"))) is None
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason", "words"),
+    [
+        (None, "PodGone", "gone"),
+        (pod(status=READY, deleting=True), "PodGone", "being deleted"),
+        (pod(status=pod_status("Failed", reason="Evicted", message="low on memory")), "Evicted", "low on memory"),
+        (pod(status=pod_status("Failed", reason="NodeShutdown", message="The node shuts down")), "PodGone", "NodeShutdown"),
+        (pod(status=DRAINED, deleting=True), "Evicted", "Eviction API: evicting"),
+        # A kubelet calls a deleted pod failed before it lets it go.
+        (pod(status=ended("Failed", code=143), deleting=True), "PodGone", "being deleted"),
+    ],
+)
+def test_what_became_of_a_lost_pod_is_told_in_the_clusters_words(lost: Pod | None, reason: str, words: str) -> None:
+    told = loss(lost)
+    assert (told.status, told.reason) == ("False", reason)
+    assert words in told.message
