@@ -11,7 +11,7 @@ import pytest
 
 from support.api import Api, session
 from support.cluster import ROOT, current_cluster
-from support.installation import Kubectl, build_images, install, load_images
+from support.installation import SYSTEM, Kubectl, build_images, install, load_images, serve
 from support.quota import Quota
 from support.waiting import eventually
 
@@ -28,6 +28,10 @@ SCRIPTS: dict[str, list[dict[str, Any]]] = {
     ],
     "slow": [{"content": "Slowly now.", "delay": 8}],
     "quick": [{"content": "Quick as a flash."}],
+    "notes": [
+        {"tools": [{"name": "notes__authorization", "arguments": {}}]},
+        {"content": "I have asked."},
+    ],
     "hang": [
         {"tools": [{"name": "bash", "arguments": {"command": "sleep 12; echo awake"}}]},
         {"content": "Slept well."},
@@ -62,44 +66,15 @@ def cluster(request: pytest.FixtureRequest) -> Kubectl:
 
 
 def _scripted_server(kubectl: Kubectl, image: str) -> None:
-    """The scripted model server as a pod, and a class that leads to it."""
+    """The scripted model server, and a class that leads to it."""
     scripts = json.loads(json.dumps(SCRIPTS))
     scripts["spy"][0]["tools"][0]["arguments"]["command"] = SPY
     program = (ROOT / "tests/support/scripted_openai.py").read_text()
     files = {"scripted_openai.py": program, "scripts.json": json.dumps(scripts)}
-    labels = {"app": "scripted"}
-    container = {
-        "name": "server",
-        "image": image,
-        "command": ["python3", "/scripts/scripted_openai.py", "/scripts/scripts.json"],
-        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
-    }
+    serve(kubectl, NAMESPACE, "scripted", image, files, "/files/scripted_openai.py", "/files/scripts.json")
     rule = {"match": "openai/*", "baseURL": f"http://scripted.{NAMESPACE}.svc:8080/v1"}
-    objects = [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "scripts", "namespace": NAMESPACE}, "data": files},
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "scripted", "namespace": NAMESPACE, "labels": labels},
-            "spec": {"containers": [container], "volumes": [{"name": "scripts", "configMap": {"name": "scripts"}}]},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "scripted", "namespace": NAMESPACE},
-            "spec": {"selector": labels, "ports": [{"port": 8080}]},
-        },
-        {
-            "apiVersion": "agentsession.dev/v1alpha1",
-            "kind": "AgentSessionClass",
-            "metadata": {"name": "scripted"},
-            "spec": {"models": [rule]},
-        },
-    ]
-    kubectl("-n", NAMESPACE, "delete", "pod", "scripted", "--ignore-not-found", "--grace-period=0", "--force")
-    kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-    kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/scripted", "--timeout=60s")
+    meta = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "scripted"}}
+    kubectl("apply", "-f", "-", text=json.dumps({**meta, "spec": {"models": [rule], "allowMCPServers": True}}))
 
 
 SPY = (
@@ -123,6 +98,17 @@ def quota(api: Api) -> Iterator[Quota]:
     result = Quota(api)
     yield result
     result.set(50, 10)
+
+
+ASK = (
+    "import json, sys, urllib.request\n"
+    "given = json.load(sys.stdin)\n"
+    "body = given['body'] and json.dumps(given['body']).encode()\n"
+    "request = urllib.request.Request('http://127.0.0.1:8080' + given['path'], body)\n"
+    "request.add_header('Authorization', 'Bearer ' + given['token'])\n"
+    "request.add_header('Content-Type', 'application/json')\n"
+    "print(urllib.request.urlopen(request).read().decode())\n"
+)
 
 
 class Sessions:
@@ -153,6 +139,18 @@ class Sessions:
     def logs(self, name: str, container: str = "agent") -> str:
         pod = self.read(name)["status"]["podName"]
         return self.kubectl("-n", NAMESPACE, "logs", pod, "-c", container)
+
+    def ask(self, name: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Call the session's own API, from inside its pod; a GET without a body."""
+        token = self.kubectl(
+            *("-n", SYSTEM, "exec", "deploy/agentsession-operator", "--"),
+            *("python3", "-m", "agentsession_operator", "token", f"{NAMESPACE}/{name}"),
+        )
+        pod = self.read(name)["status"]["podName"]
+        given = json.dumps({"token": token.strip(), "path": path, "body": body})
+        command = ("exec", "-i", pod, "-c", "agent", "--", "python3", "-c", ASK)
+        answer: dict[str, Any] = json.loads(self.kubectl("-n", NAMESPACE, *command, text=given))
+        return answer
 
     def requests(self, model: str) -> list[dict[str, Any]]:
         """What the scripted server was asked by sessions of one model."""

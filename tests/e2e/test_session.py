@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from support.api import condition
-from support.installation import SYSTEM, Kubectl
+from support.installation import Kubectl
 from support.quota import Quota
 from support.waiting import eventually
 
@@ -117,22 +117,11 @@ def test_a_quota_of_one(sessions: Sessions, quota: Quota) -> None:
     sessions.wait_for_phase("two", "Completed", within=30)
 
 
-def test_an_interactive_session_is_talked_to(sessions: Sessions, cluster: Kubectl) -> None:
-    """With the token from the operator, through the API server's proxy."""
+def test_an_interactive_session_is_talked_to(sessions: Sessions) -> None:
+    """With the token from the operator."""
     sessions.apply("chat", model="quick", mode="Interactive", prompt="Hello")
     sessions.wait_for_phase("chat", "Idle")
-    token = cluster(
-        *("-n", SYSTEM, "exec", "deploy/agentsession-operator", "--"),
-        *("python3", "-m", "agentsession_operator", "token", f"{NAMESPACE}/chat"),
-    ).strip()
-    pod = sessions.read("chat")["status"]["podName"]
-    script = (
-        "import json, sys, urllib.request\n"
-        "request = urllib.request.Request('http://127.0.0.1:8080/v1/session')\n"
-        "request.add_header('Authorization', 'Bearer ' + sys.stdin.read().strip())\n"
-        "print(urllib.request.urlopen(request).read().decode())\n"
-    )
-    answer = json.loads(cluster("-n", NAMESPACE, "exec", "-i", pod, "-c", "agent", "--", "python3", "-c", script, text=token))
+    answer = sessions.ask("chat", "/v1/session")
     assert answer["user"] == "alice"
     assert answer["is_processing"] is False
     assert answer["message_count"] >= 2

@@ -83,3 +83,29 @@ def cluster_for(name: str, kubeconfig: Path) -> Path:
     kubeconfig.parent.mkdir(parents=True, exist_ok=True)
     kind("create", "cluster", "--name", name, "--kubeconfig", str(kubeconfig))
     return kubeconfig
+
+
+def serve(kubectl: Kubectl, namespace: str, name: str, image: str, files: dict[str, str], *command: str) -> None:
+    """Run a Python program of these files as a pod that serves port 8080, behind a Service of the same name."""
+    meta = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    container = {
+        "name": "server",
+        "image": image,
+        "command": ["python3", *command],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+    }
+    volume = {"name": "files", "configMap": {"name": name}}
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": files},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container], "volumes": [volume]}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"selector": meta["labels"], "ports": [{"port": 8080}]},
+        },
+    ]
+    kubectl("-n", namespace, "delete", "pod", name, "--ignore-not-found", "--grace-period=0", "--force")
+    kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
