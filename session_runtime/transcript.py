@@ -58,7 +58,8 @@ def _tool_output(data: Mapping[str, Any]) -> tuple[str, str]:
 
 def _approval(data: Mapping[str, Any]) -> tuple[str, str]:
     calls = (
-        f"{call['tool']} {flat(json.dumps(call['arguments'], ensure_ascii=False), ARGUMENT_CHARACTERS)}"
+        f"{call['tool']} {flat(json.dumps(call['arguments'], ensure_ascii=False), ARGUMENT_CHARACTERS)} "
+        f"({flat(call['reason'], OUTPUT_CHARACTERS)})"
         for call in data["approvals"]
     )
     return "approval", f"a person must decide on: {'; '.join(calls)}"

@@ -29,6 +29,7 @@ from support.waiting import eventually
         ({"agent": {"mcpServers": [{"name": "docs"}]}}, "spec.agent.mcpServers[0].url"),
         ({"agent": {"mcpServers": [{"name": "Docs", "url": "https://d"}]}}, "spec.agent.mcpServers[0].name"),
         ({"agent": {"mcpServers": [{"name": "docs", "url": "docs.example"}]}}, "spec.agent.mcpServers[0].url"),
+        ({"agent": {"mcpServers": [{"name": "docs", "url": "https://me:secret@d/mcp"}]}}, "spec.agent.mcpServers[0].url"),
         ({"agent": {"mcpServers": [{"name": "docs", "url": "https://d"}] * 2}}, "spec.agent.mcpServers[1]"),
         (
             {"agent": {"mcpServers": [{"name": "docs", "url": "https://d", "headers": [{"name": "X", "value": "y"}]}]}},

@@ -50,8 +50,8 @@ class McpServer(Schema):
 
     name: Annotated[str, Field(max_length=32, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     """Its name in the session: a tool `search` of the server `docs` is called docs__search."""
-    url: Annotated[str, Field(pattern="^https?://[^/]", max_length=2048)]
-    """Its address, for example https://mcp.example.com/mcp."""
+    url: Annotated[str, Field(pattern=r"^https?://[^/@?#]+([/?].*)?$", max_length=2048)]
+    """Its address, for example https://mcp.example.com/mcp; a password does not belong here, but into a header."""
     headers: Annotated[list[McpHeader], Field(max_length=16, json_schema_extra=BY_NAME)] = []
     """Headers with secret values, which are sent to this server and to no other."""
     tools: ToolSelection | None = None
@@ -64,7 +64,8 @@ class ApprovalRule(Schema):
     tool: ToolGlob
     """Glob over tool names, for example bash or docs__*."""
     arguments: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = {}
-    """Globs by argument name, all of which must match: text as it is, anything else as JSON. Empty matches every call."""
+    """Globs by argument name, all of which must match: text as it is, anything else as JSON. Empty matches every call. A glob
+    over a shell command guards against accidents: the same can be said in other words."""
     action: Literal["Allow", "Ask", "Deny"]
     """Allow runs the call, Ask waits for a person's approval, Deny refuses it."""
     reason: Annotated[str, Field(max_length=512)] | None = None

@@ -24,7 +24,10 @@ EVENTS: dict[str, tuple[dict[str, Any], str | None]] = {
     "assistant_message": ({"message_id": "1", "text": "Done."}, "assistant Done."),
     "tool_call": (CALL, 'call      bash {"command": "ls"}'),
     "tool_output": (CALL | {"output": "no", "success": False}, "output    (failed) no"),
-    "approval_required": ({"approvals": [CALL]}, 'approval  a person must decide on: bash {"command": "ls"}'),
+    "approval_required": (
+        {"approvals": [CALL | {"reason": "it lists"}]},
+        'approval  a person must decide on: bash {"command": "ls"} (it lists)',
+    ),
     "turn_complete": ({"message": "Done."}, "done      the turn is complete"),
     "interrupted": ({"reason": "by the user"}, "stopped   by the user"),
     "error": ({"kind": "model", "message": "bad key"}, "error     bad key"),
