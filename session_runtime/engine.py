@@ -128,12 +128,13 @@ def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
     """The session's tools: those that every session has, and those of its MCP servers."""
     from agent.plan import plan_tool
     from agent.tools.mcp import McpConnection
+    from agent.tools.research import research_tool
     from agent.tools.router import ToolRouter
     from agent.tools.web_fetch import web_fetch_tool
     from agent.tools.workspace import workspace_tools
 
     return ToolRouter(
-        (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks)),
+        (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks), research_tool()),
         sources=[McpConnection(server) for server in mcp_servers(settings, os.environ)],
         selections=[ToolSelection(selection.allow, selection.deny) for selection in settings.tools],
     )
@@ -145,6 +146,7 @@ def _import_agent(with_mcp: bool) -> None:
     import agent.model
     import agent.plan
     import agent.tools.mcp
+    import agent.tools.research
     import agent.tools.web_fetch
     import agent.tools.workspace  # noqa: F401
 

@@ -19,7 +19,8 @@ ToolGlobs = Annotated[list[ToolGlob], Field(max_length=128)]
 
 
 class ToolSelection(Schema):
-    """Which tools the model may call, by glob over the tools' names (bash, read, write, edit, list, plan, web_fetch)."""
+    """Which tools the model may call, by glob over the tools' names: bash, read, write, edit, list, plan, web_fetch, research,
+    hub_search, hub_read, hub_dataset, hub_files, hub_repo, hub_jobs, hub_job, and SERVER__TOOL for those of MCP servers."""
 
     allow: ToolGlobs | None = None
     """Tools that may be called; unset allows all that the class allows, an empty list allows none."""

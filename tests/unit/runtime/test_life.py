@@ -160,7 +160,7 @@ async def test_the_log_reads_as_the_conversation_without_secrets(short_path: Pat
         assert status == 0
         said = [line.split(" ", 1)[1] for line in printed.splitlines()]
         assert said == [
-            "ready     model scripted, tools: bash, read, write, edit, list, plan, web_fetch",
+            "ready     model scripted, tools: bash, read, write, edit, list, plan, web_fetch, research",
             "user      Look.",
             """call      bash {"command": "echo key is [REDACTED]; printf '\\\\033[31m'"}""",
             "output    key is [REDACTED] ⏎  [31m",
