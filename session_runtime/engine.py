@@ -127,14 +127,17 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
 def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
     """The session's tools: those that every session has, and those of its MCP servers."""
     from agent.plan import plan_tool
+    from agent.tools.hub import HubSettings, hub_tools
     from agent.tools.mcp import McpConnection
     from agent.tools.research import research_tool
     from agent.tools.router import ToolRouter
     from agent.tools.web_fetch import web_fetch_tool
     from agent.tools.workspace import workspace_tools
 
+    hub = hub_tools(HubSettings.from_credentials(credentials(os.environ)), workspace)
+    web_fetch = web_fetch_tool(settings.web_fetch_networks)
     return ToolRouter(
-        (*workspace_tools(workspace), plan_tool(), web_fetch_tool(settings.web_fetch_networks), research_tool()),
+        (*workspace_tools(workspace), plan_tool(), web_fetch, research_tool(), *hub),
         sources=[McpConnection(server) for server in mcp_servers(settings, os.environ)],
         selections=[ToolSelection(selection.allow, selection.deny) for selection in settings.tools],
     )
@@ -145,6 +148,7 @@ def _import_agent(with_mcp: bool) -> None:
     import agent.loop
     import agent.model
     import agent.plan
+    import agent.tools.hub
     import agent.tools.mcp
     import agent.tools.research
     import agent.tools.web_fetch

@@ -15,6 +15,7 @@ from agent.testing import calls, says
 from session_runtime import wire
 from session_runtime.engine import agent_config, mcp_servers, secret_values
 from session_runtime.wire import (
+    CREDENTIAL_PREFIX,
     HEADER_PREFIX,
     AgentSettings,
     ApprovalRule,
@@ -24,6 +25,7 @@ from session_runtime.wire import (
     SessionReport,
     ToolSelection,
 )
+from unit.agent import hub_server
 from unit.agent.openai_server import Answer, serve
 from unit.agent.test_mcp import http, mcp_app
 from unit.runtime.harness import config, free_port, runtime, runtime_process
@@ -61,7 +63,7 @@ def test_a_server_gets_the_values_of_its_own_headers() -> None:
 
 
 def test_headers_are_secret_as_credentials_are_and_so_is_the_token_alone() -> None:
-    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", "AGENTSESSION_CREDENTIAL_HF_TOKEN": "hf_1", "PATH": "/bin"}
+    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", f"{CREDENTIAL_PREFIX}HF_TOKEN": "hf_1", "PATH": "/bin"}
     assert secret_values(environment) == ("hf_1", f"Bearer {TOKEN}", TOKEN)
 
 
@@ -94,6 +96,21 @@ async def test_web_fetch_reaches_a_private_network_when_the_session_may(
         assert (await run.until("tool_output")).data["success"] is success
 
 
+@pytest.mark.anyio
+async def test_the_hub_tools_act_as_who_the_sessions_credentials_say(short_path: Path) -> None:
+    async with hub_server.serve() as hub:
+        hub.add("model", "ann/tiny", **{"README.md": b"# Tiny"})
+        script = {"calls": [["hub_read", {"repo": "ann/tiny"}]]}, {"text": "read"}
+        secret = {"HF_TOKEN": hub_server.TOKEN, "HF_ENDPOINT": hub.url}
+        environment = {f"{CREDENTIAL_PREFIX}{name}": value for name, value in secret.items()}
+        environment["HF_HUB_DISABLE_TELEMETRY"] = "1"  # as in the image
+        async with runtime_process(short_path, *script, environment=environment, prompt="Read it.") as run:
+            output = (await run.until("tool_output")).data
+        assert output["success"] is True
+        assert "Tiny" in str(output["output"])
+        assert {request.headers.get("authorization") for request in hub.requests} == {f"Bearer {hub_server.TOKEN}"}
+
+
 # A whole session with MCP servers.
 
 
@@ -114,7 +131,7 @@ async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_he
             McpServerSettings(name="gone", url=f"http://127.0.0.1:{free_port()}/mcp"),
         )
         settings = AgentSettings(model="openai/scripted", base_url=model.url, mcp_servers=servers, reasoning_effort="low")
-        environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}", "AGENTSESSION_CREDENTIAL_OPENAI_API_KEY": "sk-0123456789"}
+        environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}", f"{CREDENTIAL_PREFIX}OPENAI_API_KEY": "sk-0123456789"}
         task: dict[str, Any] = {"mode": "Task", "prompt": "Who am I?", "agent": settings}
         async with runtime_process(short_path, environment=environment, **task) as run, run.client() as client:
             ready = (await run.until("ready")).data

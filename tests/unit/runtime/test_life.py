@@ -160,7 +160,8 @@ async def test_the_log_reads_as_the_conversation_without_secrets(short_path: Pat
         assert status == 0
         said = [line.split(" ", 1)[1] for line in printed.splitlines()]
         assert said == [
-            "ready     model scripted, tools: bash, read, write, edit, list, plan, web_fetch, research",
+            "ready     model scripted, tools: bash, read, write, edit, list, plan, web_fetch, research, "
+            "hub_search, hub_read, hub_dataset, hub_jobs, hub_files, hub_repo, hub_job",
             "user      Look.",
             """call      bash {"command": "echo key is [REDACTED]; printf '\\\\033[31m'"}""",
             "output    key is [REDACTED] ⏎  [31m",
