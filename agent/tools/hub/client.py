@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -23,6 +24,8 @@ T = TypeVar("T")
 HUB = "https://huggingface.co"
 
 DATASET_VIEWER = "https://datasets-server.huggingface.co"
+
+USER_AGENT = "agentsession"
 
 HTTP_TIMEOUT = 30.0
 """Seconds to wait for a connection, or for the next bytes of an answer, where huggingface_hub would wait for ever."""
@@ -82,8 +85,22 @@ class HubClient:
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
 
+        _keep_quiet()
         # False, not None: with None the library looks for a login of its own.
-        return HfApi(self.settings.endpoint, token=self.settings.token or False, library_name="agentsession")
+        return HfApi(self.settings.endpoint, token=self.settings.token or False, headers={"User-Agent": USER_AGENT})
+
+
+def _keep_quiet() -> None:
+    """Nothing of the library between the lines of the conversation; what fails becomes a result. And no telemetry: it
+    would ask huggingface.co, whatever the endpoint, which agents there are, to tell on us in each request.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_EXPERIMENTAL_WARNING = True  # scheduled jobs
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 class _GivenUp(Exception):

@@ -87,7 +87,7 @@ def fetch(api: HfApi, repo: str, kind: str, path: str, revision: str | None, sta
     """At most `length` bytes of a file from `start` on; no more than that is read, whatever the server sends."""
     from huggingface_hub import get_session, hf_raise_for_status
 
-    headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+    headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity", **(api.headers or {})}
     if api.token:
         headers["Authorization"] = f"Bearer {api.token}"
     # No method of the library reads a part of a file; its session takes the token off where the file lies elsewhere.

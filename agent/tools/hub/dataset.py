@@ -35,9 +35,9 @@ def dataset_tool(hub: HubClient) -> Tool:
     return Tool(
         name="hub_dataset",
         description=(
-            "Look into a dataset on the Hugging Face Hub without downloading it: its configurations and splits, columns "
-            "with types, number of rows, and rows: the first ones, some from an offset on, or those that fit a condition. "
-            "Do this before you write code that uses the dataset."
+            "Look into a dataset on the Hugging Face Hub without downloading it. It shows configurations and splits with "
+            "their sizes, columns with their types, and rows: the first ones, some from an offset on, or those that fit a "
+            "condition. Do this before you write code that uses the dataset."
         ),
         parameters=parameters(
             "dataset",

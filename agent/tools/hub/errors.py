@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -28,8 +29,12 @@ def explain(error: Exception, *, has_token: bool, page: str | None) -> str | Non
         return "The Hub cannot be asked: HF_HUB_OFFLINE is set in the environment of the agent."
     if isinstance(error, httpx.HTTPError):
         return explain_network(error)
+    if isinstance(error, json.JSONDecodeError):
+        return "The answer is not the Hub's (no JSON); is something between, such as a proxy that wants a login?"
     if isinstance(error, ValueError):  # also the library's own checks of names
         return str(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # so it tells of an upload's failure
+        return explain(error.__cause__, has_token=has_token, page=page)
     return None
 
 

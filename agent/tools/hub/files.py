@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from agent.tools.hub.client import HubClient
@@ -31,7 +32,7 @@ def files_tool(hub: HubClient, workspace: Workspace) -> Tool:
     return Tool(
         name="hub_files",
         description=(
-            "Upload files to a repository on the Hugging Face Hub, delete some, or download text files into the workspace. "
+            "Upload, delete or download files of a repository on the Hugging Face Hub. Only text can be uploaded or downloaded. "
             "Each upload or delete is one commit; with pull_request it is proposed instead of made. The repository must "
             "exist (hub_repo creates it)."
         ),
@@ -99,8 +100,9 @@ async def _commit(hub: HubClient, workspace: Workspace, arguments: Mapping[str, 
 def _additions(files: Sequence[Mapping[str, str]], contents: Sequence[bytes]) -> list[CommitOperationAdd]:
     from huggingface_hub import CommitOperationAdd
 
-    # Bytes, never a path: the library would read it from the agent's own container, where its state lies.
-    return [CommitOperationAdd(file["path"], content) for file, content in zip(files, contents, strict=True)]
+    # Never a path: the library would read it from the agent's own container, where its state lies. And no plain bytes:
+    # large ones would go through hf_xet, which has threads and a cache on disk of its own, and hears of no interrupt.
+    return [CommitOperationAdd(file["path"], BytesIO(content)) for file, content in zip(files, contents, strict=True)]
 
 
 def _deletions(files: Sequence[Mapping[str, str]]) -> list[CommitOperationDelete]:

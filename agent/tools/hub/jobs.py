@@ -50,8 +50,8 @@ def jobs_tool(hub: HubClient, prices: JobPrices) -> Tool:
     return Tool(
         name="hub_jobs",
         description=(
-            "Look at jobs on Hugging Face's hardware: the hardware with its prices, the list of jobs, the state of one "
-            "(optionally waiting for its end, which is better than asking again and again), its logs, scheduled jobs."
+            "Look at jobs on Hugging Face's hardware. There are views of the hardware with its prices, of your jobs, of one "
+            "job (with wait it comes when the job has ended: do not ask again and again), of its logs, and of scheduled jobs."
         ),
         parameters=parameters(
             "view",

@@ -38,9 +38,9 @@ def read_tool(hub: HubClient) -> Tool:
     return Tool(
         name="hub_read",
         description=(
-            "Read from the Hugging Face Hub: the card of a model, dataset or Space (what you get without more "
-            "arguments), a file or folder of its repository (path), its branches and tags or its discussions and pull "
-            "requests (view), one of these with its diff (number); or a paper. Rows of a dataset: hub_dataset."
+            "Read about a model, dataset, Space or paper on the Hugging Face Hub. Without more arguments it is the card or "
+            "the paper's text; with path a file or folder of the repository; with view its branches and tags, or its "
+            "discussions and pull requests; with number one of these and its diff. Rows of a dataset: hub_dataset."
         ),
         parameters=parameters(
             "repo",

@@ -43,8 +43,9 @@ def repo_tool(hub: HubClient) -> Tool:
     return Tool(
         name="hub_repo",
         description=(
-            "Create a repository on the Hugging Face Hub; create or delete its branches and tags; open, comment on, merge, "
-            "close or reopen (also: take out of draft) pull requests and discussions. hub_read shows what there is."
+            "Change what is around the files of a repository on the Hugging Face Hub. Create the repository itself; create "
+            "or delete branches and tags; open, comment on, merge, close or reopen (also: take out of draft) pull requests "
+            "and discussions. hub_read shows what there is."
         ),
         parameters=parameters(
             "action",

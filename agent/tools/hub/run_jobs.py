@@ -37,9 +37,9 @@ def job_tool(hub: HubClient, prices: JobPrices) -> Tool:
     return Tool(
         name="hub_job",
         description=(
-            "Run a command in a container on Hugging Face's hardware, now or on a schedule; cancel a job; run, suspend, "
-            "resume or delete a scheduled one. It costs money by the minute; choose the smallest hardware that does (see "
-            "hub_jobs). The container has nothing but its image: pass code in the command, fetch data from the Hub and "
+            "Run a command in a container on Hugging Face's hardware. Now or on a schedule; also cancel a job, and run, "
+            "suspend, resume or delete a scheduled one. It costs by the minute: choose the smallest hardware that does "
+            "(see hub_jobs). The container has nothing but its image: pass code in the command, fetch data from the Hub and "
             "push results to it. For Python with packages: image ghcr.io/astral-sh/uv:python3.12-bookworm, command "
             '["uv", "run", "--with", "trl", "python", "-c", "…"].'
         ),

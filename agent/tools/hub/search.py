@@ -34,7 +34,7 @@ def search_tool(hub: HubClient) -> Tool:
         name="hub_search",
         description=(
             "Find models, datasets, Spaces or papers on the Hugging Face Hub. Models and datasets are found by words in "
-            "their names, tags, author and order; Spaces and papers by what they are about. Read a result with hub_read."
+            "their names, by tags, author and order; Spaces and papers by what they are about. Read a result with hub_read."
         ),
         parameters=parameters(
             "type",
@@ -104,8 +104,8 @@ def _paper(info: PaperInfo) -> str:
 def _popularity(info: ModelInfo | DatasetInfo) -> tuple[str | None, ...]:
     gated = f"gated ({info.gated})" if info.gated else None
     private = "private" if info.private else None
-    changed = day(info.last_modified or info.created_at)
-    return (number(info.downloads, "downloads a month"), number(info.likes, "likes"), changed, gated, private)
+    created = f"created {day(info.created_at)}" if info.created_at else None
+    return (number(info.downloads, "downloads a month"), number(info.likes, "likes"), created, gated, private)
 
 
 def _tags(tags: list[str] | None) -> str:

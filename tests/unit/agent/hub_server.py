@@ -88,6 +88,7 @@ class HubServer:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.scheduled: dict[str, dict[str, Any]] = {}
         self.logs: list[str] = []
+        self.large: dict[str, bytes] = {}
         self.held: dict[str, asyncio.Event] = {}
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -230,10 +231,23 @@ class HubServer:
         return Reply({"url": f"{self.url}/{name}", "name": name})
 
     def preupload(self, request: Request, kinds: str, name: str, revision: str) -> Reply:
-        if self.repository(kinds, name) is None:
+        repository = self.repository(kinds, name)
+        if repository is None:
             return refused(404, "RepoNotFound", "Repository not found")
-        modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in request.json["files"]]
+        modes = [
+            {"path": path, "uploadMode": "lfs" if path in repository.lfs else "regular", "shouldIgnore": False}
+            for path in (file["path"] for file in request.json["files"])
+        ]
         return Reply({"files": modes})
+
+    def lfs_batch(self, request: Request, kinds: str | None, name: str) -> Reply:
+        """https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md"""
+        objects = [{**one, "actions": {"upload": {"href": f"{self.url}/lfs/{one['oid']}"}}} for one in request.json["objects"]]
+        return Reply({"transfer": "basic", "objects": objects})
+
+    def lfs_upload(self, request: Request, oid: str) -> Reply:
+        self.large[oid] = request.body
+        return Reply({})
 
     def commit(self, request: Request, kinds: str, name: str, revision: str) -> Reply:
         repository = self.repositories[kinds.removesuffix("s"), name]
@@ -241,6 +255,8 @@ class HubServer:
             match line["key"], line["value"]:
                 case "file", {"path": path, "content": content}:
                     repository.files[path] = base64.b64decode(content)
+                case "lfsFile", {"path": path, "oid": oid}:
+                    repository.files[path] = self.large[oid]
                 case "deletedFile", {"path": path}:
                     del repository.files[path]
                 case "deletedFolder", {"path": folder}:
@@ -339,6 +355,8 @@ ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("POST", r"/api/validate-yaml", lambda hub, request: Reply({"errors": [], "warnings": []})),
     ("POST", REPO + r"/preupload/([^/]+)", HubServer.preupload),
     ("POST", REPO + r"/commit/([^/]+)", HubServer.commit),
+    ("POST", r"/(?:(datasets|spaces)/)?([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch", HubServer.lfs_batch),
+    ("PUT", r"/lfs/(\w+)", HubServer.lfs_upload),
     ("GET", REPO + r"/discussions", HubServer.discussions),
     ("POST", REPO + r"/discussions", HubServer.open_discussion),
     ("GET", REPO + r"/discussions/(\d+)", HubServer.discussion),

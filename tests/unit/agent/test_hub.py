@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from agent.tools.hub.text import size, window
 from agent.workspace import LocalWorkspace
 from unit.agent.hub_server import TOKEN, Reply, refused
 from unit.agent.hub_session import session
+from unit.agent.openai_server import Answer, serve
 from unit.agent.stage import stage
 from unit.agent.test_interrupt import interrupt
 from unit.agent.test_workspace import until
@@ -97,6 +100,31 @@ async def test_what_needs_a_token_says_where_to_put_it(tmp_path: Path, tool: str
     async with session(tmp_path, token=None) as s:
         assert "add HF_TOKEN to the session's Secret" in await s.problem(tool, **arguments)
         assert s.hub.requests == []
+
+
+async def test_the_terminals_agent_reads_the_hub_and_keeps_the_token_to_itself(tmp_path: Path) -> None:
+    call = {"name": "hub_read", "arguments": '{"repo": "ann/tiny"}'}
+    asks = Answer(({"tool_calls": [{"index": 0, "id": "a", "function": call}]},), "tool_calls")
+    async with session(tmp_path) as s, serve(asks, Answer(({"content": "It is small."},))) as model:
+        s.hub.add("model", "ann/tiny", **{"README.md": f"# Tiny\nSomebody wrote {TOKEN} here.".encode()})
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent", "--model", "some-model", "--base-url", model.url, "--workdir", str(tmp_path)),
+            *("--prompt", "What is ann/tiny?"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "HF_TOKEN": TOKEN, "HF_ENDPOINT": s.hub.url, "SOME_API_KEY": "sk-secret"},
+            cwd=Path(__file__).parents[3],
+        )
+        shown, _ = await asyncio.wait_for(process.communicate(), 120)
+        paths = [request.path for request in s.hub.requests]
+        assert paths == ["/api/models/ann/tiny", "/ann/tiny/resolve/main/README.md"]  # and nothing of the library's own
+        assert {request.headers["authorization"] for request in s.hub.requests} == {f"Bearer {TOKEN}"}
+        heard = model.requests[1]["messages"][-1]["content"]
+    assert process.returncode == 0, shown
+    assert "Somebody wrote [REDACTED] here." in heard
+    assert "It is small." in shown.decode()
+    assert TOKEN not in shown.decode()
+    assert TOKEN not in json.dumps(model.requests)
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

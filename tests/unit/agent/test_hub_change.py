@@ -11,7 +11,7 @@ import pytest
 from agent.testing import calls
 from agent.tools.hub import HubSettings, files, hub_tools, jobs, prices
 from agent.workspace import LocalWorkspace
-from unit.agent.hub_server import TOKEN
+from unit.agent.hub_server import TOKEN, refused
 from unit.agent.hub_session import session
 from unit.agent.stage import stage
 from unit.agent.test_workspace import until
@@ -86,6 +86,28 @@ async def test_files_are_uploaded_in_one_commit(tmp_path: Path, monkeypatch: pyt
             "README.md": written["content"].encode(),
         }
         assert len(s.hub.asked("POST", "/api/models/ann/tiny/commit/main")) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # httpx, of how the library calls it
+async def test_a_large_file_goes_its_own_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with session(tmp_path) as s:
+        rows = s.hub.add("dataset", "ann/rows")
+        rows.lfs.add("data.jsonl")
+        (tmp_path / "data.jsonl").write_text('{"a": 1}\n' * 300_000)
+        await s.text("hub_files", action="upload", repo="ann/rows", type="dataset", files=[{"path": "data.jsonl"}])
+        assert rows.files["data.jsonl"] == (tmp_path / "data.jsonl").read_bytes()
+        [upload] = [request for request in s.hub.requests if request.method == "PUT"]
+        assert "authorization" not in upload.headers  # it is where the address says, which is not the Hub's
+        s.hub.replies[upload.path] = refused(403, "", "The signature has expired")
+        problem = await s.problem(
+            "hub_files",
+            action="upload",
+            repo="ann/rows",
+            type="dataset",
+            files=[{"path": "data.jsonl", "content": '{"a": 1}\n' * 300_000}],
+        )
+        assert "[403] The signature has expired" in problem
+    assert capfd.readouterr().err == ""
 
 
 async def test_an_upload_as_a_pull_request_and_to_another_branch(tmp_path: Path) -> None:
@@ -256,7 +278,6 @@ async def test_waiting_for_the_end_of_a_job(tmp_path: Path, monkeypatch: pytest.
         assert "COMPLETED" in await asyncio.wait_for(waiting, 30)
 
 
-@pytest.mark.filterwarnings("ignore:.*is experimental:UserWarning")  # the library says so of its scheduled jobs
 async def test_a_scheduled_job(tmp_path: Path) -> None:
     async with session(tmp_path) as s:
         assert await s.text("hub_jobs", view="scheduled") == "There are no scheduled jobs."

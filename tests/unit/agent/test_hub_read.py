@@ -33,7 +33,7 @@ async def test_search_goes_on_where_it_was(tmp_path: Path) -> None:
             s.hub.add("model", f"ann/{name}")
         first = await s.text("hub_search", type="model", query="ann", limit=3, tags=["license:mit"], sort="likes")
         assert first.splitlines() == [
-            *(f"ann/{name} · 3,456 downloads a month · 12 likes · 2026-05-01 · text-generation" for name in "abc"),
+            *(f"ann/{name} · 3,456 downloads a month · 12 likes · created 2026-05-01 · text-generation" for name in "abc"),
             "[there is more; go on with offset 3]",
         ]
         query = s.hub.requests[0].query
