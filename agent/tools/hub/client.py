@@ -23,8 +23,6 @@ T = TypeVar("T")
 
 HUB = "https://huggingface.co"
 
-DATASET_VIEWER = "https://datasets-server.huggingface.co"
-
 USER_AGENT = "agentsession"
 
 HTTP_TIMEOUT = 30.0
@@ -38,15 +36,21 @@ class HubSettings:
     token: str | None = field(default=None, repr=False)
     """None means without any: the login of this machine and its environment are never used."""
     endpoint: str = HUB
-    viewer: str = DATASET_VIEWER
-    """Address of the dataset viewer API (https://huggingface.co/docs/dataset-viewer)."""
+    viewer: str | None = None
+    """Address of the dataset viewer API (https://huggingface.co/docs/dataset-viewer); None means where the `datasets`
+    library looks for that of a Hub: the token of one Hub must not get to another's."""
+
+    @property
+    def viewer_address(self) -> str:
+        return self.viewer or self.endpoint.replace("://", "://datasets-server.", 1)
 
     @classmethod
     def from_credentials(cls, credentials: Mapping[str, str]) -> Self:
         """By the names that Hugging Face's own tools use: HF_TOKEN, and HF_ENDPOINT for another Hub. A Secret that was
         made from a file ends with a line break, which no header may have in it.
         """
-        return cls(token=credentials.get("HF_TOKEN", "").strip() or None, endpoint=credentials.get("HF_ENDPOINT") or HUB)
+        token, endpoint = (credentials.get(name, "").strip() for name in ("HF_TOKEN", "HF_ENDPOINT"))
+        return cls(token=token or None, endpoint=endpoint.rstrip("/") or HUB)
 
 
 class HubClient:

@@ -56,7 +56,7 @@ def read_file(api: HfApi, repo: str, kind: str, file: RepoFile, revision: str | 
         raise ToolError(f"{file.path} has only {file.size} bytes.")
     piece = fetch(api, repo, kind, file.path, revision, offset, TEXT_LIMIT)
     if is_binary(piece):
-        return describe_binary(api, repo, kind, file, revision)
+        return describe(api, repo, kind, file, revision)
     end = offset + len(piece)
     text = piece.decode("utf-8", errors="ignore")  # the ends may go through a character
     if end >= file.size:
@@ -68,10 +68,11 @@ def is_binary(data: bytes) -> bool:
     return b"\0" in data
 
 
-def describe_binary(api: HfApi, repo: str, kind: str, file: RepoFile, revision: str | None) -> str:
+def describe(api: HfApi, repo: str, kind: str, file: RepoFile, revision: str | None, why: str = "is binary") -> str:
+    """Instead of the content."""
     rows = " hub_dataset shows the rows of a dataset." if kind == "dataset" else ""
     return (
-        f"[{file.path} is binary, {size(file.size)}; it was not downloaded.{rows}\n"
+        f"[{file.path} ({size(file.size)}) {why}; it was not downloaded.{rows}\n"
         f"Where no token is needed, a command can fetch it: {address(api, repo, kind, file.path, revision)}]"
     )
 

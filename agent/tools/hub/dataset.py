@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.tools.hub.client import HTTP_TIMEOUT, HubClient, HubSettings
 from agent.tools.hub.errors import explain_answer, explain_network
-from agent.tools.hub.text import number, shorten, size
+from agent.tools.hub.text import TEXT_LIMIT, number, shorten, size
 from agent.tools.tool import Tool, ToolError, parameters
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def dataset_tool(hub: HubClient) -> Tool:
 
         token = hub.settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with httpx.AsyncClient(base_url=hub.settings.viewer, headers=headers, timeout=HTTP_TIMEOUT) as client:
+        async with httpx.AsyncClient(base_url=hub.settings.viewer_address, headers=headers, timeout=HTTP_TIMEOUT) as client:
             return await _inspect(_Viewer(client, hub.settings, arguments["dataset"]), arguments)
 
     return Tool(
@@ -135,14 +135,14 @@ def render(
     names = [one["split"] for one in splits if one["config"] == config]
     counted = ", ".join(f"{name} ({number(counts.get(name), 'rows') or 'rows not counted'})" for name in names)
     total = rows.get("num_rows_total", counts.get(split))
-    shown = rows["rows"][: arguments.get("limit", ROWS)]
+    shown = fitting(f"  {row['row_idx']}: {_row(row)}" for row in rows["rows"][: arguments.get("limit", ROWS)])
     lines = [
         f"dataset {dataset}, configuration {config} of: {shorten(', '.join(configs), 400)}",
         f"splits: {counted}; {size(info.get('dataset_size')) or 'size not known'} in memory",
         "columns:",
         *(f"  {column['name']}: {type_name(column['type'])}" for column in rows["features"]),
         f"rows of {split}{', where ' + arguments['where'] if 'where' in arguments else ''}:",
-        *(f"  {row['row_idx']}: {_row(row)}" for row in shown),
+        *shown,
     ]
     following = arguments.get("offset", 0) + len(shown)
     if shown and (total is None or following < total):
@@ -150,6 +150,18 @@ def render(
     if rows.get("partial"):
         lines.append("[only the beginning of this dataset can be looked at here, because of its size]")
     return "\n".join(lines)
+
+
+def fitting(lines: Iterable[str]) -> list[str]:
+    """The first lines, as many as one call returns; at least one."""
+    taken: list[str] = []
+    length = 0
+    for line in lines:
+        length += len(line)
+        if taken and length > TEXT_LIMIT:
+            break
+        taken.append(line)
+    return taken
 
 
 def type_name(feature: Any) -> str:

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from agent.tools.hub.client import HubClient
-from agent.tools.hub.content import as_file, describe_binary, fetch, is_binary
+from agent.tools.hub.content import as_file, describe, fetch, is_binary
 from agent.tools.hub.text import inside, size
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.workspace import Workspace, WorkspaceError
@@ -15,8 +15,8 @@ from agent.workspace import Workspace, WorkspaceError
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-DOWNLOAD_LIMIT = 50_000_000
-"""Bytes of a file that can be downloaded into the workspace."""
+DOWNLOAD_LIMIT = 5_000_000
+"""Bytes of a file that can be downloaded: the workspace of a session takes it in one message, of 16 MiB with all escapes."""
 
 READ_LINES = 1000
 """Lines that are read from the workspace at a time; it limits the characters of one reading."""
@@ -32,9 +32,9 @@ def files_tool(hub: HubClient, workspace: Workspace) -> Tool:
     return Tool(
         name="hub_files",
         description=(
-            "Upload, delete or download files of a repository on the Hugging Face Hub. Only text can be uploaded or downloaded. "
-            "Each upload or delete is one commit; with pull_request it is proposed instead of made. The repository must "
-            "exist (hub_repo creates it)."
+            "Upload, delete or download files of a repository on the Hugging Face Hub. Only text can be uploaded or "
+            "downloaded. Each upload or delete is one commit; with pull_request it is proposed instead of made. The "
+            "repository must exist (hub_repo creates it)."
         ),
         parameters=parameters(
             "action",
@@ -172,10 +172,10 @@ def _text_of(api: HfApi, repo: str, kind: str, path: str, revision: str | None) 
     if file is None:
         return "", f"[there is no file {path}; hub_read with path=/ lists what is there]"
     if file.size > DOWNLOAD_LIMIT:
-        return "", f"[{path} has {size(file.size)}, more than can be downloaded ({size(DOWNLOAD_LIMIT)})]"
+        return "", describe(api, repo, kind, file, revision, f"is larger than {size(DOWNLOAD_LIMIT)}")
     data = fetch(api, repo, kind, path, revision, 0, DOWNLOAD_LIMIT)
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return "", describe_binary(api, repo, kind, file, revision)
-    return ("", describe_binary(api, repo, kind, file, revision)) if is_binary(data) else (text, "")
+        return "", describe(api, repo, kind, file, revision)
+    return ("", describe(api, repo, kind, file, revision)) if is_binary(data) else (text, "")

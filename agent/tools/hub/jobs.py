@@ -27,6 +27,9 @@ JOBS = 30
 LONGEST_WAIT = 600
 """Seconds that one call waits for the end of a job, at most."""
 
+LOG_SECONDS = 10.0
+"""How long a log is read: that of a job at work has no end."""
+
 POLL = 5.0
 """Seconds between two looks at a job that is waited for."""
 
@@ -94,7 +97,7 @@ def _look(api: HfApi, prices: JobPrices, arguments: Mapping[str, Any]) -> str:
             prices.learn(hardware)
             return "\n".join(_hardware(one, prices) for one in hardware)
         case "list":
-            jobs = list(islice(api.list_jobs(namespace=namespace_of(api, arguments), timeout=30), JOBS + 1))
+            jobs = list(islice(api.list_jobs(namespace=namespace_of(api, arguments)), JOBS + 1))
             more = ["[older ones are left out]"] if len(jobs) > JOBS else []
             return "\n".join([*map(_line, jobs[:JOBS]), *more]) or "There are no jobs."
         case "logs":
@@ -107,7 +110,13 @@ def _look(api: HfApi, prices: JobPrices, arguments: Mapping[str, Any]) -> str:
 def _logs(api: HfApi, arguments: Mapping[str, Any]) -> str:
     wanted = arguments.get("lines", LOG_LINES)
     logs = api.fetch_job_logs(job_id=arguments["job_id"], namespace=namespace_of(api, arguments), tail=wanted)
-    return "\n".join(deque((line.rstrip("\n") for line in logs), maxlen=wanted)) or "[no output yet]"
+    until = time.monotonic() + LOG_SECONDS
+    lines: deque[str] = deque(maxlen=wanted)
+    for line in logs:
+        lines.append(line.rstrip("\n"))
+        if time.monotonic() > until:
+            break
+    return "\n".join(lines) or "[no output yet]"
 
 
 def _hardware(one: JobHardwareInfo, prices: JobPrices) -> str:

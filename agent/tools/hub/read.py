@@ -95,11 +95,11 @@ def _about(info: ModelInfo | DatasetInfo | SpaceInfo | KernelInfo, kind: str) ->
     def known(name: str) -> Any:
         return getattr(info, name, None)
 
-    parameters = number(known("safetensors").total, "parameters") if known("safetensors") else None
+    weights = number(known("safetensors").total, "parameters") if known("safetensors") else None
     runtime = facts(known("runtime").stage, known("runtime").hardware) if known("runtime") else None
     popularity = (number(known("downloads"), "downloads a month"), number(known("likes"), "likes"))
     access = ("private" if info.private else None, f"gated ({info.gated})" if known("gated") else None)
-    technical = (known("pipeline_tag"), known("library_name"), known("sdk"), runtime, parameters, size(known("used_storage")))
+    technical = (known("pipeline_tag"), known("library_name"), known("sdk"), runtime, weights, size(known("used_storage")))
     head = facts(f"{kind} {info.id}", *technical, *popularity, *access, f"changed {day(info.last_modified)}")
     return "\n".join((head, f"commit: {known('sha')}", f"tags: {shorten(', '.join(known('tags') or []), 600)}"))
 

@@ -42,11 +42,14 @@ class Reply:
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    endless: bool = False
+    """The body is sent again and again, for as long as the client listens."""
 
     def encode(self) -> bytes:
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         kind = "application/octet-stream" if isinstance(self.body, bytes) else "application/json"
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close", **self.headers}
+        length = {} if self.endless else {"Content-Length": str(len(body))}
+        headers = {"Content-Type": kind, **length, "Connection": "close", **self.headers}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"HTTP/1.1 {self.status} X\r\n{lines}\r\n".encode() + body
 
@@ -118,6 +121,9 @@ class HubServer:
                 await self.held[request.path].wait()
             writer.write(reply.encode())
             await writer.drain()
+            while reply.endless:
+                writer.write(reply.body)
+                await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has heard enough
         finally:

@@ -59,8 +59,10 @@ sys.exit("huggingface_hub" in sys.modules or "httpx" in sys.modules)
 
 
 def test_credentials_by_their_usual_names() -> None:
-    settings = HubSettings.from_credentials({"HF_TOKEN": TOKEN, "HF_ENDPOINT": "https://hub.example.org"})
+    settings = HubSettings.from_credentials({"HF_TOKEN": f"{TOKEN}\n", "HF_ENDPOINT": "https://hub.example.org/"})
     assert (settings.token, settings.endpoint) == (TOKEN, "https://hub.example.org")
+    assert settings.viewer_address == "https://datasets-server.hub.example.org"
+    assert HubSettings().viewer_address == "https://datasets-server.huggingface.co"
     assert TOKEN not in repr(settings)
     assert HubSettings.from_credentials({"HF_TOKEN": ""}) == HubSettings()
 

@@ -11,7 +11,7 @@ import pytest
 from agent.testing import calls
 from agent.tools.hub import HubSettings, files, hub_tools, jobs, prices
 from agent.workspace import LocalWorkspace
-from unit.agent.hub_server import TOKEN, refused
+from unit.agent.hub_server import TOKEN, Reply, refused
 from unit.agent.hub_session import session
 from unit.agent.stage import stage
 from unit.agent.test_workspace import until
@@ -151,7 +151,7 @@ async def test_text_files_are_downloaded_into_the_workspace(tmp_path: Path) -> N
         report = await s.text("hub_files", action="download", repo="ann/tiny", files=wanted)
         assert report.splitlines() == [
             "in/a.txt is in the workspace as in/a.txt (2 characters)",
-            "[b is binary, 1 B; it was not downloaded.",
+            "[b (1 B) is binary; it was not downloaded.",
             f"Where no token is needed, a command can fetch it: {s.hub.url}/ann/tiny/resolve/main/b]",
             "c is in the workspace as there/c (1 characters)",
             "[there is no file none; hub_read with path=/ lists what is there]",
@@ -167,7 +167,7 @@ async def test_a_file_that_is_too_large_is_not_downloaded(tmp_path: Path, monkey
     async with session(tmp_path) as s:
         s.hub.add("model", "ann/tiny", **{"big.txt": b"x" * 11})
         problem = await s.problem("hub_files", action="download", repo="ann/tiny", files=[{"path": "big.txt"}])
-        assert problem == "[big.txt has 11 B, more than can be downloaded (10 B)]"
+        assert problem.startswith("[big.txt (11 B) is larger than 10 B; it was not downloaded.")
         assert not any("resolve" in request.path for request in s.hub.requests)
 
 
@@ -264,6 +264,14 @@ async def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
         assert await s.text("hub_jobs", view="logs", job_id="j1", lines=2) == "line 998\nline 999"
         assert "needs job_id" in await s.problem("hub_jobs", view="logs")
         assert "$.job_id" in await s.problem("hub_jobs", view="logs", job_id="../../x")
+
+
+async def test_the_log_of_a_job_that_never_stops_talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LOG_SECONDS", 0.1)
+    async with session(tmp_path) as s:
+        await s.text("hub_job", **RUN)
+        s.hub.replies["/api/jobs/ann/j1/logs"] = Reply(b'data: {"data": "tick", "timestamp": ""}\n\n', endless=True)
+        assert await s.text("hub_jobs", view="logs", job_id="j1", lines=3) == "tick\ntick\ntick"
 
 
 async def test_waiting_for_the_end_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

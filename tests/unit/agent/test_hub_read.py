@@ -10,6 +10,7 @@ import pytest
 from agent.tools.hub.content import LIST_LIMIT
 from agent.tools.hub.dataset import choose, type_name
 from agent.tools.hub.read import without_metadata
+from agent.tools.hub.text import TEXT_LIMIT
 from unit.agent.hub_server import Reply, refused
 from unit.agent.hub_session import session
 from unit.agent.hub_shapes import comment, discussion
@@ -128,7 +129,7 @@ async def test_a_binary_file_is_described(tmp_path: Path) -> None:
         s.hub.add("dataset", "ann/rows", **{"data.parquet": b"PAR1\0\0" * 1000})
         described = await s.text("hub_read", repo="ann/rows", type="dataset", path="data.parquet")
         assert described == (
-            "[data.parquet is binary, 6 kB; it was not downloaded. hub_dataset shows the rows of a dataset.\n"
+            "[data.parquet (6 kB) is binary; it was not downloaded. hub_dataset shows the rows of a dataset.\n"
             f"Where no token is needed, a command can fetch it: {s.hub.url}/datasets/ann/rows/resolve/main/data.parquet]"
         )
 
@@ -250,6 +251,16 @@ async def test_later_rows_and_those_that_fit_a_condition(tmp_path: Path) -> None
         assert "rows of train, where label=1:\n  7: " in fitting
         query = s.hub.asked("GET", "/viewer/filter")[0].query
         assert (query["where"], query["offset"], query["length"]) == (["label=1"], ["0"], ["50"])
+
+
+async def test_as_many_rows_as_one_call_returns(tmp_path: Path) -> None:
+    async with session(tmp_path) as s:
+        s.hub.replies |= {"/viewer/splits": Reply({"splits": SPLITS}), "/viewer/info": INFO}
+        s.hub.replies["/viewer/first-rows"] = rows(*range(100))
+        shown = await s.text("hub_dataset", dataset="ann/rows", limit=100)
+        last = shown.splitlines()[-2].split(":")[0].strip()
+        assert TEXT_LIMIT - 1000 < len(shown) < TEXT_LIMIT + 1000
+        assert shown.endswith(f"[more rows with offset {int(last) + 1} of 1234]")
 
 
 async def test_rows_are_shown_though_nothing_is_counted_yet(tmp_path: Path) -> None:
