@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -48,12 +48,16 @@ class SessionClient:
     """Talks to one session. Use it as an async context manager. Raises ValueError when `url` is not an http(s) address.
 
     Whatever can be asked twice is asked again when the connection breaks or a gateway says that the session is away, for
-    instance while the pod's container restarts: for `patience` seconds. After that comes out what was wrong, an
-    httpx.TransportError or a ConnectionError. What the session refuses is a SessionError at once.
+    instance while the pod's container restarts: for `patience` seconds. `on_trouble` is told of each time that this begins.
+    After that comes out what was wrong, an httpx.TransportError or a ConnectionError. What the session refuses is a
+    SessionError at once.
     """
 
-    def __init__(self, url: str, token: str, *, patience: float = 60.0) -> None:
+    def __init__(
+        self, url: str, token: str, *, patience: float = 60.0, on_trouble: Callable[[Exception], None] = lambda _: None
+    ) -> None:
         self._patience = patience
+        self._on_trouble = on_trouble
         self._http = httpx.AsyncClient(
             base_url=_address(url),
             headers={"Authorization": f"Bearer {token}"},
@@ -92,7 +96,7 @@ class SessionClient:
         Connections that break are taken up where they broke. Ends when the session has finished, or with the
         submission's last event. An event of type `gap` stands for those that were deleted meanwhile.
         """
-        failures = _Failures(self._patience)
+        failures = _Failures(self._patience, self._on_trouble)
         query = {} if submission is None else {"submission": submission}
         while True:
             headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
@@ -130,7 +134,7 @@ class SessionClient:
         return await self.result(await self.submit("user_input", text=text))
 
     async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        failures = _Failures(self._patience)
+        failures = _Failures(self._patience, self._on_trouble)
         while True:
             try:
                 response = await self._http.request(method, path, **options)
@@ -143,8 +147,9 @@ class SessionClient:
 class _Failures:
     """Waits longer from failure to failure, and not for ever."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, on_trouble: Callable[[Exception], None]) -> None:
         self._patience = patience
+        self._on_trouble = on_trouble
         self.forget()
 
     def forget(self) -> None:
@@ -154,7 +159,9 @@ class _Failures:
     async def wait(self, error: Exception) -> None:
         """Wait before the next try; raises `error` when it has been tried for long enough."""
         now = asyncio.get_running_loop().time()
-        self._since = now if self._since is None else self._since
+        if self._since is None:
+            self._since = now
+            self._on_trouble(error)
         if now - self._since >= self._patience:
             raise error
         await asyncio.sleep(RETRY_SECONDS[min(self._count, len(RETRY_SECONDS) - 1)])

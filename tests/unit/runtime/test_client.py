@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from agent.testing import calls, says
 from session_runtime.client import SessionClient, SessionError
-from unit.runtime.harness import DEADLINE, ROOT, TOKEN, runtime
+from unit.runtime.harness import DEADLINE, TOKEN, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
 
@@ -101,35 +100,54 @@ async def test_a_session_that_is_gone_is_given_up() -> None:
             await client.submit("undo")
 
 
-async def test_chat_shows_the_turn_and_leaves_at_the_end_of_input(short_path: Path) -> None:
-    script = (calls(("bash", {"command": "echo found"})), says("There it is."))
-    async with runtime(short_path, *script) as run:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "session_runtime", "chat", run.url),
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "AGENTSESSION_TOKEN": TOKEN},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(DEADLINE):
-            printed, _ = await process.communicate(b"look\n/undo\n")
-        text = printed.decode()
-        assert process.returncode == 0, text
-        assert 'call      bash {"command": "echo found"}' in text
-        assert "output    found" in text
-        assert text.count("There it is.") == 1
-        assert "undo      4 messages taken back" in text
-        assert TOKEN not in text
+async def test_a_result_is_waited_for_whatever_was_submitted(short_path: Path) -> None:
+    async with runtime(short_path, says("one"), says("on and on", hangs=True)) as run, run.client() as client:
+        assert (await client.run("go")).type == "turn_complete"
+        assert [message["content"] for message in await client.messages()] == ["go", "one"]
+        assert (await client.result(await client.submit("undo"))).type == "undo_complete"
+        assert (await client.result(await client.submit("compact"))).data["kind"] == "compaction"
+        assert (await client.run("go")).type == "turn_complete"
+        turn = await client.submit("user_input", text="more")
+        await run.until("assistant_chunk", after=(await client.info())["last_seq"] - 1)
+        interrupt = await client.submit("interrupt")
+        assert (await client.result(turn)).type == "interrupted"
+        with pytest.raises(ValueError, match="has no events"):
+            await client.result(interrupt)
 
 
-async def test_chat_with_a_wrong_token_says_so(short_path: Path) -> None:
-    async with runtime(short_path) as run:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "session_runtime", "chat", run.url, "--token-env", "MINE"),
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "MINE": "wrong"},
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(DEADLINE):
-            _, complaint = await process.communicate()
-        assert process.returncode == 1
-        assert b"not the one of this session" in complaint
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_client_waits_through_a_stop_and_a_start(short_path: Path, number: int) -> None:
+    script = {"text": "word " * 30, "delay": 0.02}
+    troubles: list[Exception] = []
+    async with runtime_process(short_path, script) as run:
+        client = SessionClient(run.url, TOKEN, on_trouble=troubles.append)
+        async with client, asyncio.timeout(3 * DEADLINE):
+            result = asyncio.create_task(client.run("talk"))
+            await run.until("assistant_chunk")
+            await run.end(number)
+            asking = asyncio.create_task(client.info())
+            await run.start(keep_port=True)
+            assert (await asking)["is_active"]
+            assert (await result).data["message"] == "word " * 30
+            assert troubles
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://host", "http://", "http:///path"])
+async def test_what_is_no_address_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        SessionClient(url, TOKEN)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "302 Found", "503 Service Unavailable"])
+async def test_another_server_is_not_taken_for_a_session(status: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 6\r\nConnection: close\r\n\r\nHello!".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with SessionClient(url, TOKEN, patience=0.2) as client, asyncio.timeout(DEADLINE):
+            with pytest.raises((SessionError, ConnectionError), match=r"no session's API|503 Service Unavailable"):
+                await client.info()
