@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from session_runtime import transcript
 from session_runtime.client import ReceivedEvent, SessionClient, SessionError
-from session_runtime.events import Draft, ends_submission
+from session_runtime.events import Draft
 
 TOKEN_ENV: Final = "AGENTSESSION_TOKEN"  # noqa: S105 - a name, not a token
 
+FIRST_SECONDS: Final = 2.0
+"""How long the first contact is tried: it may be the address that is wrong."""
+
+COMMANDS: Final = ("/approve", "/deny", "/undo", "/compact", "/shutdown")
+
 HELP: Final = """\
-Say something and press Enter. While the agent works, Ctrl-C interrupts it; at the prompt, Ctrl-D leaves (the session
-goes on without you). Commands: /undo, /compact, /approve, /deny, /shutdown."""
+Say something and press Enter. While the agent works, Ctrl-C interrupts it; at the prompt, Ctrl-D or Ctrl-C leaves (the
+session goes on without you). Commands: /approve, /deny [why], /undo, /compact, /shutdown."""
+
+INTERRUPTED: Final = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,57 +47,122 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         asyncio.run(_chat(options.url, token))
-    except (SessionError, httpx.TransportError, ConnectionError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print()
+        return INTERRUPTED
+    except (SessionError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (httpx.TransportError, ConnectionError) as error:
+        why = str(error) or type(error).__name__
+        print(
+            f"{options.url} cannot be reached: {why}. Check the address, the pod, and `kubectl port-forward`.", file=sys.stderr
+        )
         return 1
     return 0
 
 
 async def _chat(url: str, token: str) -> None:
-    async with SessionClient(url, token, patience=10.0) as client:
+    async with SessionClient(url, token, patience=FIRST_SECONDS) as client:
         info = await client.info()
-        print(f"{info['namespace']}/{info['name']} of {info['user']}. {HELP}")
+    print(f"{info['namespace']}/{info['name']} of {info['user']}. {HELP}")
+    async with SessionClient(url, token, on_trouble=_tell_trouble) as client:
         while info["is_active"]:
-            try:
-                said = (await asyncio.to_thread(input, "> ")).strip()
-            except EOFError:
+            _tell_state(info)
+            said = await _ask("> ")
+            if said is None:
                 return
-            if said:
-                await _submit(client, said)
+            if said.strip():
+                await _submit(client, said.strip())
+            if said.strip() == "/shutdown":
+                return
             info = await client.info()
-        print(f"The session has finished: {info['outcome_message']}")
+    print(f"The session has finished: {info['outcome_message']}")
+
+
+def _tell_trouble(error: Exception) -> None:
+    print(f"(the connection is lost: {error or type(error).__name__}; trying again)")
+
+
+def _tell_state(info: Mapping[str, Any]) -> None:
+    """What a person should know before they say something."""
+    if info["is_processing"]:
+        print("(the agent is at work; what you say now waits until it is done)")
+    for call in info["pending_approval"]:
+        arguments = transcript.flat(json.dumps(call["arguments"], ensure_ascii=False), transcript.MESSAGE_CHARACTERS)
+        print(f"waits for /approve or /deny: {call['tool']} {arguments}")
+
+
+async def _ask(prompt: str) -> str | None:
+    """A line that the person types; None at the end of the input.
+
+    In a thread that nobody waits for: Ctrl-C must not have to wait for an Enter.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str | None] = loop.create_future()
+
+    def answered(line: str | None) -> None:
+        if not answer.done():
+            answer.set_result(line)
+
+    def read() -> None:
+        try:
+            line: str | None = input(prompt)
+        except (EOFError, UnicodeDecodeError):
+            line = None
+        loop.call_soon_threadsafe(answered, line)
+
+    threading.Thread(target=read, name="input", daemon=True).start()
+    return await answer
 
 
 async def _submit(client: SessionClient, said: str) -> None:
-    """Send one line and show what comes of it."""
+    """Send one line and show what comes of it. Ctrl-C interrupts the agent, a second one leaves."""
+    loop, chat = asyncio.get_running_loop(), asyncio.current_task()
+    interrupts: set[asyncio.Task[str]] = set()
+
+    def interrupt() -> None:
+        if interrupts and chat is not None:
+            chat.cancel()
+            return
+        print("\n(interrupting; Ctrl-C again leaves)")
+        interrupts.add(loop.create_task(client.submit("interrupt")))
+
+    if said.startswith("/") and " " not in said and said not in COMMANDS:
+        print(f"There is no {said}. {HELP}")
+        return
     try:
-        submission, type_ = await _send(client, said)
+        submission = await _send(client, said)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        if said == "/shutdown":  # which is on the disk now; the address may be gone before more can be heard
+            print("The session ends.")
+        else:
+            await _show(client, submission)
     except SessionError as error:
         print(error)
-        return
-    loop = asyncio.get_running_loop()
-    interrupts: set[asyncio.Task[str]] = set()
-    loop.add_signal_handler(signal.SIGINT, lambda: interrupts.add(loop.create_task(client.submit("interrupt"))))
-    try:
-        await _show(client, submission, type_)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-        with contextlib.suppress(SessionError, httpx.TransportError):
-            await asyncio.gather(*interrupts)
+        for task in interrupts:
+            task.cancel()
+        await asyncio.gather(*interrupts, return_exceptions=True)
 
 
-async def _send(client: SessionClient, said: str) -> tuple[str, str]:
-    if said in ("/approve", "/deny"):
+async def _send(client: SessionClient, said: str) -> str:
+    command, _, words = said.partition(" ")
+    if command in ("/approve", "/deny"):
+        verdict = {"approved": command == "/approve", "feedback": words.strip() or None}
         pending = (await client.info())["pending_approval"]
-        decisions = [{"tool_call_id": call["tool_call_id"], "approved": said == "/approve"} for call in pending]
-        return await client.submit("approval", decisions=decisions), "approval"
-    if said in ("/undo", "/compact", "/shutdown"):
-        return await client.submit(said[1:]), said[1:]
-    return await client.submit("user_input", text=said), "user_input"
+        decisions = [{"tool_call_id": call["tool_call_id"], **verdict} for call in pending]
+        return await client.submit("approval", decisions=decisions)
+    if said in COMMANDS:
+        return await client.submit(command.removeprefix("/"))
+    return await client.submit("user_input", text=said)
 
 
-async def _show(client: SessionClient, submission: str, type_: str) -> None:
-    """Print the events of a submission up to its last one; the answer as it is written."""
+async def _show(client: SessionClient, submission: str) -> None:
+    """Print the events of a submission, the answer as it is written."""
     writing = False
     async for event in client.events(submission=submission):
         if event.type == "assistant_chunk" and "text" in event.data:
@@ -102,13 +175,13 @@ async def _show(client: SessionClient, submission: str, type_: str) -> None:
         line = _line(event)
         if line is not None:
             print(line)
-        if ends_submission(type_, event.type):
-            return
 
 
 def _line(event: ReceivedEvent) -> str | None:
     """What the log would say, without what the person has seen already."""
     if event.type in ("assistant_message", "turn_complete") or event.data.get("status") == "started":
         return None
+    if event.type == "assistant_chunk":
+        return "(that answer broke off; the model is asked for it anew)"
     line = transcript.line(Draft(event.type, event.data, datetime.fromisoformat(event.time)))
     return None if line is None else line.partition(" ")[2]
