@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 DOWNLOAD_LIMIT = 5_000_000
 """Bytes of a file that can be downloaded: the workspace of a session takes it in one message, of 16 MiB with all escapes."""
 
+UPLOAD_LIMIT = 20_000_000
+"""Characters of a file that can be uploaded."""
+
 READ_LINES = 1000
-"""Lines that are read from the workspace at a time; it limits the characters of one reading."""
+"""Lines that are read from the workspace at first."""
+
+READ_CHARACTERS = 256 * 1024
+"""About as many are read at a time after that; a workspace returns at most `agent.workspace.READ_LIMIT`."""
 
 
 def files_tool(hub: HubClient, workspace: Workspace) -> Tool:
@@ -125,17 +131,27 @@ async def _content(workspace: Workspace, file: Mapping[str, str]) -> bytes:
 
 
 async def _read_all(workspace: Workspace, path: str) -> str:
-    """A text file as a whole, however long it is."""
+    """A text file as a whole, in pieces of as many lines as fit."""
     parts: list[str] = []
-    offset = 1
+    offset, count = 1, READ_LINES
     while True:
-        # One line more than is kept: reading beyond the last line is an error.
-        text = await workspace.read(path, offset=offset, limit=READ_LINES + 1)
-        lines = text.split("\n", READ_LINES)
-        if len(lines) <= READ_LINES or not lines[-1]:
-            return "".join((*parts, text))
-        parts.append(text.removesuffix(lines[-1]))
-        offset += READ_LINES
+        try:
+            # One line more than is kept: reading beyond the last line is an error.
+            text = await workspace.read(path, offset=offset, limit=count + 1)
+        except WorkspaceError:
+            if count == 1:
+                raise
+            count = max(1, count // 10)  # it may have been too much at once; any other error comes again
+            continue
+        lines = text.split("\n", count)
+        ended = len(lines) <= count or not lines[-1]
+        parts.append(text if ended else text.removesuffix(lines[-1]))
+        if sum(map(len, parts)) > UPLOAD_LIMIT:
+            raise ToolError(f"{path} is larger than {size(UPLOAD_LIMIT)}, the most that can be uploaded.")
+        if ended:
+            return "".join(parts)
+        offset += count
+        count = max(1, count * READ_CHARACTERS // len(text))
 
 
 async def _download(hub: HubClient, workspace: Workspace, arguments: Mapping[str, Any]) -> str:

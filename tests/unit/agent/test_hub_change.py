@@ -71,6 +71,7 @@ def test_what_asks_a_person_first(tmp_path: Path, tool: str, arguments: dict[str
 
 async def test_files_are_uploaded_in_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "READ_LINES", 3)
+    monkeypatch.setattr(files, "READ_CHARACTERS", 6)
     texts = {"none": "", "three": "1\n2\n3\n", "four": "1\n2\n3\n4", "odd": "1\r\n2\u2028\x0b2\n\n3\n4\n5\n6\n"}
     for name, text in texts.items():
         (tmp_path / name).write_bytes(text.encode())
@@ -94,7 +95,10 @@ async def test_a_large_file_goes_its_own_way(tmp_path: Path, capfd: pytest.Captu
         rows = s.hub.add("dataset", "ann/rows")
         rows.lfs.add("data.jsonl")
         (tmp_path / "data.jsonl").write_text('{"a": 1}\n' * 300_000)
-        await s.text("hub_files", action="upload", repo="ann/rows", type="dataset", files=[{"path": "data.jsonl"}])
+        (tmp_path / "wide.jsonl").write_text(f"{'x' * 5000}\n" * 1000)
+        uploads = [{"path": "data.jsonl"}, {"path": "wide.jsonl"}]
+        await s.text("hub_files", action="upload", repo="ann/rows", type="dataset", files=uploads)
+        assert rows.files["wide.jsonl"] == (tmp_path / "wide.jsonl").read_bytes()
         assert rows.files["data.jsonl"] == (tmp_path / "data.jsonl").read_bytes()
         [upload] = [request for request in s.hub.requests if request.method == "PUT"]
         assert "authorization" not in upload.headers  # it is where the address says, which is not the Hub's
@@ -129,7 +133,9 @@ async def test_files_and_folders_are_deleted(tmp_path: Path) -> None:
         assert set(tiny.files) == {"b"}
 
 
-async def test_what_cannot_be_uploaded_says_why(tmp_path: Path) -> None:
+async def test_what_cannot_be_uploaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UPLOAD_LIMIT", 8000)
+    (tmp_path / "large").write_text("line\n" * 2000)
     (tmp_path / "binary").write_bytes(b"\0\1\2")
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     async with session(tmp_path) as s:
@@ -137,6 +143,7 @@ async def test_what_cannot_be_uploaded_says_why(tmp_path: Path) -> None:
         binary = await s.problem("hub_files", **upload, files=[{"path": "binary"}])
         assert binary == "binary is a binary file (3 bytes). Only text files can be uploaded."
         assert "latin is not UTF-8 text" in await s.problem("hub_files", **upload, files=[{"path": "latin"}])
+        assert "large is larger than 8 kB" in await s.problem("hub_files", **upload, files=[{"path": "large"}])
         assert "no such file: none" in await s.problem("hub_files", **upload, files=[{"path": "none"}])
         assert s.hub.requests == []
         assert "check the name" in await s.problem("hub_files", **upload, files=[{"path": "x", "content": "x"}])
