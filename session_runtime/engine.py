@@ -50,17 +50,18 @@ def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
     """What must appear in no event, message or log: the credentials, and the values of MCP servers' headers."""
-    headers = [_header_value(value) for value in _under(HEADER_PREFIX, environment).values()]
+    headers = _under(HEADER_PREFIX, environment).values()
     # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
     return (*credentials(environment).values(), *headers, *(header.partition(" ")[2] for header in headers))
 
 
 def _under(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name.removeprefix(prefix): value for name, value in environment.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): _meant(value) for name, value in environment.items() if name.startswith(prefix)}
 
 
-def _header_value(value: str) -> str:
-    """A Secret that was made from a file ends with a line break, which no header may have in it."""
+def _meant(value: str) -> str:
+    """A Secret that was made from a file often ends with a line break, which no header takes, and which a tool that prints
+    the value need not print."""
     return value.strip()
 
 
@@ -88,7 +89,7 @@ def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tupl
         McpServer(
             server.name,
             url=server.url,
-            headers={header.name: _header_value(environment[header.variable]) for header in server.headers},
+            headers={header.name: _meant(environment[header.variable]) for header in server.headers},
             allow=server.tools.allow,
             deny=server.tools.deny,
         )

@@ -105,4 +105,5 @@ class AgentSpec(Schema):
     or if it is of an MCP server that does not say that it only reads."""
     auto_approve_cost_usd: Annotated[Dollars | None, Field(alias="autoApproveCostUSD")] = None
     """US dollars as text, for example "1.50". A call that would wait for a person runs at once if its price is known and,
-    with it, the session has cost no more than this. Unset means the class's; where both are set the smaller one holds."""
+    with it, the session has cost no more than this. Unset means the class's; where both are set the smaller one holds, so
+    that "0" in the class keeps every question."""

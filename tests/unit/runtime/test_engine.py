@@ -63,7 +63,7 @@ def test_a_server_gets_the_values_of_its_own_headers() -> None:
 
 
 def test_headers_are_secret_as_credentials_are_and_so_is_the_token_alone() -> None:
-    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", f"{CREDENTIAL_PREFIX}HF_TOKEN": "hf_1", "PATH": "/bin"}
+    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", f"{CREDENTIAL_PREFIX}HF_TOKEN": "hf_1\n", "PATH": "/bin"}
     assert secret_values(environment) == ("hf_1", f"Bearer {TOKEN}", TOKEN)
 
 
