@@ -132,6 +132,7 @@ class Pod:
     phase: str
     conditions: Sequence[JSON]
     containers: Sequence[JSON]
+    """Their statuses, those of init containers first."""
     reason: str
     message: str
 
@@ -151,7 +152,7 @@ class Pod:
             user=(meta.get("annotations") or {}).get(USER_ANNOTATION, ""),
             phase=status.get("phase", "Pending"),
             conditions=status.get("conditions") or (),
-            containers=status.get("containerStatuses") or (),
+            containers=[*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())],
             reason=status.get("reason", ""),
             message=status.get("message", ""),
         )

@@ -1,4 +1,4 @@
-"""The session's pod, as a function of the session: two restricted containers of which only one knows the credentials."""
+"""The session's pod, as a function of the session: restricted containers of which only one knows the credentials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.names import bearer_token, pod_name, token_sha256
 from agentsession_operator.objects import Session
 from agentsession_operator.owned import owned_meta
-from agentsession_operator.podstate import AGENT_CONTAINER, WORKSPACE_CONTAINER
+from agentsession_operator.podstate import AGENT_CONTAINER, BUNDLE_CONTAINER, WORKSPACE_CONTAINER
 from agentsession_operator.resolve import Resolved
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
@@ -39,6 +39,13 @@ DEFAULT_AGENT_RESOURCES: Final[JSON] = {
 DEFAULT_WORKSPACE_RESOURCES: Final[JSON] = {
     "requests": {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "0"},
     "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"},
+}
+BUNDLE: Final = "/run/agentsession-server/workspace.pyz"
+"""The workspace's server, where its image is not the runtime's."""
+
+BUNDLE_RESOURCES: Final[JSON] = {
+    "requests": {"cpu": "50m", "memory": "32Mi", "ephemeral-storage": "0"},
+    "limits": {"memory": "128Mi", "ephemeral-storage": "16Mi"},
 }
 
 _FOLDERS: Final = ("state", "work")
@@ -92,6 +99,9 @@ def session_pod(
             _report_token(),
         ],
     }
+    if offered.workspace.image is not None:
+        spec["initContainers"] = [_bundle_writer(resolved, installation)]
+        spec["volumes"].append({"name": "bundle", "emptyDir": {"sizeLimit": "1Mi"}})
     if offered.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in offered.image_pull_secrets]
     if offered.runtime_class_name:
@@ -185,6 +195,20 @@ def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
         {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
     ]
+    if resolved.session_class.workspace.image is not None:
+        container["image"] = resolved.session_class.workspace.image
+        # -I: neither the environment nor the session's folder has a say in what the server imports.
+        container["command"] = ["python3", "-I", BUNDLE]
+        container["volumeMounts"].append({"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0], "readOnly": True})
+    return container
+
+
+def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
+    """Brings the workspace's server to an image that does not have it. Only there: it costs a container's start."""
+    container = _container(BUNDLE_CONTAINER, "session_runtime.workspace_bundle", resolved, installation)
+    container["args"] = [BUNDLE]
+    container["resources"] = BUNDLE_RESOURCES
+    container["volumeMounts"] = [{"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0]}]
     return container
 
 

@@ -14,6 +14,7 @@ from session_runtime.wire import SessionReport
 
 AGENT_CONTAINER: Final = "agent"
 WORKSPACE_CONTAINER: Final = "workspace"
+BUNDLE_CONTAINER: Final = "workspace-server"
 STARTING: Final = "The pod is starting."
 """The same before and after the pod is there: another message would cost a write."""
 
@@ -28,6 +29,8 @@ _IMAGE_REASONS: Final = frozenset(
     }
 )
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_NO_PYTHON: Final = 'exec: "python3": executable file not found'
+"""In the container runtime's words about a container that could not be started (runc, crun and gVisor take them from Go)."""
 _NEVER: Final = "1970-01-01T00:00:00Z"
 """The kubelet's start time of a container that could not be started (reason StartError)."""
 
@@ -56,8 +59,8 @@ def readiness(pod: Pod) -> Readiness:
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in _IMAGE_REASONS:
             return Readiness("False", "ImageError", f"{name}: {message or reason}")
-        if reason in _CONFIG_REASONS:
-            return Readiness("False", "ContainerError", f"{name}: {message or reason}")
+    for name, message in _refused(pod):
+        return Readiness("False", "ContainerError", f"{name}: {message}")
     if agent_ended_at(pod) is not None:
         return Readiness("False", "PodEnded", "The agent has ended, and the pod is about to.")
     if crash := _crash(pod):
@@ -99,6 +102,29 @@ def _waiting(pod: Pod) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for container in pod.containers:
         if waiting := container.get("state", {}).get("waiting"):
             yield container["name"], waiting
+
+
+def _refused(pod: Pod) -> Iterator[tuple[str, str]]:
+    """Containers that could not be made or started, and why.
+
+    The kubelet tells of one that cannot be started as waiting, and between its tries as ended (StartError): in the same words.
+    """
+    for container in pod.containers:
+        state = container.get("state", {})
+        waiting = state.get("waiting", {})
+        ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
+        if ended.get("reason") == "StartError" and "running" not in state:
+            yield container["name"], _explained(ended.get("message", "StartError"))
+        elif waiting.get("reason") in _CONFIG_REASONS:
+            yield container["name"], _explained(waiting.get("message") or waiting["reason"])
+
+
+def _explained(message: str) -> str:
+    if _NO_PYTHON not in message:
+        return message
+    return (
+        "The image has no python3; the workspace's server needs 3.9 or later. Name another in the class, spec.workspace.image."
+    )
 
 
 def _crash(pod: Pod) -> str | None:

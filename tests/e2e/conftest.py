@@ -17,6 +17,12 @@ from support.waiting import eventually
 
 NAMESPACE = "e2e"
 
+WHERE = "ls /opt/agentsession/local-model; python3 -c 'import litellm' 2>&1; id -u"
+"""What tells in which image a command runs."""
+
+DIARY = "cat diary.txt; stat -c '%a %n' private.txt; ls -a /workspace; find / -name 'session.db*' 2>/dev/null; echo LOOKED"
+"""What the diary's owner asks for after the pod that it was written in."""
+
 SCRIPTS: dict[str, list[dict[str, Any]]] = {
     "tool": [
         {"tools": [{"name": "bash", "arguments": {"command": "echo made-in-$(basename $PWD); id -u"}}]},
@@ -25,6 +31,20 @@ SCRIPTS: dict[str, list[dict[str, Any]]] = {
     "spy": [
         {"tools": [{"name": "bash", "arguments": {"command": "PLACEHOLDER"}}]},
         {"content": "I have looked around."},
+    ],
+    "diary": [
+        {
+            "tools": [
+                {"name": "bash", "arguments": {"command": "echo dear diary > diary.txt; umask 077; echo mine > private.txt"}}
+            ]
+        },
+        {"content": "It is written."},
+        {"tools": [{"name": "bash", "arguments": {"command": DIARY}}]},
+        {"content": "It is read."},
+    ],
+    "where": [
+        {"tools": [{"name": "bash", "arguments": {"command": WHERE}}]},
+        {"content": "It is there."},
     ],
     "slow": [{"content": "Slowly now.", "delay": 8}],
     "quick": [{"content": "Quick as a flash."}],
@@ -75,6 +95,9 @@ def _scripted_server(kubectl: Kubectl, image: str) -> None:
     rule = {"match": "openai/*", "baseURL": f"http://scripted.{NAMESPACE}.svc:8080/v1"}
     meta = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "scripted"}}
     kubectl("apply", "-f", "-", text=json.dumps({**meta, "spec": {"models": [rule], "allowMCPServers": True}}))
+    meta["metadata"] = {"name": "kept"}
+    workspace = {"type": "Persistent", "size": "100Mi"}
+    kubectl("apply", "-f", "-", text=json.dumps({**meta, "spec": {"models": [rule], "workspace": workspace}}))
 
 
 SPY = (
@@ -85,6 +108,26 @@ SPY = (
     "echo MOUNTS; cat /proc/mounts"
 )
 """What a curious model would run in the workspace."""
+
+
+TALK = """
+import asyncio, json, sys
+from session_runtime.client import SessionClient
+
+async def main(token, text):
+    async with SessionClient("http://127.0.0.1:8080", token) as client:
+        if text is not None:
+            await client.run(text)
+        last, events = (await client.info())["last_seq"], []
+        async for event in client.events():
+            events.append([event.seq, event.type])
+            if event.seq == last:
+                break
+        print(json.dumps({"messages": await client.messages(), "events": events}))
+
+asyncio.run(main(**json.load(sys.stdin)))
+"""
+"""The project's own client, in the agent's container."""
 
 
 @pytest.fixture(scope="session")
@@ -142,14 +185,22 @@ class Sessions:
 
     def ask(self, name: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call the session's own API, from inside its pod; a GET without a body."""
+        return self._in_pod(name, ASK, path=path, body=body)
+
+    def talk(self, name: str, text: str | None = None) -> dict[str, Any]:
+        """Say something and wait for the end of the turn; the session's `messages` and `events` afterwards."""
+        return self._in_pod(name, TALK, text=text)
+
+    def _in_pod(self, name: str, script: str, **given: Any) -> dict[str, Any]:
+        """Run a script in the agent's container, with the session's token and what is given as JSON; its answer."""
         token = self.kubectl(
             *("-n", SYSTEM, "exec", "deploy/agentsession-operator", "--"),
             *("python3", "-m", "agentsession_operator", "token", f"{NAMESPACE}/{name}"),
         )
         pod = self.read(name)["status"]["podName"]
-        given = json.dumps({"token": token.strip(), "path": path, "body": body})
-        command = ("exec", "-i", pod, "-c", "agent", "--", "python3", "-c", ASK)
-        answer: dict[str, Any] = json.loads(self.kubectl("-n", NAMESPACE, *command, text=given))
+        command = ("exec", "-i", pod, "-c", "agent", "--", "python3", "-c", script)
+        text = json.dumps({"token": token.strip(), **given})
+        answer: dict[str, Any] = json.loads(self.kubectl("-n", NAMESPACE, *command, text=text))
         return answer
 
     def requests(self, model: str) -> list[dict[str, Any]]:

@@ -86,11 +86,12 @@ class AgentSessionClassSpec(Schema):
     description: Annotated[str, Field(max_length=1024)] | None = None
     """For people who choose a class."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Image of both containers; unset means the runtime image that the operator was installed with."""
+    """Image of the agent, and of the workspace where `workspace.image` names no other; unset means the runtime image that the
+    operator was installed with."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """As in a pod; unset means what the operator was installed with."""
+    """As in a pod, for all images; unset means what the operator was installed with."""
     image_pull_secrets: Annotated[list[str], Field(max_length=16)] = []
-    """Names of Secrets in the session's namespace to pull the image with."""
+    """Names of Secrets in the session's namespace to pull the images with."""
     resources: PodResources = PodResources()
     """Resources of the session pod's two containers."""
     workspace: WorkspaceSpec = WorkspaceSpec()

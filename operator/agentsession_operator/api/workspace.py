@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from agentsession_operator.api.meta import MAX_NAME, Schema, Timestamp
 
 StorageSize = Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 StorageClassName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
@@ -34,8 +35,8 @@ RULES: Final[list[JsonValue]] = [
 
 
 class WorkspaceSpec(Schema):
-    """Where the model's commands run, and what is kept of it. A session keeps what it got when it started: a change of the
-    class is for those that start later."""
+    """Where the model's commands run, and what is kept of it. Whether it is persistent, and how large, a session keeps as it
+    got it: a change of the class is for those that start later."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": RULES})
 
@@ -46,6 +47,9 @@ class WorkspaceSpec(Schema):
     """Room for the conversation and the files together, for example 5Gi. Required when type is Persistent."""
     storage_class_name: StorageClassName | None = None
     """StorageClass of the claims; unset means the cluster's default. Its volumes must offer ReadWriteOnce."""
+    image: ImageName | None = None
+    """Image in which the model's commands run: any Linux image with Python 3.9 or later as python3, and the tools that the
+    model should find. Unset means the agent's image. The agent's server is put into it when the pod starts."""
 
 
 class WorkspaceStatus(Schema):

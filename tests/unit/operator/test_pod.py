@@ -68,6 +68,7 @@ def round_trip(of: Session) -> None:
 
 
 def test_there_are_two_plain_containers() -> None:
+    """And no other, unless the class names an image for the workspace: each costs time at the start."""
     spec = manifest()["spec"]
     assert list(containers(manifest())) == ["agent", "workspace"]
     assert "initContainers" not in spec
@@ -171,6 +172,31 @@ def test_the_key_does_not_stand_in_the_text_of_the_installation() -> None:
 def test_a_containers_last_words_are_kept_when_it_fails(name: str) -> None:
     """The condition Crashed quotes them; without this only what the runtime wrote itself would be there."""
     assert containers(manifest())[name]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+# The workspace's image.
+
+
+def test_the_workspaces_server_is_put_into_an_image_that_does_not_have_it() -> None:
+    pod = manifest(workspace={"image": "acme/toolbox:3"})
+    (writer,), found = pod["spec"]["initContainers"], containers(pod)
+    assert (writer["image"], found["agent"]["image"]) == (INSTALLATION.runtime_image, INSTALLATION.runtime_image)
+    assert found["workspace"]["image"] == "acme/toolbox:3"
+    (file,) = writer["args"]
+    assert found["workspace"]["command"] == ["python3", "-I", file]
+    assert found["workspace"]["args"] == containers(manifest())["workspace"]["args"]
+    folder = file.rsplit("/", 1)[0]
+    assert writer["volumeMounts"] == [{"name": "bundle", "mountPath": folder}]
+    assert {"name": "bundle", "mountPath": folder, "readOnly": True} in found["workspace"]["volumeMounts"]
+    assert "bundle" not in {mount["name"] for mount in found["agent"]["volumeMounts"]}
+
+
+def test_the_container_that_puts_it_there_is_restricted_and_knows_nothing() -> None:
+    pod = manifest(session(credentials={"secretName": "my-keys"}), workspace={"image": "acme/toolbox:3"})
+    (writer,) = pod["spec"]["initContainers"]
+    assert writer["securityContext"] == containers(pod)["agent"]["securityContext"]
+    assert writer["resources"]["limits"].keys() >= {"memory", "ephemeral-storage"}
+    assert not {"env", "envFrom"} & writer.keys()
 
 
 # What lasts.

@@ -223,3 +223,35 @@ def test_what_became_of_a_lost_pod_is_told_in_the_clusters_words(lost: Pod | Non
     told = loss(lost)
     assert (told.status, told.reason) == ("False", reason)
     assert words in told.message
+
+
+NO_PYTHON = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+    'unable to start container process: error during container init: exec: "python3": executable file not found in $PATH'
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "last"),
+    [
+        (waiting("RunContainerError", NO_PYTHON), None),
+        (waiting("CrashLoopBackOff"), terminated(128, reason="StartError", message=NO_PYTHON, started=EPOCH)),
+        (terminated(128, reason="StartError", message=NO_PYTHON, started=EPOCH), None),
+    ],
+)
+def test_an_image_without_python_is_told_as_such_whatever_the_kubelet_does_about_it(state: JSON, last: JSON | None) -> None:
+    status, reason, message = seen(
+        pod_status("Running", container("agent", running()), container("workspace", state, last=last))
+    )
+    assert (status, reason) == ("False", "ContainerError")
+    assert message.startswith("workspace: ")
+    for words in ("no python3", "3.9", "workspace.image"):
+        assert words in message
+
+
+def test_an_init_container_that_cannot_start_is_told_too() -> None:
+    starting = pod_status("Pending", container("agent", waiting("PodInitializing")))
+    body = {**starting, "initContainerStatuses": [container("workspace-server", waiting("ImagePullBackOff", "no such image"))]}
+    assert seen(body) == ("False", "ImageError", "workspace-server: no such image")
+    done = {**starting, "initContainerStatuses": [container("workspace-server", terminated(0))]}
+    assert seen(done)[1] == "Creating"

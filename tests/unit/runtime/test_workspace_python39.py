@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from session_runtime.workspace_bundle import MODULES, PACKAGES, write_bundle
 from session_runtime.workspace_client import SocketWorkspace
 from unit.runtime.workspace_process import ROOT, server
 
 pytestmark = pytest.mark.anyio
-
-MODULES = ("agent/workspace.py", "session_runtime/workspace.py", "session_runtime/workspace_limits.py")
-PACKAGES = ("agent/__init__.py", "session_runtime/__init__.py")
 
 
 def violations(*files: Path) -> str:
@@ -57,11 +55,9 @@ def interpreters() -> list[str]:
 
 
 @pytest.mark.parametrize("python", interpreters())
-async def test_it_serves_from_a_folder_with_nothing_else(short_path: Path, python: str) -> None:
-    for module in MODULES + PACKAGES:
-        (short_path / "code" / module).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / module, short_path / "code" / module)
-    async with server(short_path, python=python, code=short_path / "code"):
+async def test_the_bundle_serves_with_nothing_else(short_path: Path, python: str) -> None:
+    write_bundle(short_path / "workspace.pyz")
+    async with server(short_path, program=(python, "-I", str(short_path / "workspace.pyz"))):
         workspace = SocketWorkspace(short_path / "w.sock")
         await workspace.write("sub/a.txt", "one\n")
         assert await workspace.edit("sub/a.txt", "one", "two") == 1
@@ -69,3 +65,15 @@ async def test_it_serves_from_a_folder_with_nothing_else(short_path: Path, pytho
         assert [entry.path for entry in (await workspace.list(depth=2)).entries] == ["sub", "sub/a.txt"]
         assert (await workspace.run("sleep 60", timeout=0.2)).timed_out
         assert (await workspace.run("cat sub/a.txt", timeout=60)).output == "two\n"
+
+
+def test_the_bundle_names_the_version_that_it_needs_to_an_older_python(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "workspace.pyz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["workspace.pyz"], "nothing unfinished is left"
+    pretend = "import sys, runpy; sys.version_info = (3, 8, 18); runpy.run_path(sys.argv[1], run_name='__main__')"
+    result = subprocess.run(
+        [sys.executable, "-c", pretend, tmp_path / "workspace.pyz"], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert "has Python 3.8" in result.stderr
+    assert "3.9 or later" in result.stderr

@@ -29,13 +29,16 @@ needs_namespace = pytest.mark.skipif(not _can_unshare(), reason="needs the right
 
 @asynccontextmanager
 async def server(
-    folder: Path, *before: str, options: tuple[str, ...] = (), python: str = sys.executable, code: Path = ROOT
+    folder: Path,
+    *before: str,
+    options: tuple[str, ...] = (),
+    program: tuple[str, ...] = (sys.executable, "-m", "session_runtime.workspace"),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A workspace server on `w.sock`, working in `work`; `before` is the command that runs it."""
+    """A workspace server on `w.sock`, working in `work`; `before` is the command that runs its program."""
     (folder / "work").mkdir(exist_ok=True)
-    module = [*before, python, "-m", "session_runtime.workspace"]
+    module = [*before, *program]
     paths = ["--socket", str(folder / "w.sock"), "--root", str(folder / "work"), "--scratch"]
-    environment = {**os.environ, "PYTHONPATH": str(code), "SECRET": "not for commands"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
     process = await asyncio.create_subprocess_exec(*module, *paths, *options, env=environment, cwd=folder)
     try:
         yield process

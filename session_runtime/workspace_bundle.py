@@ -1,0 +1,55 @@
+"""The workspace server as one file that any Python from 3.9 on runs: `python3 -I FILE`.
+
+    python -m session_runtime.workspace_bundle FILE
+
+This is how the server comes into an image that is not the runtime's: an init container with the runtime's image writes the
+file into a volume, and the workspace container runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+MODULES: Final = ("agent/workspace.py", "session_runtime/workspace.py", "session_runtime/workspace_limits.py")
+"""All that the server consists of, besides the standard library."""
+
+PACKAGES: Final = ("agent/__init__.py", "session_runtime/__init__.py")
+
+_MAIN: Final = """\
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("This image has Python %d.%d. The workspace server needs Python 3.9 or later as python3." % sys.version_info[:2])
+
+import runpy
+
+runpy.run_module("session_runtime.workspace", run_name="__main__", alter_sys=True)
+"""
+"""What runs first. It is for the oldest Python too: it says what is missing."""
+
+_PARENT: Final = Path(__file__).parents[1]
+
+
+def write_bundle(path: Path) -> None:
+    """Write the file, whole or not at all."""
+    unfinished = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(unfinished, "w") as bundle:
+        bundle.writestr("__main__.py", _MAIN)
+        for name in (*PACKAGES, *MODULES):
+            bundle.write(_PARENT / name, name)
+    unfinished.rename(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m session_runtime.workspace_bundle", description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, metavar="FILE", help="what to write, for example /bundle/workspace.pyz")
+    write_bundle(parser.parse_args(arguments).file)
+
+
+if __name__ == "__main__":
+    main()
