@@ -51,6 +51,8 @@ class Conversation:
     pending: tuple[PendingApproval, ...] = ()
     decisions: tuple[ApprovalDecision, ...] = ()
     """What a person has decided about open calls."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """What is wrong with those open calls that cannot be run, by their ids."""
     started: tuple[str, ...] = ()
     """Ids of those open calls whose execution has begun."""
     subagents: dict[str, Conversation] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Conversation:
     iterations: int = 0
     """Model calls in this turn so far."""
     plan: tuple[PlanStep, ...] = ()
+    plan_before: tuple[PlanStep, ...] | None = None
+    """The plan as it was when a person last said something; None when that has been undone, and the messages must tell."""
     continued: int = 0
     """How often this turn was sent back to an unfinished plan."""
     loop: Pattern | None = None
@@ -95,6 +99,10 @@ class Conversation:
             raise ValueError("a tool call has no result yet")
         return replace(self, messages=(*self.messages, message))
 
+    def with_said(self, text: str) -> Conversation:
+        """With what a person says, which begins a turn. Only possible when no call is open."""
+        return replace(self.with_message(Message("user", text)), in_turn=True, plan_before=self.plan)
+
     def with_note(self, text: str) -> Conversation:
         """With something that the loop has to say to the model."""
         return self.with_message(Message("user", text, origin="note"))
@@ -110,7 +118,8 @@ class Conversation:
             if self.messages[at].from_person:
                 measured = self.measured if self.measured and self.measured[0] <= at else None
                 kept = self.messages[:at]
-                return replace(self, messages=kept, measured=measured, plan=last_plan(kept)).closed("")
+                plan = last_plan(kept) if self.plan_before is None else self.plan_before
+                return Conversation(kept, self.usage, plan=plan, measured=measured)
         return None
 
     def with_result(self, call_id: str, content: str) -> Conversation:
@@ -127,6 +136,7 @@ class Conversation:
             started=tuple(other for other in self.started if other != call_id),
             pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
             decisions=tuple(other for other in self.decisions if other.tool_call_id != call_id),
+            unusable={other: problem for other, problem in self.unusable.items() if other != call_id},
             subagents={other: sub for other, sub in self.subagents.items() if other != call_id},
         )
 
@@ -171,7 +181,9 @@ class Conversation:
         for call in self.open_calls:
             closed = closed.with_result(call.id, reason)
         # This is what outlives a turn.
-        return Conversation(closed.messages, closed.usage, plan=closed.plan, measured=closed.measured)
+        return Conversation(
+            closed.messages, closed.usage, plan=closed.plan, plan_before=closed.plan_before, measured=closed.measured
+        )
 
     def to_json(self) -> str:
         data = asdict(self) | {"version": STATE_VERSION}
@@ -192,11 +204,13 @@ class Conversation:
             usage=Usage(**data["usage"]),
             pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
             decisions=tuple(ApprovalDecision(**decision) for decision in data.get("decisions", ())),
+            unusable=data.get("unusable", {}),
             started=tuple(data["started"]),
             subagents={call_id: cls._from_dict(sub) for call_id, sub in data.get("subagents", {}).items()},
             in_turn=data["in_turn"],
             iterations=data["iterations"],
             plan=tuple(data["plan"]),
+            plan_before=None if data.get("plan_before") is None else tuple(data["plan_before"]),
             continued=data["continued"],
             loop=None if data["loop"] is None else tuple((name, arguments) for name, arguments in data["loop"]),
             measured=None if data["measured"] is None else (data["measured"][0], data["measured"][1]),

@@ -40,6 +40,7 @@ class InterruptSignal:
             work.close()
             raise Interrupted
         task = asyncio.ensure_future(work)
+        task.add_done_callback(retrieve)
         try:
             await asyncio.wait((task, self._stop), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
@@ -48,11 +49,10 @@ class InterruptSignal:
         finally:
             if not task.done():  # interrupted, or this very wait is being cancelled
                 task.cancel()
-                task.add_done_callback(retrieve)
                 await asyncio.wait({task}, timeout=GRACE)
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:
-    """Look at the outcome of a task that was left behind, so that asyncio does not report it as forgotten."""
+    """Look at a task's outcome, so that asyncio does not report it as forgotten when nobody waits for it any more."""
     if not task.cancelled():
         task.exception()

@@ -105,8 +105,7 @@ class Agent:
         async def turn() -> TurnOutcome:
             said = self._run.redactor.text(text)
             begun, result = self.conversation.begun_calls, ABANDONED if self.pending_approvals else CUT_OFF
-            conversation = self.conversation.closed(result).with_message(Message("user", said))
-            self._run.conversation = replace(conversation, in_turn=True)
+            self._run.conversation = self.conversation.closed(result).with_said(said)
             await self._tell_end(begun, result)
             await self._run.emit("processing", status="started", text=said)
             return await self._go_on()

@@ -13,17 +13,16 @@ from typing import Any, TypeVar
 from agent.calls import call_ids, usable_calls, with_advice
 from agent.compaction import text_tokens
 from agent.config import AgentConfig
-from agent.events import tool_output
 from agent.interrupt import Interrupted
-from agent.messages import Answer, Message, ModelChunk, ToolCall
+from agent.messages import Answer, Message, ModelChunk
 from agent.retry import ModelError, retry_wait
 from agent.run_context import RunContext, TurnFailed
 from agent.tools.router import ToolRouter
-from agent.tools.tool import ToolResult
 
 T = TypeVar("T")
 
 INTERRUPTED = "[interrupted by the user]"
+CUT_OFF = "\nYour answer was cut off: it reached the limit for one answer. Send less at once."
 
 
 class ModelStep:
@@ -116,44 +115,36 @@ class ModelStep:
     # -- taking the answer -----------------------------------------------------------------------------------------
 
     async def _accept(self, message_id: str, answer: Answer) -> Message:
-        """Take a whole answer into the conversation, together with the results of the calls that cannot be run."""
+        """Take a whole answer into the conversation."""
         self._count(answer)
         if answer.finish_reason == "content_filter" and not answer.text and not answer.tool_calls:
             raise TurnFailed("content_filter", "the provider's content filter withheld the answer")
-        message, refused = self._take(answer)
+        message = self._take(answer)
         if message.content:
             await self._run.emit("assistant_message", message_id=message_id, text=message.content)
         await self._run.emit("usage", **asdict(self._run.usage))
-        for call, result in refused:
-            await tell_call(self._run, call, {})
-            await tell_result(self._run, call, result)
         return message
 
-    def _take(self, answer: Answer) -> tuple[Message, list[tuple[ToolCall, ToolResult]]]:
+    def _take(self, answer: Answer) -> Message:
         run = self._run
         wanted = [replace(call, arguments=run.redactor.text(call.arguments)) for call in answer.tool_calls]
         if run.parent is not None:
             # Events and decisions name a call by its id alone, so it must differ from those of all other agents.
             wanted = [replace(call, id="") for call in wanted]
         calls, problems = usable_calls(wanted, call_ids(run.conversation.messages), _new_call_id)
-        message = Message("assistant", run.redactor.text(answer.text), calls)
+        # Anthropic's API refuses blank text when it is sent back.
+        message = Message("assistant", run.redactor.text(answer.text) if answer.text.strip() else "", calls)
         if not message.content and not calls:
-            return message, []  # an empty message would be refused by some providers when it is sent back
+            return message
         before = run.conversation
         conversation = before.with_message(message)
         if answer.usage.input_tokens:
             measured = (len(conversation.messages), answer.usage.input_tokens + answer.usage.output_tokens)
             conversation = replace(conversation, measured=measured)
-        refused: list[tuple[ToolCall, ToolResult]] = []
-        for call in calls:
-            if call.id in problems:
-                problem = with_advice(problems[call.id], before, call)
-                if answer.finish_reason == "length":
-                    problem += "\nYour answer was cut off: it reached the limit for one answer. Send less at once."
-                conversation = conversation.with_result(call.id, problem)
-                refused.append((call, ToolResult(problem, False)))
-        run.conversation = conversation
-        return message, refused
+        cut_off = CUT_OFF if answer.finish_reason == "length" else ""
+        unusable = {c.id: with_advice(problems[c.id], before, c) + cut_off for c in calls if c.id in problems}
+        run.conversation = replace(conversation, unusable=unusable)
+        return message
 
     def _keep_partial(self, answer: Answer) -> None:
         """What was shown before an interrupt stays in the conversation, marked as what it is."""
@@ -168,16 +159,6 @@ class ModelStep:
     async def _show(self, message_id: str, text: str) -> None:
         if text:
             await self._run.emit("assistant_chunk", message_id=message_id, text=text)
-
-
-async def tell_call(run: RunContext, call: ToolCall, arguments: dict[str, Any]) -> None:
-    """Emit that a call begins."""
-    await run.emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=arguments)
-
-
-async def tell_result(run: RunContext, call: ToolCall, result: ToolResult) -> None:
-    """Emit how a call ended."""
-    await run.emit("tool_output", **tool_output(call, result.output, result.success))
 
 
 def _new_call_id() -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.conversation import Conversation
-from agent.messages import Message
 from agent.retry import ModelError
 from agent.run_context import RunContext, SubContext, TurnFailed
 from agent.tools.research import RESEARCH_TOOL, SYSTEM
@@ -53,7 +52,7 @@ class SubAgents:
 
     def begin(self, arguments: Mapping[str, Any]) -> Conversation:
         """What a sub-agent knows at first."""
-        return Conversation((Message("user", arguments["task"]),), in_turn=True)
+        return Conversation().with_said(arguments["task"])
 
     async def work(self, call_id: str) -> ToolResult:
         """Go on with a call's sub-agent from wherever it is. Raises ConsentNeeded and Interrupted, as a turn does."""

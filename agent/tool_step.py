@@ -13,9 +13,9 @@ from agent.approval import Verdict, denial, judge, refusal, within_cap
 from agent.calls import parse
 from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
+from agent.events import tool_output
 from agent.interrupt import GRACE, retrieve
 from agent.messages import ToolCall, Usage
-from agent.model_step import tell_call, tell_result
 from agent.plan import PLAN_TOOL
 from agent.run_context import ConsentNeeded, RunContext
 from agent.tools.router import ToolRouter, argument_problem
@@ -36,6 +36,10 @@ class _Prepared:
     """For the model, before the output."""
     delegate: Delegate | None = None
     """Works on it, instead of the tool itself."""
+
+    @property
+    def denied(self) -> bool:
+        return self.verdict.action == "deny"
 
 
 class Delegate(Protocol):
@@ -78,6 +82,8 @@ class ToolStep:
         if decision is not None and decision.arguments is not None:
             arguments = decision.arguments
             note = f"[A person changed the arguments to {json.dumps(arguments, ensure_ascii=False)}]\n"
+        if call.id in self._run.conversation.unusable:
+            return _Prepared(call, arguments, Verdict("deny", self._run.conversation.unusable[call.id]))
         if decision is not None and not decision.approved:
             return _Prepared(call, arguments, Verdict("deny", denial(decision.feedback)))
         if tool is None or argument_problem(tool, arguments) is not None:
@@ -113,8 +119,8 @@ class ToolStep:
         try:
             for prepared in calls:
                 await self._begin(prepared)
-                if prepared.verdict.action == "deny":
-                    await self._finish(prepared, ToolResult(prepared.verdict.reason, False), ran=False)
+                if prepared.denied:
+                    await self._finish(prepared, ToolResult(prepared.verdict.reason, False))
                 else:
                     task = asyncio.create_task(self._call(prepared))
                     task.add_done_callback(retrieve)
@@ -137,17 +143,17 @@ class ToolStep:
         return waiting
 
     async def _begin(self, prepared: _Prepared) -> None:
-        call_id = prepared.call.id
-        if call_id in self._run.conversation.subagents:
+        call, arguments = prepared.call, prepared.arguments
+        if call.id in self._run.conversation.subagents:
             return  # it goes on
-        if prepared.verdict.action != "deny" and prepared.price is not None:
+        if prepared.price is not None and not prepared.denied:
             # Now, and not when it has ended: what a call has cost that is cut off, nobody knows.
             self._run.count(Usage(tool_cost_usd=prepared.price))
-        conversation = self._run.conversation.with_started(call_id)
-        if prepared.delegate is not None and prepared.verdict.action != "deny":
-            conversation = conversation.with_subagent(call_id, prepared.delegate.begin(prepared.arguments))
+        conversation = self._run.conversation.with_started(call.id)
+        if prepared.delegate is not None and not prepared.denied:
+            conversation = conversation.with_subagent(call.id, prepared.delegate.begin(arguments))
         self._run.conversation = conversation
-        await tell_call(self._run, prepared.call, prepared.arguments)
+        await self._run.emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=arguments)
 
     async def _call(self, prepared: _Prepared) -> ToolResult:
         if prepared.delegate is not None:
@@ -156,13 +162,16 @@ class ToolStep:
             result = await self._tools.call(prepared.call.name, prepared.arguments)
         return replace(result, output=prepared.note + result.output)
 
-    async def _finish(self, prepared: _Prepared, result: ToolResult, ran: bool = True) -> None:
+    async def _finish(self, prepared: _Prepared, result: ToolResult) -> None:
         call = prepared.call
         # Masked before it is cut: the cut could go through a secret and leave a part of it.
-        result = replace(result, output=cut_output(self._run.redactor.text(result.output)))
-        self._run.conversation = self._run.conversation.with_result(call.id, result.output)
-        self._run.count(Usage(tool_calls=int(ran)))
-        await tell_result(self._run, call, result)
-        if call.name == PLAN_TOOL and result.success:
-            self._run.conversation = replace(self._run.conversation, plan=tuple(prepared.arguments["plan"]))
-            await self._run.emit("plan_update", plan=list(self._run.conversation.plan))
+        output = cut_output(self._run.redactor.text(result.output))
+        conversation = self._run.conversation.with_result(call.id, output)
+        planned = call.name == PLAN_TOOL and result.success
+        if planned:
+            conversation = replace(conversation, plan=tuple(prepared.arguments["plan"]))
+        self._run.conversation = conversation
+        self._run.count(Usage(tool_calls=int(not prepared.denied)))
+        await self._run.emit("tool_output", **tool_output(call, output, result.success))
+        if planned:
+            await self._run.emit("plan_update", plan=list(conversation.plan))

@@ -34,7 +34,7 @@ def worked(call_id: str, *outputs: str) -> tuple[Message, ...]:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
-    text = st.text("ab \n", min_size=1, max_size=400)
+    text = st.text("ab \n", max_size=400).map("a{}".format)
     messages = said(draw(text))
     for number in range(draw(st.integers(0, 12))):
         kind = draw(st.sampled_from(["said", "answered", "worked", "worked"]))
