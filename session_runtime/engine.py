@@ -76,9 +76,14 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
         rules=tuple(Rule(rule.tool, _ACTIONS[rule.action], rule.arguments, rule.reason) for rule in settings.approval_policy),
         auto_approve_usd=settings.auto_approve_usd,
         reasoning_effort=settings.reasoning_effort,
-        budget=Budget(settings.budget.tokens, settings.budget.cost_usd),
+        budget=budget(settings),
         secrets=secret_values(environment),
     )
+
+
+def budget(settings: AgentSettings) -> Budget:
+    """What the session may use, as the agent counts it."""
+    return Budget(settings.budget.tokens, settings.budget.cost_usd)
 
 
 def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tuple[McpServer, ...]:

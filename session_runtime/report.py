@@ -7,8 +7,9 @@ from typing import Final
 
 from agent.conversation import PendingApproval as AgentApproval
 from agent.messages import Usage as AgentUsage
+from session_runtime.engine import budget
 from session_runtime.session import Snapshot
-from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionReport, Usage
+from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionConfig, SessionReport, Usage
 
 TERMINATION_BYTES: Final = 4096
 """The kubelet reads no more of a termination message (per container; 12 KiB in all)."""
@@ -19,11 +20,11 @@ ARGUMENT_CHARACTERS: Final = 500
 MAX_APPROVALS: Final = 16
 
 
-def build(snapshot: Snapshot, session_uid: str, sequence: int = 0) -> SessionReport:
+def build(snapshot: Snapshot, config: SessionConfig, sequence: int = 0) -> SessionReport:
     """The report of this moment. Its outcome is set as soon as it is decided."""
     ending = snapshot.ending
     return SessionReport(
-        session_uid=session_uid,
+        session_uid=config.uid,
         sequence=sequence,
         activity=snapshot.activity if ending is None else "Idle",
         usage=usage(snapshot.usage),
@@ -31,6 +32,7 @@ def build(snapshot: Snapshot, session_uid: str, sequence: int = 0) -> SessionRep
         last_activity_time=snapshot.last_activity_time,
         last_message=None if snapshot.last_message is None else cut(snapshot.last_message, LAST_MESSAGE_BYTES),
         pending_approvals=tuple(_brief(approval) for approval in snapshot.pending[:MAX_APPROVALS]),
+        budget_used_up=budget(config.agent).exhausted_by(snapshot.usage),
         outcome=None if ending is None else ending.outcome,
         outcome_message=None if ending is None else ending.message,
     )

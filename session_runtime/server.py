@@ -128,7 +128,7 @@ class Process:
 
     async def _conclude(self) -> None:
         """Tell the operator and the workspace that the session has finished; a stop cuts the waiting short."""
-        final = report.build(self._session.snapshot(), self._config.uid, await self._next_sequence())
+        final = report.build(self._session.snapshot(), self._config, await self._next_sequence())
         _write_termination_log(self._options.termination_log, report.termination_message(final))
         await self._supervisor.cancel("reporter")
         stop = asyncio.create_task(self._stop.wait())
@@ -150,7 +150,7 @@ class Process:
             return None
         return Reporter(
             sender(self._config.report_url, self._options.report_token),
-            lambda sequence: report.build(self._session.snapshot(), self._config.uid, sequence),
+            lambda sequence: report.build(self._session.snapshot(), self._config, sequence),
             self._journal.changed,
             self._next_sequence,
         )

@@ -170,6 +170,8 @@ class SessionReport(_Wire):
     last_activity_time: datetime | None = None
     last_message: str | None = None
     pending_approvals: tuple[PendingApproval, ...] = ()
+    budget_used_up: str | None = None
+    """Which limit of its budget the session has reached, in words; it asks the model nothing more."""
     outcome: Outcome | None = None
     outcome_message: str | None = None
 

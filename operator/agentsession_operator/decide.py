@@ -309,7 +309,7 @@ class _Draft:
         if ready.status == "True":
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
             if received and not received.report.outcome:
-                self.conditions.set("Active", "True", received.report.activity)
+                self.conditions.set("Active", "True", received.report.activity, _limit_reached(received.report))
         elif ready.reason in ("Crashed", "PodGone"):
             self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
         if ready.reason == "Crashed":
@@ -458,6 +458,10 @@ class _Draft:
         if active is not None and active.reason == "AwaitingApproval":
             return "AwaitingApproval"
         return "Idle" if active is not None and active.reason == "Idle" else "Running"
+
+
+def _limit_reached(report: SessionReport) -> str:
+    return "" if report.budget_used_up is None else f"It asks the model nothing more: {report.budget_used_up}."
 
 
 def _utc(moment: datetime) -> str:

@@ -87,7 +87,7 @@ class AgentSessionClassSpec(Schema):
     """For people who choose a class."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Image of the agent, and of the workspace where `workspace.image` names no other; unset means the runtime image that the
-    operator was installed with."""
+    operator was installed with. One of an older release ignores settings that it does not know yet, also limits."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """As in a pod, for all images; unset means what the operator was installed with."""
     image_pull_secrets: Annotated[list[str], Field(max_length=16)] = []

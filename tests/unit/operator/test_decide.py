@@ -284,6 +284,13 @@ def test_what_the_agent_does_is_its_activity(activity: str, phase: str) -> None:
     assert decision.status.phase == phase
 
 
+def test_a_session_that_goes_on_without_budget_says_so() -> None:
+    said = report(activity="Idle", budget_used_up="10 tokens are used up")
+    decision = decided(admitted(), pod=pod(status=READY), said=said)
+    assert told(decision, "Active").message == "It asks the model nothing more: 10 tokens are used up."
+    assert (reasons(decision)["Active"], decision.status.phase) == (("True", "Idle"), "Idle")
+
+
 def test_a_report_fills_the_status() -> None:
     said = report(
         usage={"input_tokens": 1200, "output_tokens": 34, "cost_usd": 0.0125, "llm_calls": 3, "tool_calls": 2},

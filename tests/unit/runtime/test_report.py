@@ -23,11 +23,12 @@ from session_runtime import reporter as reporting
 from session_runtime.outcome import Ending
 from session_runtime.reporter import Reporter, sender
 from session_runtime.session import Snapshot
-from session_runtime.wire import LAST_MESSAGE_BYTES, SessionReport
+from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
 from unit.operator import virtual_time
-from unit.runtime.harness import DEADLINE, eventually, runtime
+from unit.runtime.harness import DEADLINE, config, eventually, runtime
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+CONFIG = config(uid="uid")
 
 SNAPSHOT = Snapshot(
     activity="Idle",
@@ -46,7 +47,7 @@ SNAPSHOT = Snapshot(
 
 
 def test_a_report_says_what_the_session_is() -> None:
-    report = reports.build(SNAPSHOT, "uid", 3)
+    report = reports.build(SNAPSHOT, CONFIG, 3)
     assert report.model_dump() == {
         "session_uid": "uid",
         "sequence": 3,
@@ -56,22 +57,28 @@ def test_a_report_says_what_the_session_is() -> None:
         "last_activity_time": NOW,
         "last_message": "hello",
         "pending_approvals": (),
+        "budget_used_up": None,
         "outcome": None,
         "outcome_message": None,
     }
 
 
+def test_a_budget_that_is_used_up_is_told() -> None:
+    small = config(agent=AgentSettings(model="m", budget=Budget(tokens=15)))
+    assert reports.build(SNAPSHOT, small).budget_used_up == "the session's budget of 15 tokens is used up (15 used)"
+
+
 def test_only_what_matters_makes_a_difference() -> None:
-    report = reports.build(SNAPSHOT, "uid", 3)
-    assert not reports.differs(report, reports.build(replace(SNAPSHOT, last_activity_time=NOW.replace(year=2027)), "uid", 4))
-    assert reports.differs(report, reports.build(replace(SNAPSHOT, activity="Processing"), "uid", 4))
-    assert reports.differs(report, reports.build(replace(SNAPSHOT, ending=Ending("Completed", "")), "uid", 4))
+    report = reports.build(SNAPSHOT, CONFIG, 3)
+    assert not reports.differs(report, reports.build(replace(SNAPSHOT, last_activity_time=NOW.replace(year=2027)), CONFIG, 4))
+    assert reports.differs(report, reports.build(replace(SNAPSHOT, activity="Processing"), CONFIG, 4))
+    assert reports.differs(report, reports.build(replace(SNAPSHOT, ending=Ending("Completed", "")), CONFIG, 4))
 
 
 def test_arguments_of_pending_calls_are_cut_and_stay_an_object() -> None:
     arguments: dict[str, Any] = {"content": "é" * 5000, "nested": {"list": ["x" * 5000]}, "count": 3, "flag": True, "no": None}
     pending = (PendingApproval("c", "write", arguments),) * 40
-    report = reports.build(replace(SNAPSHOT, pending=pending), "uid")
+    report = reports.build(replace(SNAPSHOT, pending=pending), CONFIG)
     assert len(report.pending_approvals) == reports.MAX_APPROVALS
     brief = report.pending_approvals[0].arguments
     assert set(brief) == set(arguments)
@@ -84,7 +91,7 @@ def test_arguments_of_pending_calls_are_cut_and_stay_an_object() -> None:
 def test_a_termination_message_is_valid_json_in_4096_bytes(last: str, why: str, pending: int, argument: str) -> None:
     approvals = tuple(PendingApproval(f"call_{n}", "bash", {"command": argument}) for n in range(pending))
     snapshot = replace(SNAPSHOT, last_message=last, pending=approvals, ending=Ending("Failed", why))
-    text = reports.termination_message(reports.build(snapshot, "uid", 5))
+    text = reports.termination_message(reports.build(snapshot, CONFIG, 5))
     assert len(text.encode()) <= reports.TERMINATION_BYTES
     report = SessionReport.model_validate_json(text)
     assert report.outcome == "Failed"
@@ -94,7 +101,7 @@ def test_a_termination_message_is_valid_json_in_4096_bytes(last: str, why: str, 
 
 def test_the_last_message_gives_way_first() -> None:
     snapshot = replace(SNAPSHOT, last_message="é\n" * 3000, ending=Ending("Failed", "why " * 100))
-    text = reports.termination_message(reports.build(snapshot, "uid", 5))
+    text = reports.termination_message(reports.build(snapshot, CONFIG, 5))
     report = SessionReport.model_validate_json(text)
     assert report.outcome_message == "why " * 100
     assert report.last_message is not None
@@ -110,7 +117,7 @@ def test_cut_text_fits_and_is_a_beginning(text: str, limit: int) -> None:
 
 
 def test_a_last_message_is_cut_at_4096_bytes() -> None:
-    report = reports.build(replace(SNAPSHOT, last_message="é" * 5000), "uid")
+    report = reports.build(replace(SNAPSHOT, last_message="é" * 5000), CONFIG)
     assert report.last_message is not None
     assert LAST_MESSAGE_BYTES - 4 < len(report.last_message.encode()) <= LAST_MESSAGE_BYTES
 
@@ -165,7 +172,7 @@ class Told:
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
     def build(self, sequence: int) -> SessionReport:
-        return reports.build(self.snapshot, "uid", sequence)
+        return reports.build(self.snapshot, CONFIG, sequence)
 
     async def next_sequence(self) -> int:
         self.sequence += 1
