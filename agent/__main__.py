@@ -6,16 +6,24 @@ import argparse
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from agent.approval import Rule
+from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.model import LiteLLMModel
 from agent.plan import plan_tool
-from agent.terminal import Terminal
+from agent.reasoning import ReasoningEffort
+from agent.session_file import SessionFile, SessionFileError
+from agent.terminal import COMMANDS, Terminal
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.research import research_tool
@@ -25,30 +33,38 @@ from agent.tools.web_fetch import web_fetch_tool
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
-  OPENAI_API_KEY=… python -m agent --model gpt-4o
+  OPENAI_API_KEY=… python -m agent --model openai/gpt-5-mini
   python -m agent --model smollm2 --base-url http://127.0.0.1:8000/v1 --deny '*'
   python -m agent --model anthropic/claude-sonnet-4-5 --workdir ~/project --prompt 'Why does the test fail?'
+  python -m agent --model openai/gpt-5-mini --session ~/talk.json --ask bash \\
+    --mcp 'files=npx -y @modelcontextprotocol/server-filesystem .' \\
+    --mcp hub=https://huggingface.co/mcp --mcp-secret hub=HF_TOKEN --approve 'hub__*'
 
 in the chat:
-  /undo      take back the last thing you said, and what came of it
-  /compact   shorten the conversation
-  /usage     tokens and cost so far
-  /tools     the tools the model can call
-  /model X   go on with another model
-  /quit      leave (as does the end of input); Ctrl-C interrupts a turn
+{COMMANDS}
 """
 
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 """An environment variable with one of these in its name is taken for a secret."""
 
 
+class OneLine(logging.Formatter):
+    """No tracebacks between the lines of a conversation; what fails is told there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"[{record.getMessage().splitlines()[0]}]"
+
+
 def main() -> int:
     arguments = parse(sys.argv[1:])
-    logging.basicConfig(level=logging.WARNING)
+    set_up_logging()
     try:
         return asyncio.run(chat(arguments))
+    except SessionFileError as error:
+        print(f"python -m agent: --session: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -61,28 +77,101 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="model name, as litellm knows it")
-    parser.add_argument("--base-url", help="address of an OpenAI-compatible server")
-    parser.add_argument("--workdir", type=Path, default=Path(), help="folder to work in (default: the current one)")
-    parser.add_argument("--prompt", help="one turn, then exit: 0 when it completed, 1 when not")
-    parser.add_argument("--instructions", help="added to the system message")
-    parser.add_argument("--session", type=Path, help="file to keep the conversation in, and to resume it from")
-    parser.add_argument("--deny", action="append", default=[], metavar="GLOB", help="tools that are not offered")
-    parser.add_argument(
-        "--mcp", action="append", default=[], metavar="NAME=URL", type=mcp_server, help="an MCP server (repeatable)"
+    add = parser.add_argument
+    add("--model", required=True, help="model name, as litellm knows it (PROVIDER/NAME)")
+    add("--base-url", type=url, metavar="URL", help="address of an OpenAI-compatible server")
+    add("--workdir", type=Path, default=Path(), metavar="DIR", help="folder to work in (default: the current one)")
+    add("--prompt", help="one turn, then exit: 0 when it completed, 1 when not; what needs consent is denied")
+    add("--reasoning-effort", choices=get_args(ReasoningEffort), help="how long the model thinks, where it takes that")
+    add("--instructions", metavar="TEXT", help="added to the system message")
+    add("--session", type=Path, metavar="FILE", help="keep the conversation here after every step, and resume it from here")
+    add("--max-iterations", type=positive, default=300, metavar="N", help="model calls in one turn (default: %(default)s)")
+    add("--budget-usd", type=amount, metavar="USD", help="what the conversation may cost, as far as prices are known")
+    many = {"action": "append", "default": [], "metavar": "GLOB"}
+    add("--allow", **many, help="offer these tools only (repeatable)")  # type: ignore[arg-type]
+    add("--deny", **many, help="do not offer these tools (repeatable)")  # type: ignore[arg-type]
+    add("--ask", **many, help="ask before each call of these tools (repeatable)")  # type: ignore[arg-type]
+    add("--approve", **many, help="run these tools without asking (repeatable)")  # type: ignore[arg-type]
+    add(
+        "--mcp",
+        action="append",
+        default=[],
+        metavar="NAME=URL|COMMAND",
+        type=mcp_server,
+        help="an MCP server, over HTTP or as a command to run; its tools are NAME__TOOL (repeatable)",
+    )
+    add(
+        "--mcp-secret",
+        action="append",
+        default=[],
+        metavar="NAME=VARIABLE",
+        help="give this environment variable to that MCP server alone: over HTTP as a bearer token (repeatable)",
     )
     arguments = parser.parse_args(argv)
     if not arguments.workdir.is_dir():
         parser.error(f"--workdir: {arguments.workdir} is not a folder")
+    try:
+        arguments.mcp = with_secrets(arguments.mcp, arguments.mcp_secret, os.environ)
+    except ValueError as error:
+        parser.error(str(error))
     return arguments
 
 
+def url(text: str) -> str:
+    """An address over HTTP."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """Dollars."""
+    try:
+        value = float(text.removeprefix("$"))
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of dollars")
+    return value
+
+
 def mcp_server(text: str) -> McpServer:
-    """`NAME=URL` as a server."""
-    name, equals, url = text.partition("=")
-    if not (name and equals and url.startswith(("http://", "https://"))):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
-    return McpServer(name, url=url)
+    """`NAME=URL` or `NAME=COMMAND ARGUMENTS` as a server."""
+    name, _, where = text.partition("=")
+    if not name or not where.strip() or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL or NAME=COMMAND")
+    if where.startswith(("http://", "https://")):
+        return McpServer(name, url=where)
+    try:
+        return McpServer(name, command=tuple(shlex.split(where)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapping[str, str]) -> list[McpServer]:
+    """The servers, each with the secrets (`NAME=VARIABLE`) that are meant for it. Raises ValueError."""
+    by_name = {server.name: server for server in servers}
+    if len(by_name) < len(servers):
+        raise ValueError("--mcp: two servers have the same name")
+    for secret in secrets:
+        name, _, variable = secret.partition("=")
+        if name not in by_name or not variable:
+            raise ValueError(f"--mcp-secret: {secret!r} is not NAME=VARIABLE with the NAME of an --mcp")
+        if variable not in environment:
+            raise ValueError(f"--mcp-secret: there is no environment variable {variable!r}")
+        server, value = by_name[name], environment[variable]
+        if server.url is None:
+            by_name[name] = replace(server, environment={**server.environment, variable: value})
+        else:
+            by_name[name] = replace(server, headers={"Authorization": f"Bearer {value}"})
+    return list(by_name.values())
 
 
 def split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -92,44 +181,68 @@ def split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], t
     return visible, tuple(environment[name] for name in sorted(secret))
 
 
-async def chat(arguments: argparse.Namespace) -> int:
-    visible, secrets = split_environment(os.environ)
-    config = AgentConfig(
+def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> AgentConfig:
+    """The command line as the agent takes it. A rule that asks goes before one that does not."""
+    rules = [Rule(glob, "ask") for glob in arguments.ask] + [Rule(glob, "allow") for glob in arguments.approve]
+    return AgentConfig(
         model=arguments.model,
         base_url=arguments.base_url,
+        reasoning_effort=arguments.reasoning_effort,
         instructions=arguments.instructions,
+        max_iterations=arguments.max_iterations,
+        rules=tuple(rules),
+        budget=Budget(cost_usd=arguments.budget_usd),
         secrets=secrets,
     )
+
+
+async def chat(arguments: argparse.Namespace) -> int:
+    visible, secrets = split_environment(os.environ)
+    config = agent_config(arguments, secrets)
+    file = None if arguments.session is None else SessionFile(arguments.session)
+    conversation = file.load() if file is not None else None
+    if file is not None:
+        file.save(conversation or Conversation())  # a file that cannot be written is better known before the work
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
     hub = hub_tools(HubSettings.from_credentials(os.environ), workspace)
     tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool(), *hub)
     servers = [McpConnection(server) for server in arguments.mcp]
-    selection = ToolSelection(deny=tuple(arguments.deny))
+    selection = ToolSelection(tuple(arguments.allow) or ("*",), tuple(arguments.deny))
     async with ToolRouter(tools, sources=servers, selections=[selection]) as router:
-        for problem in router.problems:
-            print(problem, file=sys.stderr)
-        terminal = Terminal(config, lambda name: LiteLLMModel(name, base_url=config.base_url), router, load(arguments.session))
+        terminal = Terminal(
+            config,
+            lambda name: LiteLLMModel(name, base_url=config.base_url, reasoning_effort=config.reasoning_effort),
+            router,
+            conversation,
+            save=keeper(file),
+            editor=os.environ.get("VISUAL") or os.environ.get("EDITOR") or None,
+        )
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, terminal.interrupt)
+        return await (terminal.one_turn(arguments.prompt) if arguments.prompt else terminal.chat())
+
+
+def keeper(file: SessionFile | None) -> Callable[[Conversation], None]:
+    """Keeps the conversation in its file; a disk that is full is told, and the conversation goes on."""
+
+    def save(conversation: Conversation) -> None:
+        if file is None:
+            return
         try:
-            return await (terminal.one_turn(arguments.prompt) if arguments.prompt else terminal.chat())
-        finally:
-            if arguments.session is not None:
-                save(arguments.session, terminal.conversation)
+            file.save(conversation)
+        except SessionFileError as error:
+            print(f"[{error}]", file=sys.stderr)
+
+    return save
 
 
-def load(session: Path | None) -> Conversation | None:
-    """The conversation of an earlier run, None when there was none."""
-    if session is None or not session.exists():
-        return None
-    return Conversation.from_json(session.read_text())
-
-
-def save(session: Path, conversation: Conversation) -> None:
-    """Keep the conversation, readable for its owner only."""
-    temporary = session.with_name(f"{session.name}.new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(conversation.to_json())
-    temporary.replace(session)
+def set_up_logging() -> None:
+    """Warnings of the agent itself, a line each; those of libraries would tell a person nothing."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler])
+    logging.getLogger("agent").setLevel(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":

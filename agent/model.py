@@ -7,7 +7,7 @@ import contextlib
 import gc
 import importlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
@@ -205,6 +205,8 @@ def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
     message = str(getattr(error, "message", None) or error) or type(error).__name__
     if isinstance(error, litellm.ContextWindowExceededError) or _codes(error) & OVERFLOW_CODES:
         return ContextOverflowError(message)
+    if any(type(cause) is openai.OpenAIError for cause in _causes(error)):
+        return ModelError(message)  # no answer but a refusal of the client itself: it has no key
     if isinstance(error, openai.RateLimitError):
         headers = getattr(error, "litellm_response_headers", None) or {}
         return RateLimitedError(message, retry_after(headers.get("retry-after", ""), now))
@@ -219,6 +221,14 @@ def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
     ):
         return RequestRefusedError(message, _body(error).get("param"))
     return ModelError(message)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that litellm has turned into this one."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _may_be_the_effort(failure: ModelError) -> bool:

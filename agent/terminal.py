@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,45 +15,21 @@ from agent.conversation import Conversation, PendingApproval
 from agent.events import Event
 from agent.loop import Agent, TurnOutcome
 from agent.model import Model
+from agent.terminal_input import InputInterrupted, LineReader, edit
 from agent.tools.router import ToolRouter
 
 SHOWN_LINES = 12
 """Lines of a tool's output that are shown."""
 
-
-class LineReader:
-    """Lines from a file descriptor, waited for on the event loop.
-
-    A thread in `readline` could not be ended by Ctrl-C, and asyncio's own pipe reader makes the terminal non-blocking,
-    for standard output as well.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._buffer = b""
-        self._ended = False
-
-    async def readline(self) -> str | None:
-        """The next line, None when there is none any more."""
-        while b"\n" not in self._buffer and not self._ended:
-            await self._readable()
-            data = os.read(self._descriptor, 65536)
-            self._buffer += data
-            self._ended = not data
-        line, newline, self._buffer = self._buffer.partition(b"\n")
-        return (line + newline).decode(errors="replace") or None
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        try:
-            loop.add_reader(self._descriptor, ready.set)
-        except PermissionError:  # a regular file is always readable, and epoll does not take it
-            return
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(self._descriptor)
+COMMANDS = """\
+/undo      take back the last thing you said, and what came of it in the conversation
+/compact   shorten the conversation
+/usage     tokens and cost so far
+/tools     the tools the model can call
+/model X   go on with another model
+/help      this list
+/quit      leave (as does the end of input)
+Ctrl-C interrupts a turn, or a question about a call; at the prompt, or pressed again, it leaves."""
 
 
 class Terminal:
@@ -66,23 +41,28 @@ class Terminal:
         make_model: Callable[[str], Model],
         tools: ToolRouter,
         conversation: Conversation | None = None,
+        save: Callable[[Conversation], None] = lambda conversation: None,
         source: int = 0,
         screen: TextIO = sys.stdout,
+        editor: str | None = None,
     ) -> None:
+        """`save` is called whenever the conversation has changed, before the screen tells of it."""
         self._make_model = make_model
         self._tools = tools
+        self._save = save
+        self._base_url = config.base_url
         self._lines = LineReader(source)
         self._screen = screen
-        self._agent = Agent(config, make_model(config.model), tools, self._show, conversation)
-
-    @property
-    def conversation(self) -> Conversation:
-        return self._agent.conversation
+        self._editor = editor
+        self._agent = Agent(config, make_model(config.model), tools, self._emit, conversation)
+        self._interrupted = False
+        """Ctrl-C was pressed since the person was last asked for something."""
 
     def interrupt(self) -> None:
-        """What Ctrl-C does: ends the turn; at the prompt it leaves."""
-        if not self._agent.interrupt():
+        """What Ctrl-C does: ends the turn, or the question about a call. A second one leaves, as one at the prompt."""
+        if self._interrupted or not (self._agent.interrupt() or (self._agent.pending_approvals and self._lines.interrupt())):
             raise KeyboardInterrupt
+        self._interrupted = True
 
     async def one_turn(self, prompt: str) -> int:
         """Work on one prompt; the exit status. Nobody is there to consent, so what needs consent is denied."""
@@ -93,29 +73,84 @@ class Terminal:
 
     async def chat(self) -> int:
         """Talk until the person leaves; the exit status."""
-        self._print("Type what you want done; /quit leaves, Ctrl-C interrupts.")
+        self._print("Type what you want done; /help lists the commands, /quit leaves, Ctrl-C interrupts.")
+        if said := [message.content for message in self._agent.conversation.messages if message.from_person]:
+            self._print(f"[going on with an earlier conversation; the last thing you said: {_brief(said[-1])}]")
+        for call, _ in self._agent.conversation.begun_calls:
+            self._print(f"[was cut off: {call.name} {_brief(call.arguments)}]")
         await self._settle(await self._agent.resume())
         while (line := await self._ask("\n> ")) is not None:
             text = line.strip()
             if text == "/quit":
                 break
-            if text.startswith("/"):
+            if line.startswith("/"):
                 await self._command(*text.split(maxsplit=1))
             elif text:
                 await self._settle(await self._agent.run_turn(text))
         return 0
 
+    # -- consent ---------------------------------------------------------------------------------------------------
+
     async def _settle(self, outcome: TurnOutcome | None) -> None:
-        """Ask for consent until the turn no longer waits for it."""
+        """Ask for consent until the turn no longer waits for it, or nobody is there any more to be asked."""
         while self._agent.pending_approvals and (outcome is None or outcome.status == "awaiting_approval"):
-            outcome = await self._agent.decide([await self._consent(p) for p in self._agent.pending_approvals])
+            try:
+                decisions = [await self._consent(pending) for pending in self._agent.pending_approvals]
+            except InputInterrupted:
+                await self._agent.abandon("interrupted by the user")
+                return
+            except EOFError:
+                return  # the question stays, for whoever resumes the session
+            outcome = await self._agent.decide(decisions)
 
     async def _consent(self, pending: PendingApproval) -> ApprovalDecision:
-        self._print(f"\n? {pending.tool} {_brief(pending.arguments)}\n  {pending.reason}")
-        answer = (await self._ask("  run it? [y]es, or why not: ") or "").strip()
-        if answer.lower() in ("y", "yes"):
-            return ApprovalDecision(pending.tool_call_id, True)
-        return ApprovalDecision(pending.tool_call_id, False, feedback=answer or None)
+        self._print(f"\n? {pending.tool}: {pending.reason}\n{_whole(pending.arguments)}")
+        while True:
+            answer, _, rest = (await self._answer("  run it? [y]es, [n]o, [e]dit: ")).partition(" ")
+            match answer.lower():
+                case "y" | "yes":
+                    return ApprovalDecision(pending.tool_call_id, True)
+                case "n" | "no":
+                    why = rest or await self._answer("  why not (the model is told; may be empty): ")
+                    return ApprovalDecision(pending.tool_call_id, False, feedback=why or None)
+                case "e" | "edit":
+                    edited = await self._edited(pending.arguments)
+                    if edited is not None:
+                        return ApprovalDecision(pending.tool_call_id, True, arguments=edited)
+
+    async def _edited(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """Other arguments for a call, None when there are none that could be used."""
+        try:
+            if self._editor is not None:
+                text = await edit(arguments, self._editor)
+            else:
+                self._print(f"  now: {_visible(json.dumps(arguments, ensure_ascii=False))}")
+                text = await self._answer("  run it with (a JSON object): ")
+            edited = json.loads(text)
+        except OSError as error:
+            self._print(f"  the editor {self._editor} failed: {error}")
+            return None
+        except ValueError as error:
+            self._print(f"  that is not JSON: {error}")
+            return None
+        if not isinstance(edited, dict):
+            self._print("  that is not a JSON object")
+            return None
+        return edited
+
+    async def _answer(self, question: str) -> str:
+        line = await self._ask(question)
+        if line is None:
+            raise EOFError
+        return line.strip()
+
+    async def _ask(self, question: str) -> str | None:
+        """A line of input, None at its end."""
+        self._interrupted = False
+        self._print(question, end="")
+        return await self._lines.readline()
+
+    # -- commands --------------------------------------------------------------------------------------------------
 
     async def _command(self, name: str, rest: str = "") -> None:
         match name:
@@ -126,53 +161,86 @@ class Terminal:
             case "/usage":
                 self._print("\n".join(f"{key:>14}  {value}" for key, value in asdict(self._agent.usage).items()))
             case "/tools":
-                self._print("\n".join(f"{t.name:>14}  {t.description.split('. ')[0]}" for t in self._tools.tools))
+                self._print("\n".join(f"{t.name:>14}  {_brief(t.description.split('. ')[0])}" for t in self._tools.tools))
+                for problem in self._tools.problems:
+                    self._print(f"[{problem}]")
             case "/model":
                 if rest:
                     self._agent.model = self._make_model(rest)
                 self._print(f"the model is {self._agent.model.name}")
+            case "/help":
+                self._print(COMMANDS)
             case _:
-                self._print("there are /undo /compact /usage /tools /model NAME /quit")
+                self._print(f"there is no command {name}; /help lists them. To say it to the agent, put a space before it.")
 
-    async def _ask(self, question: str) -> str | None:
-        """A line of input, None at its end."""
-        self._print(question, end="")
-        return await self._lines.readline()
+    # -- the screen ------------------------------------------------------------------------------------------------
 
-    async def _show(self, event: Event) -> None:
+    async def _emit(self, event: Event) -> None:
+        self._save(self._agent.conversation)
+        self._show(event)
+
+    def _show(self, event: Event) -> None:
         data: dict[str, Any] = event.data
         match event.type:
             case "assistant_chunk":
-                self._print("\n[that broke off; once more]\n" if data.get("superseded") else data["text"], end="")
+                text = "\n[that broke off; once more]\n" if data.get("superseded") else _visible(data["text"])
+                self._print(text, end="")
             case "assistant_message":
                 self._print("")
             case "tool_call":
-                self._print(f"\n* {data['tool']} {_brief(data['arguments'])}")
+                by = "** " if "parent" in data else "* "  # of a sub-agent
+                self._print(f"\n{by}{data['tool']} {_brief(_words(data['arguments']))}")
             case "tool_output":
                 self._print(_indented(data["output"]))
             case "processing" if data["status"] == "retrying":
-                self._print(f"\n[{data['reason']}; trying again in {data['wait_seconds']:g} s]")
+                self._print(f"\n[{self._reason(data['reason'])}; trying again in {data['wait_seconds']:g} s]")
             case "plan_update":
-                self._print("\n".join(f"  [{'x' if s['status'] == 'done' else ' '}] {s['step']}" for s in data["plan"]))
+                plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {_visible(s['step'])}" for s in data["plan"])
+                self._print("\n".join(plan))
             case "compacted":
                 self._print(f"\n[compacted: about {data['tokens_before']} tokens became {data['tokens_after']}]")
             case "undo_complete":
                 said = data["text"]
-                self._print("[there is nothing to undo]" if said is None else f"[taken back: {said}]")
-            case "interrupted" | "error":
-                self._print(f"\n[{event.type}: {data.get('message') or data.get('reason')}]")
+                self._print("[there is nothing to undo]" if said is None else f"[taken back: {_brief(said)}]")
+            case "interrupted":
+                self._print(f"\n[interrupted: {_brief(data['reason'])}]")
+            case "error":
+                about_model = data["kind"] in ("model", "unavailable", "rate_limited")
+                self._print(f"\n[error: {self._reason(data['message']) if about_model else _brief(data['message'])}]")
+
+    def _reason(self, message: str) -> str:
+        """What a provider said, without the names that litellm puts before it, and who said it."""
+        said = re.sub(r"^(litellm\.)?(\w+Error: )*(\w+Exception - )?", "", message).strip() or message
+        where = f" at {self._base_url}" if self._base_url else ""
+        return f"{_brief(said.splitlines()[0])} (model {self._agent.model.name}{where})"
 
     def _print(self, text: str, end: str = "\n") -> None:
         print(text, end=end, file=self._screen, flush=True)
 
 
-def _brief(arguments: dict[str, Any]) -> str:
-    text = " ".join(str(v) if isinstance(v, str) else json.dumps(v) for v in arguments.values())
-    line = text.replace("\n", "⏎")
-    return line if len(line) <= 200 else f"{line[:200]}…"
+def _visible(text: str) -> str:
+    """Text as it is read: nothing in it may move the cursor, hide a part of a call, or give orders to the terminal."""
+    unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    return re.sub(unseen, lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n"))
+
+
+def _brief(text: str) -> str:
+    """One line of it."""
+    line = _visible(text.strip()).replace("\n", "⏎")
+    return line if len(line) <= 300 else f"{line[:300]}…"
+
+
+def _words(arguments: dict[str, Any]) -> str:
+    return " ".join(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in arguments.values())
+
+
+def _whole(arguments: dict[str, Any]) -> str:
+    """All of a call's arguments: who consents must have seen what to."""
+    shown = ((k, v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)) for k, v in arguments.items())
+    return "\n".join(f"  {_visible(name)}: " + _visible(value).replace("\n", "\n    ") for name, value in shown)
 
 
 def _indented(output: str) -> str:
-    lines = output.splitlines()
+    lines = _visible(output).splitlines()
     more = [f"… {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
-    return "\n".join(f"  | {line}" for line in [*lines[:SHOWN_LINES], *more])
+    return "\n".join(f"  | {line[:1000]}" for line in [*lines[:SHOWN_LINES], *more])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from agent.__main__ import load, parse, save, split_environment
+from agent.__main__ import parse, split_environment, with_secrets
 from agent.approval import Rule
 from agent.config import AgentConfig
+from agent.session_file import SessionFile
 from agent.terminal import Terminal
 from agent.testing import Reply, ScriptedModel, calls, says
 from agent.tools.mcp import McpServer
@@ -32,16 +34,15 @@ async def shout(arguments: dict[str, Any]) -> str:
 SHOUT = Tool("shout", "Say it loud. And clear.", parameters("text", text={"type": "string"}), shout)
 
 
-async def chat(typed: str, *replies: Reply, **settings: Any) -> str:
+async def chat(typed: str, *replies: Reply, editor: str | None = None, **settings: Any) -> str:
     """What the screen shows when this is typed."""
     keyboard, hand = os.pipe()
     os.write(hand, typed.encode())
     os.close(hand)
     screen = io.StringIO()
     model = ScriptedModel(*replies)
-    terminal = Terminal(
-        AgentConfig("scripted", **settings), lambda name: model, ToolRouter((SHOUT,)), source=keyboard, screen=screen
-    )
+    config, tools = AgentConfig("scripted", **settings), ToolRouter((SHOUT,))
+    terminal = Terminal(config, lambda name: model, tools, source=keyboard, screen=screen, editor=editor)
     try:
         assert await terminal.chat() == 0
     finally:
@@ -65,7 +66,7 @@ async def test_a_chat_with_commands() -> None:
         "[there is nothing to undo]",
         "[error: the conversation cannot be made any shorter]",
         "the model is scripted",
-        "there are /undo",
+        "there is no command /what; /help lists them",
     ):
         assert expected in screen
     assert "never read" not in screen
@@ -74,21 +75,53 @@ async def test_a_chat_with_commands() -> None:
 async def test_consent_is_asked_for_and_a_refusal_tells_why() -> None:
     ask = (Rule("shout", "ask", reason="it is late"),)
     twice = calls(("shout", {"text": "a"}), ("shout", {"text": "b"}))
-    screen = await chat("go\ny\nthe neighbours sleep\n", twice, says("done"), rules=ask)
+    screen = await chat("go\ny\nn the neighbours sleep\n", twice, says("done"), rules=ask)
     assert "it is late" in screen
     assert "  | A\n" in screen
     assert "They said: the neighbours sleep" in screen
 
 
+async def test_arguments_are_edited_in_the_persons_editor(tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/soft/loud/' \"$2\"\n")
+    editor.chmod(0o755)
+    ask = (Rule("shout", "ask"),)
+    screen = await chat("go\ne\n", calls(("shout", {"text": "soft"})), says("done"), editor=f"{editor} -w", rules=ask)
+    assert "  | LOUD\n" in screen
+
+
+@pytest.mark.parametrize("editor", ["/no/such/editor", "false", "sh -c 'echo nonsense >\"$0\"'", "sh -c 'echo [] >\"$0\"'"])
+async def test_an_editor_that_fails_costs_nothing(editor: str) -> None:
+    ask = (Rule("shout", "ask"),)
+    screen = await chat("go\ne\ny\n", calls(("shout", {"text": "soft"})), says("done"), editor=editor, rules=ask)
+    assert "failed: " in screen or "that is not" in screen
+    assert "  | SOFT\n" in screen
+
+
+async def test_who_consents_sees_all_of_a_call_and_nothing_hides_in_it() -> None:
+    hidden = "echo fine" + " " * 5000 + "; rm -rf ~\r\x1b[2K\u202e echo fine"
+    screen = await chat("go\nn\n\n", calls(("shout", {"text": hidden})), says("ok"), rules=(Rule("shout", "ask"),))
+    assert "; rm -rf ~\\u000d\\u001b[2K\\u202e echo fine" in screen
+
+
+async def test_nothing_that_is_shown_gives_orders_to_the_terminal() -> None:
+    orders = "\x1b]52;c;c3VkbyBybQ==\x07\x9b2J"
+    screen = await chat("go\n", calls(("shout", {"text": orders})), says(f"so {orders}"))
+    assert "so \\u001b]52;c;c3VkbyBybQ==\\u0007\\u009b2J" in screen
+    assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", screen)
+
+
 async def test_a_session_file_brings_the_conversation_back(tmp_path: Path) -> None:
     screen = io.StringIO()
     model = ScriptedModel(says("hello"))
-    terminal = Terminal(AgentConfig("scripted"), lambda name: model, ToolRouter(()), screen=screen)
+    file = SessionFile(tmp_path / "session")
+    terminal = Terminal(AgentConfig("scripted"), lambda name: model, ToolRouter(()), save=file.save, screen=screen)
     assert await terminal.one_turn("hi") == 0
-    save(tmp_path / "session", terminal.conversation)
     assert (tmp_path / "session").stat().st_mode & 0o777 == 0o600
-    assert load(tmp_path / "session") == terminal.conversation
-    assert load(tmp_path / "none") is None
+    conversation = file.load()
+    assert conversation is not None
+    assert conversation.last_message == "hello"
+    assert SessionFile(tmp_path / "none").load() is None
 
 
 def test_what_looks_like_a_secret_is_kept_from_commands() -> None:
@@ -105,11 +138,27 @@ def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str
 
 
 def test_mcp_servers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    options = parse(["--model", "m", "--mcp", "docs=https://example.org/mcp?a=b"])
-    assert options.mcp == [McpServer("docs", url="https://example.org/mcp?a=b")]
+    options = parse(["--model", "m", "--mcp", "docs=https://example.org/mcp?a=b", "--mcp", "git=uvx 'mcp git' --x=y"])
+    assert options.mcp == [
+        McpServer("docs", url="https://example.org/mcp?a=b"),
+        McpServer("git", command=("uvx", "mcp git", "--x=y")),
+    ]
     with pytest.raises(SystemExit):
         parse(["--model", "m", "--mcp", "https://example.org/mcp"])
-    assert "is not NAME=URL" in capsys.readouterr().err
+    assert "is not NAME=URL or NAME=COMMAND" in capsys.readouterr().err
+
+
+def test_secrets_go_to_the_server_that_they_are_meant_for() -> None:
+    servers = [McpServer("web", url="http://127.0.0.1/mcp"), McpServer("git", command=("x",)), McpServer("c", command=("y",))]
+    web, git, other = with_secrets(servers, ["web=A_TOKEN", "git=B_TOKEN"], {"A_TOKEN": "a", "B_TOKEN": "b"})
+    assert web.headers == {"Authorization": "Bearer a"}
+    assert git.environment == {"B_TOKEN": "b"}
+    assert (other.headers, other.environment) == ({}, {})
+    for wrong, why in (("web", "NAME=VARIABLE"), ("none=A_TOKEN", "NAME=VARIABLE"), ("web=C", "environment variable 'C'")):
+        with pytest.raises(ValueError, match=why):
+            with_secrets(servers, [wrong], {"A_TOKEN": "a"})
+    with pytest.raises(ValueError, match="the same name"):
+        with_secrets([*servers, servers[0]], [], {})
 
 
 async def run(url: str, workdir: Path, *options: str) -> asyncio.subprocess.Process:
@@ -142,7 +191,7 @@ async def test_a_prompt_that_fails_or_needs_consent_has_its_exit_status() -> Non
     assert await terminal.one_turn("go") == 0
     assert "A person denied this call" in screen.getvalue()
     assert await terminal.one_turn("go") == 1
-    assert "[error: the script has no more replies]" in screen.getvalue()
+    assert "[error: the script has no more replies (model scripted)]" in screen.getvalue()
 
 
 async def test_ctrl_c_interrupts_the_turn_and_then_leaves(tmp_path: Path) -> None:
@@ -157,6 +206,6 @@ async def test_ctrl_c_interrupts_the_turn_and_then_leaves(tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 20) == 130
         process.stdin.close()
-    conversation = load(tmp_path / "session")
+    conversation = SessionFile(tmp_path / "session").load()
     assert conversation is not None
     assert conversation.messages[0].content == "hello"
