@@ -30,7 +30,7 @@ class Waiting:
     uid: str
     user: str
     arrived: tuple[str, str, str]
-    """Creation time, namespace and name: first come, first served, the same for every observer."""
+    """Time of asking, namespace and name: first come, first served, the same for every observer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class Admitter:
         """Write Admitted=True on the very version of the session that was counted."""
         async with limit:
             session = self._cache.sessions.get(uid)
-            if session is None or session.admitted or session.meta.deleting:
+            if session is None or session.admitted or session.meta.deleting or session.spec.suspend:
                 return
             resolved = resolve(session.spec, self._cache.classes_by_name())
             if isinstance(resolved, Misconfigured):

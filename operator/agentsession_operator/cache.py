@@ -103,7 +103,7 @@ class Cache:
         known = after or before
         assert known is not None  # noqa: S101 - a change has a before or an after
         self._session_changed(known.meta.uid)
-        if before is None or after is None or before.admitted != after.admitted or before.finished != after.finished:
+        if before is None or after is None or _claim_on_a_slot(before) != _claim_on_a_slot(after):
             self._slots_changed()
 
     def _on_pod(self, before: Pod | None, after: Pod | None) -> None:
@@ -122,3 +122,7 @@ class Cache:
     def _on_quota(self, before: Quota | None, after: Quota | None) -> None:
         if before is None or after is None or before.spec != after.spec:
             self._settings_changed()
+
+
+def _claim_on_a_slot(session: Session) -> tuple[bool, bool, bool]:
+    return session.admitted, session.finished, session.spec.suspend

@@ -34,8 +34,15 @@ VOLUME_GRACE: Final = timedelta(seconds=10)
 """How long a volume may take before its pod is told as unschedulable."""
 
 _LOST: Final = frozenset({"PodGone", "Evicted"})
-_NO_POD: Final = _LOST | {"Creating", "CreateFailed", "Misconfigured"}
+_SUSPENDED: Final = frozenset({"Suspending", "Suspended", "Resuming"})
+_NO_POD: Final = _LOST | _SUSPENDED | {"Creating", "CreateFailed", "Misconfigured"}
 """Reasons of PodReady that say nothing of the pod that is there now."""
+
+
+_NOT_PERSISTENT: Final = (
+    "The workspace is ephemeral: its work would be lost, so the session goes on. Delete the session to free its slot, or set "
+    "spec.suspend to false; sessions of a class with workspace.type Persistent can be suspended."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ def decide(facts: Facts, now: datetime) -> Decision:
     draft = _Draft(facts, conditions, now, stamp, dict(session.status))
     if session.finished:
         draft.after_the_end()
-    elif session.admitted or isinstance(facts.verdict, Granted):
+    elif session.admitted or (isinstance(facts.verdict, Granted) and not session.spec.suspend):
         draft.holding_a_slot()
     else:
         draft.before_admission()
@@ -134,7 +141,9 @@ class _Draft:
         if pod is not None and not pod.ended and not pod.meta.deleting:
             # Somebody took the admission away (the status was edited): what runs without a slot is stopped.
             self.actions = (DeletePod(pod),)
-        if isinstance(self.facts.resolved, Misconfigured):
+        if self.facts.session.spec.suspend:
+            self._release_while_suspended()
+        elif isinstance(self.facts.resolved, Misconfigured):
             self.conditions.set("Admitted", "False", "Misconfigured", self.facts.resolved.message)
             self.fields["queue"] = None
         elif isinstance(verdict, Wait):
@@ -219,10 +228,13 @@ class _Draft:
         # The claim of a session that has started is not made again: an empty one would have it begin anew.
         claim = (CreateClaim(workspace),) if workspace and not self._has_started() else ()
         self.actions = (*claim, CreatePod(resolved, workspace))
+        before = self.conditions.get("PodReady")
         if self.facts.create_error:
             self.conditions.set("PodReady", "False", "CreateFailed", self.facts.create_error)
-        elif self.conditions.get("PodReady") is None:
+        elif before is None:
             self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
+        elif before.reason in _SUSPENDED:
+            self.conditions.set("PodReady", "False", "Resuming", podstate.STARTING)
 
     def _workspace_of(self, resolved: Resolved) -> WorkspaceStatus | None:
         """Which workspace the session has is written with its reservation, and stays."""
@@ -236,10 +248,12 @@ class _Draft:
             )
         return cast(WorkspaceStatus | None, self.fields["workspace"])
 
-    # A persistent session goes on without its pod.
+    # A persistent session goes on without its pod, or rests.
 
     def _keep_going(self, pod: Pod | None) -> None:
-        if pod is None or pod.ended or pod.meta.deleting:
+        if self.facts.session.spec.suspend:
+            self._suspend(pod)
+        elif pod is None or pod.ended or pod.meta.deleting:
             self._replace(pod)
         else:
             self._with_pod(pod)
@@ -270,7 +284,7 @@ class _Draft:
         before = self.conditions.get("PodReady")
         reason = before.reason if before else "Creating"
         if pod is not None:
-            return reason not in _LOST
+            return reason not in _LOST | _SUSPENDED
         if reason == "Creating":  # that is told before the first pod is made, and of later ones only when they are there
             return self.fields["lost_pods"] is not None
         return reason not in _NO_POD
@@ -372,6 +386,42 @@ class _Draft:
         else:
             self._finish("Failed", "The agent ended without saying how the session went; its log may tell.")
 
+    def _suspend(self, pod: Pod | None) -> None:
+        """Give the slot back once the pod is gone or has ended. The runtime saves the session when it is told to stop."""
+        self.conditions.set("Active", "False", "Stopped")
+        self._take_report()
+        if pod is None or pod.ended:
+            self.conditions.set("PodReady", "False", "Suspended", "The session is suspended and has no pod.")
+            self._release_while_suspended()
+            return
+        if not pod.meta.deleting:
+            self.actions = (DeletePod(pod),)
+        self.conditions.set("PodReady", "False", "Suspending", "The session is being suspended: its pod saves it and ends.")
+        self.conditions.set("Suspended", "False", "Suspending", "The pod saves the session and ends.")
+
+    def _release_while_suspended(self) -> None:
+        self.conditions.set("Suspended", "True", "UserRequested", "spec.suspend is true. Set it to false to go on.")
+        self.conditions.set(
+            "Admitted", "False", "Released", "The session is suspended: it neither holds a slot nor waits for one."
+        )
+        self.fields["queue"] = None
+        self.fields["lost_pods"] = None
+
+    def _tell_suspension(self) -> None:
+        """What became of a request to suspend that cannot be met, or was taken back."""
+        before = self.conditions.get("Suspended")
+        if self.facts.session.spec.suspend:
+            if self.conditions.holds("Admitted") and self.fields["workspace"] is None:
+                self.conditions.set("Suspended", "False", "NotPersistent", _NOT_PERSISTENT)
+        elif before is not None and not self._rests():
+            back = before.reason in ("NotPersistent", "NotSuspended") or self.conditions.holds("PodReady")
+            self.conditions.set("Suspended", "False", "NotSuspended" if back else "Resuming")
+
+    def _rests(self) -> bool:
+        """Suspended, and nobody has looked yet whether it may go on: a status that says so would cost a write."""
+        admitted = self.conditions.get("Admitted")
+        return self.conditions.holds("Suspended") and admitted is not None and admitted.reason == "Released"
+
     # Reports, and the end.
 
     def _take_report(self) -> None:
@@ -405,6 +455,7 @@ class _Draft:
         self.conditions.set("Active", "False", "Stopped")
         self.fields["finish_time"] = self.stamp
         self.fields["pending_approvals"] = []
+        self.conditions.remove("Suspended")
         self._release_unless_running(self.facts.pod)
 
     def _release_unless_running(self, pod: Pod | None) -> None:
@@ -414,6 +465,8 @@ class _Draft:
     # What follows from the conditions.
 
     def decision(self) -> Decision:
+        if not self.conditions.holds("Finished"):
+            self._tell_suspension()
         self._summarise()
         self.fields["phase"] = self._phase()
         self.fields["conditions"] = self.conditions.as_list()
@@ -422,7 +475,8 @@ class _Draft:
 
     def _summarise(self) -> None:
         """Ready, and Stalled where the session cannot go on by itself: what kstatus and `kubectl wait` read."""
-        finished, admitted, pod = (self.conditions.get(kind) for kind in ("Finished", "Admitted", "PodReady"))
+        kinds = ("Finished", "Admitted", "Suspended", "PodReady")
+        finished, admitted, suspended, pod = (self.conditions.get(kind) for kind in kinds)
         stalled = None
         if finished and finished.status == "True":
             done = finished.reason == "Completed" and self.facts.session.spec.mode == "Task"
@@ -430,6 +484,8 @@ class _Draft:
             stalled = finished if finished.reason != "Completed" else None
         elif admitted is None:
             return  # nothing is known yet, and a status that says so would cost a write
+        elif suspended and suspended.status == "True":
+            self.conditions.set("Ready", "False", "Suspended", suspended.message)
         elif admitted.status != "True":
             self.conditions.set("Ready", "False", admitted.reason, admitted.message)
             stalled = admitted if admitted.reason == "Misconfigured" else None
@@ -442,8 +498,13 @@ class _Draft:
 
     def _phase(self) -> Phase:
         finished, admitted = self.conditions.get("Finished"), self.conditions.get("Admitted")
+        suspended = self.conditions.get("Suspended")
         if finished and finished.status == "True":
             return "Completed" if finished.reason == "Completed" else "Failed"
+        if suspended is not None and suspended.status == "True":
+            return "Suspended"
+        if suspended is not None and suspended.reason == "Suspending":
+            return "Suspending"
         if admitted is None or admitted.reason == "Misconfigured":
             return "Pending"
         if admitted.status != "True":

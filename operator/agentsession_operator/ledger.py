@@ -1,7 +1,7 @@
 """The ledger: who holds a slot and who asks for one, counted from sessions *and* pods.
 
-A session holds a slot from the write of Admitted=True until it has finished or is deleted and its pod is confirmed gone or
-ended. A pod that has not ended holds its slot even when its session is already gone.
+A session holds a slot from the write of Admitted=True until it is suspended, has finished or is deleted, and its pod is
+confirmed gone or ended. A pod that has not ended holds its slot even when its session is already gone.
 """
 
 from __future__ import annotations
@@ -35,10 +35,17 @@ def build_ledger(
         uid = session.meta.uid
         if session.admitted or uid in holders:
             holders[uid] = session.spec.user
-        elif not session.finished and not session.meta.deleting and _can_start(session, classes):
-            meta = session.meta
-            waiting.append(Waiting(uid, session.spec.user, (meta.created, meta.namespace, meta.name)))
+        elif not (session.finished or session.meta.deleting or session.spec.suspend) and _can_start(session, classes):
+            waiting.append(Waiting(uid, session.spec.user, (_asked(session), session.meta.namespace, session.meta.name)))
     return Ledger(list(holders.values()), waiting)
+
+
+def _asked(session: Session) -> str:
+    """When a session began to ask for a slot. One that was suspended asks anew, and not before those who wait already: until
+    its time is in the status, after everybody's."""
+    if session.condition("Suspended") == ("Unknown", ""):
+        return session.meta.created
+    return session.status.queue.since if session.status.queue else "~"
 
 
 def _can_start(session: Session, classes: Mapping[str, SessionClass]) -> bool:

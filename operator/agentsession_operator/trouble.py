@@ -20,6 +20,7 @@ _TROUBLE: Final = frozenset(
         ("PodReady", "Crashed"),
         ("PodReady", "Evicted"),
         ("PodReady", "PodGone"),
+        ("Suspended", "NotPersistent"),
         ("Finished", "Failed"),
         ("Finished", "BudgetExceeded"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from support.operator_process import OperatorProcess
 from support.quota import Quota, watching
 from support.waiting import eventually, read, wait_for
 
+DONE = {"sequence": 9, "activity": "Idle", "outcome": "Completed"}
 STORAGE = {"type": "Persistent", "size": "1Gi", "storageClassName": "by-hand"}
 
 
@@ -171,3 +173,92 @@ def test_a_pod_that_is_evicted_again_is_not_replaced_at_once(
     third = kubelet.pod_of(body, after=second)
     lost = datetime.fromisoformat(found["status"]["lostPods"]["lastTime"])
     assert datetime.fromisoformat(third["metadata"]["creationTimestamp"]) - lost >= timedelta(seconds=4)
+
+
+def want(api: Api, namespace: str, name: str, *, suspend: bool) -> None:
+    api.patch(sessions_path(namespace, name), {"spec": {"suspend": suspend}})
+
+
+def test_a_suspended_session_gives_its_slot_away_and_comes_back_through_the_queue(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str, quota: Quota
+) -> None:
+    quota.set(1, 1)
+    body, pod = started(api, namespace, persistent)
+    other = api.create(sessions_path(namespace), session("other", user="bob"))
+    wait_for(api, other, "Admitted", "False", "GlobalLimitReached")
+    kubelet = Kubelet(api, namespace)
+    with watching(api, namespace, 1, 1) as broken:
+        want(api, namespace, "kept", suspend=True)
+        stopping = wait_for(api, body, "Suspended", "False", "Suspending")
+        assert stopping["status"]["phase"] == "Suspending"
+        assert condition(stopping, "Admitted")["status"] == "True", "its pod has not ended yet"
+        assert condition(read(api, other), "Admitted")["reason"] == "GlobalLimitReached"
+        kubelet.gone(pod)
+        resting = wait_for(api, body, "Suspended", "True", "UserRequested")
+        assert resting["status"]["phase"] == "Suspended"
+        assert condition(resting, "Admitted")["reason"] == "Released"
+        wait_for(api, other, "Admitted", "True", "Admitted")
+
+        want(api, namespace, "kept", suspend=False)
+        waiting = wait_for(api, body, "Admitted", "False", "GlobalLimitReached")
+        assert waiting["status"]["phase"] == "Queued"
+        assert condition(waiting, "Suspended")["reason"] == "Resuming"
+        kubelet.ended(kubelet.pod_of(other), report=json.dumps(DONE | {"session_uid": other["metadata"]["uid"]}))
+        second = kubelet.pod_of(body)
+        kubelet.scheduled(second)
+        kubelet.ready(second)
+        back = wait_for(api, body, "Ready", "True", "PodReady")
+    assert not broken, broken[:5]
+    assert condition(back, "Suspended")["reason"] == "NotSuspended"
+    assert back["status"]["workspace"] == body["status"]["workspace"]
+    assert "lostPods" not in back["status"]
+    assert len(api.get(claims_path(namespace))["items"]) == 1
+
+
+def test_an_operator_that_dies_in_the_midst_of_it_suspends_and_resumes_all_the_same(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str
+) -> None:
+    body, pod = started(api, namespace, persistent)
+    kubelet = Kubelet(api, namespace)
+    want(api, namespace, "kept", suspend=True)
+    wait_for(api, body, "Suspended", "False", "Suspending")
+    operator.kill()
+    kubelet.gone(pod)
+    operator.start(ready=False)
+    wait_for(api, body, "Suspended", "True", "UserRequested", within=30)
+    operator.kill()
+    want(api, namespace, "kept", suspend=False)
+    operator.start(ready=False)
+    second = kubelet.pod_of(body, within=30)
+    operator.kill()
+    kubelet.scheduled(second)
+    kubelet.ready(second)
+    operator.start(ready=False)
+    back = wait_for(api, body, "Suspended", "False", "NotSuspended", within=30)
+    assert condition(back, "Ready")["status"] == "True"
+    assert kubelet.pod_of(body)["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+def test_a_session_that_is_created_suspended_waits_for_nothing(
+    api: Api, operator: OperatorProcess, namespace: str, persistent: str
+) -> None:
+    body = api.create(sessions_path(namespace), session("kept", className=persistent, suspend=True))
+    resting = wait_for(api, body, "Suspended", "True", "UserRequested")
+    assert resting["status"]["phase"] == "Suspended"
+    assert "queue" not in resting["status"]
+    want(api, namespace, "kept", suspend=False)
+    Kubelet(api, namespace).pod_of(body)
+
+
+def test_a_session_whose_work_would_be_lost_is_not_suspended(api: Api, operator: OperatorProcess, namespace: str) -> None:
+    body = api.create(sessions_path(namespace), session("fleeting", mode="Interactive"))
+    kubelet = Kubelet(api, namespace)
+    pod = kubelet.pod_of(body)
+    kubelet.scheduled(pod)
+    kubelet.ready(pod)
+    wait_for(api, body, "Ready", "True", "PodReady")
+    want(api, namespace, "fleeting", suspend=True)
+    refused = wait_for(api, body, "Suspended", "False", "NotPersistent")
+    assert condition(refused, "Ready")["status"] == "True"
+    assert "deletionTimestamp" not in kubelet.pod_of(body)["metadata"]
+    assert refused["status"]["observedGeneration"] == refused["metadata"]["generation"]

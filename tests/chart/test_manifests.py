@@ -103,7 +103,7 @@ def test_the_sample_sessions_can_start_under_their_class_or_the_default_one(ever
     made = {"uid": "u", "resourceVersion": "1", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
     classes = {body["metadata"]["name"]: SessionClass.of({**body, "metadata": body["metadata"] | made}) for body in found}
     sessions = of_samples("AgentSession")
-    assert len(sessions) == 4
+    assert len(sessions) == 5
     for session in sessions:
         assert isinstance(resolve(AgentSessionSpec.model_validate(session["spec"]), classes), Resolved)
 

@@ -116,7 +116,7 @@ WRITE = READ | {"create", "update", "patch", "delete", "deletecollection"}
     ("name", "aggregated_to", "sessions", "settings"),
     [
         ("agentsession-viewer", "view", READ, READ),
-        ("agentsession-user", "edit", READ | {"create", "delete"}, READ),
+        ("agentsession-user", "edit", READ | {"create", "update", "patch", "delete"}, READ),
         ("agentsession-admin", "admin", WRITE, READ),
         ("agentsession-impersonator", None, {"impersonate"}, set()),
         ("agentsession-platform-admin", None, WRITE, WRITE),

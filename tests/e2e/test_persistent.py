@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from support.api import condition
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from conftest import Sessions
 
 NAMESPACE = "e2e"
+UID = "agentsession.dev/session-uid"
+
+
+def want(cluster: Kubectl, name: str, *, suspend: bool) -> None:
+    """As a person does."""
+    patch = json.dumps({"spec": {"suspend": suspend}})
+    cluster("-n", NAMESPACE, "patch", "agentsession", name, "--type=merge", "-p", patch)
 
 
 def begin(sessions: Sessions, name: str) -> dict[str, Any]:
@@ -52,3 +60,37 @@ def test_a_lost_pod_takes_neither_the_conversation_nor_the_files(sessions: Sessi
     assert current["status"]["lostPods"]["count"] == 1
     assert condition(current, "Admitted") == condition(body, "Admitted"), "the slot was never given up"
     went_on(before, sessions.talk("lost", "What did you write?"))
+
+
+def test_a_session_that_was_suspended_goes_on_where_it_was(sessions: Sessions, cluster: Kubectl) -> None:
+    body = begin(sessions, "rest")
+    before = sessions.talk("rest")
+    want(cluster, "rest", suspend=True)
+    resting = sessions.wait_for_phase("rest", "Suspended")
+    assert condition(resting, "Admitted")["reason"] == "Released"
+    assert not cluster.json("-n", NAMESPACE, "get", "pods", "-l", f"{UID}={body['metadata']['uid']}")["items"]
+    want(cluster, "rest", suspend=False)
+    sessions.wait_for_phase("rest", "Idle")
+    went_on(before, sessions.talk("rest", "What did you write?"))
+
+
+def test_a_command_that_runs_when_its_session_is_suspended_is_cut_off_and_told(sessions: Sessions, cluster: Kubectl) -> None:
+    """The turn goes on after the suspension: the model learns that the command was cut off, and the prompt is not repeated."""
+    sessions.apply("cut", className="kept", agent={"model": "openai/hang"}, mode="Interactive", prompt="Sleep.")
+    sessions.wait_for_phase("cut", "Running")
+    eventually(lambda: len(sessions.requests("hang")), what="the command's call")
+    want(cluster, "cut", suspend=True)
+    sessions.wait_for_phase("cut", "Suspended")
+    want(cluster, "cut", suspend=False)
+    sessions.wait_for_phase("cut", "Idle")
+    messages = sessions.talk("cut")["messages"]
+    assert [message["role"] for message in messages].count("user") == 1
+    assert [seq for seq, _ in sessions.talk("cut")["events"]] == list(range(1, len(sessions.talk("cut")["events"]) + 1))
+    assert messages[-1]["content"] == "Slept well."
+
+
+def test_a_claim_goes_with_its_session(sessions: Sessions, cluster: Kubectl) -> None:
+    body = begin(sessions, "going")
+    claim = body["status"]["workspace"]["claimName"]
+    cluster("-n", NAMESPACE, "delete", "agentsession", "going")
+    cluster("-n", NAMESPACE, "wait", "--for=delete", f"persistentvolumeclaim/{claim}", "--timeout=60s")

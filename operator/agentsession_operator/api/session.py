@@ -15,7 +15,18 @@ IMMUTABLE: Final[dict[str, Any]] = {
     "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable; delete the session and apply a new one"}]
 }
 
-Phase = Literal["Pending", "Queued", "Starting", "Running", "AwaitingApproval", "Idle", "Completed", "Failed"]
+Phase = Literal[
+    "Pending",
+    "Queued",
+    "Starting",
+    "Running",
+    "AwaitingApproval",
+    "Idle",
+    "Suspending",
+    "Suspended",
+    "Completed",
+    "Failed",
+]
 
 
 class Credentials(Schema):
@@ -27,7 +38,7 @@ class Credentials(Schema):
 
 
 class AgentSessionSpec(Schema):
-    """What is asked for. Nothing here can be changed after the session has been created."""
+    """What is asked for. Only `suspend` can be changed after the session has been created."""
 
     user: Annotated[str, Field(min_length=1, max_length=256, json_schema_extra=IMMUTABLE)]
     """Whose session it is, as the cluster knows the person (kubectl auth whoami). Quotas count by it. To create a session for
@@ -45,6 +56,10 @@ class AgentSessionSpec(Schema):
     budget: Budget = Budget()
     """What the session may use in all; where the class sets a limit too, the smaller one holds. A Task whose budget is used up
     is finished; an Interactive session stays, and answers nothing more."""
+    suspend: bool = False
+    """True stops the pod, keeps the conversation and the files, and gives the slot back; false brings the session back, through
+    the queue. Only with a persistent workspace: of an ephemeral one nothing would be left, so such a session goes on. One that
+    has not got a slot yet does not queue for one."""
 
 
 SPEC_RULES: Final[list[dict[str, Any]]] = [
@@ -112,7 +127,8 @@ class AgentSessionStatus(Schema):
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = []
-    """Admitted, PodReady, Active, Finished and Ready; Stalled where it cannot go on by itself."""
+    """Admitted, PodReady, Active, Finished and Ready; Suspended where that was asked for; Stalled where it cannot go on by
+    itself."""
     observed_generation: int = 0
     """The metadata.generation that this status was decided on."""
     pod_name: str | None = None

@@ -1,4 +1,5 @@
-"""The admission of a whole cluster against a model of it: arrivals, grants, ends, deletions and changes of the caps.
+"""The admission of a whole cluster against a model of it: arrivals, grants, lost pods, suspensions, ends, deletions and changes
+of the caps.
 
 What the operator keeps from one step to the next is only what the API server keeps: sessions with their status, and pods.
 """
@@ -92,6 +93,33 @@ class Admission(RuleBasedStateMachine):
         self.in_flight.pop(uid, None)
         self.truth[uid].reserved = False
 
+    @precondition(lambda self: self.settled())
+    @rule(data=st.data())
+    def suspend(self, data: st.DataObject) -> None:
+        uid = data.draw(st.sampled_from(self.settled()))
+        self.want(uid, suspend=True)
+        self.rest_if_it_can(uid)
+
+    @precondition(lambda self: self.settled())
+    @rule(data=st.data())
+    def have_back(self, data: st.DataObject) -> None:
+        self.want(data.draw(st.sampled_from(self.settled())), suspend=False)
+
+    def settled(self) -> list[str]:
+        """Sessions of which the operator knows what is written."""
+        return sorted(self.sessions.keys() - self.in_flight.keys())
+
+    def want(self, uid: str, *, suspend: bool) -> None:
+        of = self.sessions[uid]
+        self.sessions[uid] = Session(of.meta, of.spec.model_copy(update={"suspend": suspend}), of.status)
+        self.reconcile(uid)
+
+    def rest_if_it_can(self, uid: str) -> None:
+        """Nothing is lost by resting, and no pod runs: the slot is given back."""
+        truth = self.truth[uid]
+        if self.sessions[uid].spec.suspend and truth.persistent and not truth.pod_runs:
+            truth.reserved = False
+
     @rule(sessions=st.sampled_from([4, 3, 2, 1, 0]), per_user=st.sampled_from([3, 2, 1, 0]))
     def change_the_caps(self, sessions: int, per_user: int) -> None:
         self.caps = Caps(sessions, per_user)
@@ -105,6 +133,7 @@ class Admission(RuleBasedStateMachine):
         for uid in plan(before, self.caps).grants:
             of = self.sessions[uid]
             assert not of.finished
+            assert not of.spec.suspend
             granted = decide(Facts(of, resolve(of.spec, CLASSES), self.pods.get(uid), verdict=Granted()), self.now)
             self.sessions[uid] = Session(of.meta, of.spec, granted.status)
             self.truth[uid].reserved = True
@@ -188,6 +217,7 @@ class Admission(RuleBasedStateMachine):
         if uid in self.sessions:
             self.truth[uid].over |= over and not self.truth[uid].persistent
             self.reconcile(uid)
+            self.rest_if_it_can(uid)
 
     # What must hold.
 
@@ -209,6 +239,10 @@ class Admission(RuleBasedStateMachine):
     def nobody_both_holds_and_asks(self) -> None:
         asking = {waiting.uid for waiting in self.ledger().waiting}
         assert not asking & {uid for uid, truth in self.truth.items() if truth.holds or truth.over}
+
+    @invariant()
+    def nobody_asks_who_is_wanted_to_rest(self) -> None:
+        assert not any(self.sessions[waiting.uid].spec.suspend for waiting in self.ledger().waiting)
 
     @invariant()
     def at_rest_nobody_waits_while_a_slot_that_they_may_use_is_free(self) -> None:

@@ -108,6 +108,13 @@ def test_a_session_that_comes_or_goes_may_change_who_gets_a_slot() -> None:
     assert heard.during(lambda cache: cache.sessions.remove("uid-of-demo")) == (["uid-of-demo"], 1, 0)
 
 
+def test_a_session_that_is_to_rest_or_wanted_back_may_change_who_gets_a_slot() -> None:
+    heard = Heard()
+    heard.cache.sessions.put(admitted())
+    assert heard.during(lambda cache: cache.sessions.put(admitted(version=2, suspend=True))) == (["uid-of-demo"], 1, 0)
+    assert heard.during(lambda cache: cache.sessions.put(admitted(version=3, suspend=False))) == (["uid-of-demo"], 1, 0)
+
+
 def test_a_session_that_only_works_changes_no_slot() -> None:
     heard = Heard()
     heard.cache.sessions.put(admitted())

@@ -96,8 +96,11 @@ class Moment:
     resolved: Resolved | Misconfigured
     create_error: str | None
     seconds: float
+    suspend: bool
+    """What the person wants at that moment: the one field of the spec that may change."""
 
     def facts(self, of: Session) -> Facts:
+        of = replace(of, spec=of.spec.model_copy(update={"suspend": self.suspend}))
         return Facts(of, self.resolved, self.pod, self.received, self.verdict, self.create_error)
 
 
@@ -107,7 +110,8 @@ def moments(draw: st.DrawFn) -> Moment:
     words = draw(said)
     received = ReceivedReport(words, later(seconds - draw(st.integers(0, 120)))) if words else None
     error = draw(st.sampled_from([None, "The pod cannot be created: exceeded quota"]))
-    return Moment(draw(pods), received, draw(verdicts), draw(settings), error, seconds)
+    suspend = draw(st.sampled_from([False, False, True]))
+    return Moment(draw(pods), received, draw(verdicts), draw(settings), error, seconds, suspend)
 
 
 KEPT: JSON = {"workspace": {"claimName": "kept", "size": "5Gi"}}
@@ -173,6 +177,7 @@ def test_a_pod_is_only_made_where_there_is_none_and_the_slot_is_reserved(of: Ses
             assert holds(decision.status, "Admitted")
             assert moment.pod is None
             assert not before.finished
+            assert not moment.suspend or decision.status.workspace is None
             assert before.status.start_time is None or decision.status.workspace is not None
 
 
@@ -232,8 +237,18 @@ def test_a_session_without_its_pod_is_on_its_way_to_another_or_says_what_it_wait
 def test_a_slot_is_only_released_when_no_pod_can_run_any_more(of: Session, life: list[Moment]) -> None:
     for before, moment, decision in live(of, life):
         if before.admitted and not holds(decision.status, "Admitted"):
-            assert holds(decision.status, "Finished")
+            assert holds(decision.status, "Finished") or holds(decision.status, "Suspended")
             assert moment.pod is None or moment.pod.ended
+
+
+@given(new_sessions, lives)
+def test_a_session_rests_only_when_that_is_wanted_and_loses_nothing_by_it(of: Session, life: list[Moment]) -> None:
+    for before, moment, decision in live(of, life):
+        if holds(decision.status, "Suspended") and not holds(before.status, "Suspended"):
+            assert moment.suspend
+            assert decision.status.workspace is not None or not before.admitted
+        if moment.suspend and not before.admitted:
+            assert not holds(decision.status, "Admitted")
 
 
 @given(new_sessions, lives)
@@ -274,7 +289,7 @@ def test_conditions_are_unique_and_their_reasons_are_words_for_programs(of: Sess
     for _, _, decision in live(of, life):
         kinds = [item.type for item in decision.status.conditions]
         assert len(kinds) == len(set(kinds))
-        assert set(kinds) <= {"Admitted", "PodReady", "Active", "Finished", "Ready", "Stalled"}
+        assert set(kinds) <= {"Admitted", "PodReady", "Active", "Finished", "Suspended", "Ready", "Stalled"}
         assert all(re.fullmatch("[A-Z][A-Za-z]*", item.reason) for item in decision.status.conditions)
 
 
@@ -295,7 +310,8 @@ def test_the_phase_agrees_with_the_conditions(of: Session, life: list[Moment]) -
         status = decision.status
         assert (status.phase in ("Completed", "Failed")) == holds(status, "Finished")
         if not holds(status, "Finished"):
-            assert (status.phase in ("Pending", "Queued")) != holds(status, "Admitted")
+            assert (status.phase in ("Pending", "Queued", "Suspended")) != holds(status, "Admitted")
+        assert (status.phase == "Suspended") == holds(status, "Suspended")
         assert (status.queue is not None) <= (status.phase == "Queued")
 
 

@@ -14,6 +14,7 @@ from tests.unit.operator.builders import (
     READY,
     admitted,
     classes,
+    condition,
     ended,
     finished,
     pod,
@@ -145,3 +146,29 @@ def test_a_pod_that_an_orphaning_deletion_left_without_an_owner_still_holds() ->
     body = pod_body(status=READY)
     del body["metadata"]["ownerReferences"]
     assert count(Pod.of(body)) == (Counter(ada=1), [])
+
+
+RESTED = {"conditions": [condition("Suspended", "True", "UserRequested"), condition("Admitted", "False", "Released")]}
+
+
+def test_a_session_that_is_to_rest_never_asks_and_holds_its_slot_until_it_is_released() -> None:
+    assert count(session(suspend=True)) == (Counter(), [])
+    assert count(session(suspend=True, status=RESTED)) == (Counter(), [])
+    assert count(admitted(suspend=True)) == (Counter({"ada": 1}), [])
+    assert count(session(suspend=True, status=RESTED), pod(status=READY)) == (Counter({"ada": 1}), [])
+
+
+def test_a_session_that_comes_back_asks_after_those_who_wait_already() -> None:
+    """By its creation it would go before everybody who came while it was at rest."""
+    old = session("old", created="2026-01-01T00:00:00Z", status=RESTED)
+    new = session("new", created="2026-05-04T10:00:00Z")
+    ledger = build_ledger([old, new], [], classes(), {})
+    assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-new", "uid-of-old"]
+
+
+def test_and_from_then_on_it_keeps_its_place() -> None:
+    asked = {**RESTED, "queue": {"position": 2, "since": "2026-05-04T11:00:00Z"}}
+    old = session("old", created="2026-01-01T00:00:00Z", status=asked)
+    later_ = session("later", created="2026-05-04T12:00:00Z")
+    ledger = build_ledger([later_, old], [], classes(), {})
+    assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-old", "uid-of-later"]
