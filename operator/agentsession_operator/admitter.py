@@ -13,7 +13,8 @@ from agentsession_operator import metrics
 from agentsession_operator.admission import Plan, Wait, caps_of, plan
 from agentsession_operator.api.meta import SESSIONS
 from agentsession_operator.cache import Cache
-from agentsession_operator.decide import POSITIONS_SHOWN, Facts, Granted, decide
+from agentsession_operator.decide import POSITIONS_SHOWN, decide
+from agentsession_operator.facts import Facts, Granted
 from agentsession_operator.kube import ApiError, KubeApi, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.ledger import build_ledger

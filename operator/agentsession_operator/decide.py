@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, cast
 
 from agentsession_operator import podstate, replacement
 from agentsession_operator.admission import Wait
-from agentsession_operator.api.session import (
-    AgentSessionStatus,
-    PendingApprovalStatus,
-    Phase,
-    QueuePlace,
-    UsageStatus,
-)
+from agentsession_operator.api.session import AgentSessionStatus, QueuePlace
 from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
 from agentsession_operator.conditions import ConditionSet
+from agentsession_operator.facts import Action, CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted
 from agentsession_operator.names import claim_name, pod_name
-from agentsession_operator.objects import Pod, Session
+from agentsession_operator.objects import Pod
+from agentsession_operator.reported import reported
 from agentsession_operator.resolve import Misconfigured, Resolved
+from agentsession_operator.summary import phase, summarise
 from session_runtime.wire import Outcome, SessionReport
 
 POSITIONS_SHOWN: Final = 50
@@ -28,7 +24,6 @@ POSITIONS_SHOWN: Final = 50
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
 """How long a pod may linger after its session is over. Then it is deleted, so that no slot leaks."""
-
 
 VOLUME_GRACE: Final = timedelta(seconds=10)
 """How long a volume may take before its pod is told as unschedulable."""
@@ -38,73 +33,10 @@ _SUSPENDED: Final = frozenset({"Suspending", "Suspended", "Resuming"})
 _NO_POD: Final = _LOST | _SUSPENDED | {"Creating", "CreateFailed", "Misconfigured"}
 """Reasons of PodReady that say nothing of the pod that is there now."""
 
-
 _NOT_PERSISTENT: Final = (
     "The workspace is ephemeral: its work would be lost, so the session goes on. Delete the session to free its slot, or set "
     "spec.suspend to false; sessions of a class with workspace.type Persistent can be suspended."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The admitter gives the session a slot. It alone may say so."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedReport:
-    """The newest report of a session, and when it came."""
-
-    report: SessionReport
-    received: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CreateClaim:
-    """Create the claim of the session's persistent workspace."""
-
-    workspace: WorkspaceStatus
-
-
-@dataclass(frozen=True, slots=True)
-class CreatePod:
-    """Create the session's pod."""
-
-    resolved: Resolved
-    workspace: WorkspaceStatus | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePod:
-    """Delete the session's pod."""
-
-    pod: Pod
-
-
-Action = CreateClaim | CreatePod | DeletePod
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that is known of one session."""
-
-    session: Session
-    resolved: Resolved | Misconfigured
-    pod: Pod | None
-    report: ReceivedReport | None = None
-    verdict: Granted | Wait | None = None
-    """What the admitter says; None while it has not looked at the session."""
-    create_error: str | None = None
-    """The API server's answer, where it refused the pod or the claim."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The status that the session should have, and what must be done."""
-
-    status: AgentSessionStatus
-    actions: Sequence[Action] = ()
-    look_again: timedelta | None = None
-    """When a decision that depends on time would change."""
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
@@ -182,7 +114,7 @@ class _Draft:
         if pod is not None and not pod.ended and not pod.meta.deleting:
             self.actions = (DeletePod(pod),)
 
-    # What the pod says.
+    # No pod.
 
     def _has_started(self) -> bool:
         """Whether the prompt may have been worked on. It is not worked on twice, so such a pod is not made again."""
@@ -307,6 +239,44 @@ class _Draft:
             f"Its files and conversation stay on the PersistentVolumeClaim {workspace.claim_name} until it is deleted.",
         )
 
+    def _suspend(self, pod: Pod | None) -> None:
+        """Give the slot back once the pod is gone or has ended. The runtime saves the session when it is told to stop."""
+        self.conditions.set("Active", "False", "Stopped")
+        self._take_report()
+        if pod is None or pod.ended:
+            self.conditions.set("PodReady", "False", "Suspended", "The session is suspended and has no pod.")
+            self._release_while_suspended()
+            return
+        if not pod.meta.deleting:
+            self.actions = (DeletePod(pod),)
+        self.conditions.set("PodReady", "False", "Suspending", "The session is being suspended: its pod saves it and ends.")
+        self.conditions.set("Suspended", "False", "Suspending", "The pod saves the session and ends.")
+
+    def _release_while_suspended(self) -> None:
+        self.conditions.set("Suspended", "True", "UserRequested", "spec.suspend is true. Set it to false to go on.")
+        self.conditions.set(
+            "Admitted", "False", "Released", "The session is suspended: it neither holds a slot nor waits for one."
+        )
+        self.fields["queue"] = None
+        self.fields["lost_pods"] = None
+
+    def _tell_suspension(self) -> None:
+        """What became of a request to suspend that cannot be met, or was taken back."""
+        before = self.conditions.get("Suspended")
+        if self.facts.session.spec.suspend:
+            if self.conditions.holds("Admitted") and self.fields["workspace"] is None:
+                self.conditions.set("Suspended", "False", "NotPersistent", _NOT_PERSISTENT)
+        elif before is not None and not self._rests():
+            back = before.reason in ("NotPersistent", "NotSuspended") or self.conditions.holds("PodReady")
+            self.conditions.set("Suspended", "False", "NotSuspended" if back else "Resuming")
+
+    def _rests(self) -> bool:
+        """Suspended, and nobody has looked yet whether it may go on: a status that says so would cost a write."""
+        admitted = self.conditions.get("Admitted")
+        return self.conditions.holds("Suspended") and admitted is not None and admitted.reason == "Released"
+
+    # A pod that is there.
+
     def _with_pod(self, pod: Pod) -> None:
         ready = podstate.readiness(pod)
         received = self.facts.report
@@ -379,76 +349,18 @@ class _Draft:
         if received is not None and received.outcome:
             self._finish(received.outcome, received.outcome_message or "")
         elif last is not None and last.outcome:
-            self._copy_report(last)
+            self.fields |= reported(last)
             self._finish(last.outcome, last.outcome_message or "")
         elif pod.phase == "Failed":
             self._finish("Failed", f"The pod failed: {pod.reason or 'Error'}: {pod.message or 'no message'}")
         else:
             self._finish("Failed", "The agent ended without saying how the session went; its log may tell.")
 
-    def _suspend(self, pod: Pod | None) -> None:
-        """Give the slot back once the pod is gone or has ended. The runtime saves the session when it is told to stop."""
-        self.conditions.set("Active", "False", "Stopped")
-        self._take_report()
-        if pod is None or pod.ended:
-            self.conditions.set("PodReady", "False", "Suspended", "The session is suspended and has no pod.")
-            self._release_while_suspended()
-            return
-        if not pod.meta.deleting:
-            self.actions = (DeletePod(pod),)
-        self.conditions.set("PodReady", "False", "Suspending", "The session is being suspended: its pod saves it and ends.")
-        self.conditions.set("Suspended", "False", "Suspending", "The pod saves the session and ends.")
-
-    def _release_while_suspended(self) -> None:
-        self.conditions.set("Suspended", "True", "UserRequested", "spec.suspend is true. Set it to false to go on.")
-        self.conditions.set(
-            "Admitted", "False", "Released", "The session is suspended: it neither holds a slot nor waits for one."
-        )
-        self.fields["queue"] = None
-        self.fields["lost_pods"] = None
-
-    def _tell_suspension(self) -> None:
-        """What became of a request to suspend that cannot be met, or was taken back."""
-        before = self.conditions.get("Suspended")
-        if self.facts.session.spec.suspend:
-            if self.conditions.holds("Admitted") and self.fields["workspace"] is None:
-                self.conditions.set("Suspended", "False", "NotPersistent", _NOT_PERSISTENT)
-        elif before is not None and not self._rests():
-            back = before.reason in ("NotPersistent", "NotSuspended") or self.conditions.holds("PodReady")
-            self.conditions.set("Suspended", "False", "NotSuspended" if back else "Resuming")
-
-    def _rests(self) -> bool:
-        """Suspended, and nobody has looked yet whether it may go on: a status that says so would cost a write."""
-        admitted = self.conditions.get("Admitted")
-        return self.conditions.holds("Suspended") and admitted is not None and admitted.reason == "Released"
-
     # Reports, and the end.
 
     def _take_report(self) -> None:
         if self.facts.report is not None:
-            self._copy_report(self.facts.report.report)
-
-    def _copy_report(self, report: SessionReport) -> None:
-        usage = report.usage
-        self.fields["usage"] = UsageStatus(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            total_tokens=usage.input_tokens + usage.output_tokens,
-            cost_usd=f"{usage.cost_usd:.6f}".rstrip("0").rstrip("."),
-            llm_calls=usage.llm_calls,
-            tool_calls=usage.tool_calls,
-        )
-        self.fields["message_count"] = report.message_count
-        if report.last_message is not None:
-            self.fields["last_message"] = report.last_message
-        if report.last_activity_time is not None:
-            self.fields["last_activity_time"] = _utc(report.last_activity_time)
-        # A map by id, in the schema; but not every model gives its calls different ones.
-        pending = {call.tool_call_id: call for call in reversed(report.pending_approvals)}
-        self.fields["pending_approvals"] = [
-            PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id, reason=call.reason or None)
-            for call in reversed(pending.values())
-        ]
+            self.fields |= reported(self.facts.report.report)
 
     def _finish(self, outcome: Outcome, message: str) -> None:
         self.conditions.set("Finished", "True", outcome, message)
@@ -467,63 +379,14 @@ class _Draft:
     def decision(self) -> Decision:
         if not self.conditions.holds("Finished"):
             self._tell_suspension()
-        self._summarise()
-        self.fields["phase"] = self._phase()
+        summarise(self.conditions, self.facts.session.spec.mode)
+        self.fields["phase"] = phase(
+            self.conditions, started=self.fields["start_time"] is not None, lasting=self.fields["workspace"] is not None
+        )
         self.fields["conditions"] = self.conditions.as_list()
         self.fields["observed_generation"] = self.facts.session.meta.generation
         return Decision(AgentSessionStatus.model_validate(self.fields), self.actions, self.look_again)
 
-    def _summarise(self) -> None:
-        """Ready, and Stalled where the session cannot go on by itself: what kstatus and `kubectl wait` read."""
-        kinds = ("Finished", "Admitted", "Suspended", "PodReady")
-        finished, admitted, suspended, pod = (self.conditions.get(kind) for kind in kinds)
-        stalled = None
-        if finished and finished.status == "True":
-            done = finished.reason == "Completed" and self.facts.session.spec.mode == "Task"
-            self.conditions.set("Ready", "True" if done else "False", finished.reason, finished.message)
-            stalled = finished if finished.reason != "Completed" else None
-        elif admitted is None:
-            return  # nothing is known yet, and a status that says so would cost a write
-        elif suspended and suspended.status == "True":
-            self.conditions.set("Ready", "False", "Suspended", suspended.message)
-        elif admitted.status != "True":
-            self.conditions.set("Ready", "False", admitted.reason, admitted.message)
-            stalled = admitted if admitted.reason == "Misconfigured" else None
-        elif pod is not None:
-            self.conditions.set("Ready", pod.status, pod.reason, pod.message)
-        if stalled:
-            self.conditions.set("Stalled", "True", stalled.reason, stalled.message)
-        else:
-            self.conditions.remove("Stalled")
-
-    def _phase(self) -> Phase:
-        finished, admitted = self.conditions.get("Finished"), self.conditions.get("Admitted")
-        suspended = self.conditions.get("Suspended")
-        if finished and finished.status == "True":
-            return "Completed" if finished.reason == "Completed" else "Failed"
-        if suspended is not None and suspended.status == "True":
-            return "Suspended"
-        if suspended is not None and suspended.reason == "Suspending":
-            return "Suspending"
-        if admitted is None or admitted.reason == "Misconfigured":
-            return "Pending"
-        if admitted.status != "True":
-            return "Queued"
-        if not self.conditions.holds("PodReady"):
-            pod = self.conditions.get("PodReady")
-            lasting = self.fields["workspace"] is not None
-            ran = ("NotReady",) if lasting else ("NotReady", "PodGone")
-            ending = pod is not None and pod.reason in ran and self.fields["start_time"] is not None
-            return "Running" if ending else "Starting"
-        active = self.conditions.get("Active")
-        if active is not None and active.reason == "AwaitingApproval":
-            return "AwaitingApproval"
-        return "Idle" if active is not None and active.reason == "Idle" else "Running"
-
 
 def _limit_reached(report: SessionReport) -> str:
     return "" if report.budget_used_up is None else f"It asks the model nothing more: {report.budget_used_up}."
-
-
-def _utc(moment: datetime) -> str:
-    return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,14 +15,8 @@ from agentsession_operator.api.meta import SESSIONS, Condition
 from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.cache import Cache
 from agentsession_operator.claim import session_claim
-from agentsession_operator.decide import (
-    CreateClaim,
-    CreatePod,
-    Decision,
-    DeletePod,
-    Facts,
-    decide,
-)
+from agentsession_operator.decide import decide
+from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts
 from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.lease import NotLeader
 from agentsession_operator.names import pod_name

@@ -11,7 +11,7 @@ from typing import Any, Final
 import jwt
 
 from agentsession_operator.cache import Cache
-from agentsession_operator.decide import ReceivedReport
+from agentsession_operator.facts import ReceivedReport
 from agentsession_operator.kube import ApiError, KubeApi
 from session_runtime.wire import REPORT_AUDIENCE, SessionReport
 

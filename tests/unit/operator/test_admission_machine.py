@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agentsession_operator.admission import Caps, Ledger, plan
-from agentsession_operator.decide import Facts, Granted, decide
+from agentsession_operator.decide import decide
+from agentsession_operator.facts import Facts, Granted
 from agentsession_operator.ledger import build_ledger
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.replacement import IN_A_ROW

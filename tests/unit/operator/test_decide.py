@@ -12,17 +12,8 @@ from agentsession_operator.admission import Wait
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.decide import (
-    POSITIONS_SHOWN,
-    CreateClaim,
-    CreatePod,
-    Decision,
-    DeletePod,
-    Facts,
-    Granted,
-    ReceivedReport,
-    decide,
-)
+from agentsession_operator.decide import POSITIONS_SHOWN, decide
+from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.patch import only_activity
 from agentsession_operator.resolve import Misconfigured, Resolved

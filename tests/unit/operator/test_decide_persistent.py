@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from agentsession_operator.decide import CreatePod, Decision
+from agentsession_operator.facts import CreatePod, Decision
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.podstate import STARTING as STARTING_TEXT
 from agentsession_operator.replacement import TOLERATED

@@ -12,17 +12,8 @@ from hypothesis import strategies as st
 from agentsession_operator import replacement
 from agentsession_operator.admission import Wait
 from agentsession_operator.api.session import AgentSessionStatus
-from agentsession_operator.decide import (
-    OUTCOME_GRACE,
-    CreateClaim,
-    CreatePod,
-    Decision,
-    DeletePod,
-    Facts,
-    Granted,
-    ReceivedReport,
-    decide,
-)
+from agentsession_operator.decide import OUTCOME_GRACE, decide
+from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
 from agentsession_operator.objects import Pod, Session
 from agentsession_operator.patch import merge_patch
 from agentsession_operator.resolve import Misconfigured, Resolved

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentsession_operator.admission import Wait
-from agentsession_operator.decide import CreatePod, Granted
+from agentsession_operator.facts import CreatePod, Granted
 from agentsession_operator.objects import Pod, Session
 from tests.unit.operator.builders import (
     EARLIER,

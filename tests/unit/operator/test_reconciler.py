@@ -25,6 +25,7 @@ from tests.unit.operator.builders import (
     RUNNING,
     class_body,
     pod_body,
+    pod_status,
     quota,
     report,
     session_body,
@@ -362,6 +363,27 @@ def test_a_refused_claim_is_told_with_the_api_servers_words_and_no_pod_is_made()
         stage.server.answer = lambda _verb, _path: None
         await stage.reconciler.reconcile(UID)
         assert POD in stage.server.objects
+
+    run(story())
+
+
+def test_a_lost_pod_is_replaced_though_no_watch_tells_that_its_name_is_free() -> None:
+    """kopf's watch begins later than the first list, and what is deleted in between it never tells."""
+
+    async def story() -> None:
+        stage = persistent_stage(admitted=True)
+        failed = pod_status("Failed", reason="Evicted", message="The node was low on resource: memory.")
+        stage.put_pod(status=failed)
+        for _ in range(3):
+            await stage.reconciler.reconcile(UID)
+        assert [call for call in stage.writes() if call[1].startswith(PODS) or call[1] == SESSION] == [
+            ("PATCH", SESSION),
+            ("DELETE", POD),
+            ("POST", PODS),
+            ("PATCH", SESSION),
+        ]
+        assert stage.server.objects[SESSION]["status"]["lostPods"]["count"] == 1
+        assert stage.reasons()["PodReady"] == "Creating"
 
     run(story())
 
