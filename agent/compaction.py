@@ -44,7 +44,8 @@ def text_tokens(text: str) -> int:
 def message_tokens(message: Message) -> int:
     """An estimate, with the few tokens that hold a message together."""
     calls = sum(text_tokens(call.name + call.arguments) + 8 for call in message.tool_calls)
-    return text_tokens(message.content) + calls + 4
+    thoughts = sum(text_tokens(thought.text + thought.redacted) for thought in message.thoughts)
+    return text_tokens(message.content) + calls + thoughts + 4
 
 
 def total_tokens(messages: Sequence[Message]) -> int:

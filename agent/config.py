@@ -31,7 +31,7 @@ class AgentConfig:
     """The approval policy; the first rule that matches a call decides, before the tool's own default."""
     auto_approve_usd: float | None = None
     """A call that should be asked about runs without a question while its price is known and, with it, the models and
-    the priced calls of the session have cost no more than this. None always asks."""
+    the priced calls of the session have cost no more than this, nor than the budget. None always asks."""
     budget: Budget = field(default_factory=Budget)
     context_window: int | None = None
     """Tokens; None means what the price table says of the model, if anything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -18,6 +18,26 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class Thought:
+    """A piece of a model's reasoning that its provider wants to see again beside the calls that came of it.
+
+    It is signed, so that it can be sent back as it was or not at all, and means nothing to another model.
+    """
+
+    model: str
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+    """In place of the text and the signature, where the provider shows neither."""
+
+    def to_wire(self) -> dict[str, str]:
+        """As litellm has it (and Anthropic's API)."""
+        if self.redacted:
+            return {"type": "redacted_thinking", "data": self.redacted}
+        return {"type": "thinking", "thinking": self.text, "signature": self.signature}
+
+
+@dataclass(frozen=True)
 class Message:
     """One message. A tool's result carries the id of the call that it answers."""
 
@@ -27,14 +47,19 @@ class Message:
     tool_call_id: str | None = None
     origin: Literal["said", "note", "summary"] = "said"
     """`note` and `summary` are written by the loop; a summary stands for things that a person said, too."""
+    thoughts: tuple[Thought, ...] = ()
+    """Only beside tool calls."""
 
     @property
     def from_person(self) -> bool:
         return self.role == "user" and self.origin == "said"
 
-    def to_wire(self) -> dict[str, Any]:
-        """As the OpenAI chat API has it; litellm translates that for the other providers."""
+    def to_wire(self, model: str | None = None) -> dict[str, Any]:
+        """As the OpenAI chat API has it; litellm translates that for the other providers. With `model`'s own thoughts."""
         wire: dict[str, Any] = {"role": self.role, "content": self.content}
+        thoughts = [thought.to_wire() for thought in self.thoughts if thought.model == model]
+        if thoughts:
+            wire["thinking_blocks"] = thoughts
         if self.tool_calls:
             wire["content"] = self.content or None  # Anthropic refuses empty text beside tool calls
             wire["tool_calls"] = [
@@ -51,7 +76,9 @@ class Message:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Message:
-        return cls(**{**data, "tool_calls": tuple(ToolCall(**call) for call in data["tool_calls"])})
+        calls = tuple(ToolCall(**call) for call in data["tool_calls"])
+        thoughts = tuple(Thought(**thought) for thought in data.get("thoughts", ()))
+        return cls(**{**data, "tool_calls": calls, "thoughts": thoughts})
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,8 @@ class ModelChunk:
 
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
+    """Pieces: the text of one thought is to be joined up to its signature."""
     usage: Usage | None = None
     finish_reason: str | None = None
 
@@ -107,6 +136,9 @@ class Answer:
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     finish_reason: str | None = None
+    thoughts: tuple[Thought, ...] = ()
+    """Those that are whole."""
+    _thinking: str = ""
     _calls: dict[int, ToolCallDelta] = field(default_factory=dict)
 
     def add(self, chunk: ModelChunk) -> None:
@@ -114,6 +146,11 @@ class Answer:
         if chunk.usage is not None:
             self.usage += chunk.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        for thought in chunk.thoughts:
+            self._thinking += thought.text
+            if thought.signature or thought.redacted:
+                self.thoughts = (*self.thoughts, replace(thought, text=self._thinking))
+                self._thinking = ""
         for piece in chunk.tool_calls:
             known = self._calls.get(piece.index, ToolCallDelta(piece.index))
             self._calls[piece.index] = ToolCallDelta(

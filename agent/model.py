@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
 
-from agent.messages import Message, ModelChunk, ToolCallDelta, Usage
+from agent.messages import Message, ModelChunk, Thought, ToolCallDelta, Usage
 from agent.reasoning import ReasoningEffort, lowered, supported
 from agent.retry import (
     ContextOverflowError,
@@ -118,7 +118,7 @@ class LiteLLMModel:
     ) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._routed_name(litellm),
-            "messages": [message.to_wire() for message in messages],
+            "messages": [message.to_wire(self._name) for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
             "timeout": REQUEST_TIMEOUT,
@@ -155,9 +155,14 @@ class LiteLLMModel:
                 ToolCallDelta(call.index or 0, call.id, call.function.name, call.function.arguments or "")
                 for call in getattr(delta, "tool_calls", None) or ()
             ),
+            thoughts=tuple(map(self._thought, getattr(delta, "thinking_blocks", None) or ())),
             usage=None if usage is None else self._usage(litellm, usage),
             finish_reason=getattr(choice, "finish_reason", None),
         )
+
+    def _thought(self, block: Mapping[str, Any]) -> Thought:
+        text, signature, redacted = (block.get(name) or "" for name in ("thinking", "signature", "data"))
+        return Thought(self._name, text, signature, redacted)
 
     def _usage(self, litellm: Any, usage: Any) -> Usage:
         cost = 0.0

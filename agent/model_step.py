@@ -136,6 +136,9 @@ class ModelStep:
         message = Message("assistant", run.redactor.text(answer.text) if answer.text.strip() else "", calls)
         if not message.content and not calls:
             return message
+        if calls and all(run.redactor.text(thought.text) == thought.text for thought in answer.thoughts):
+            # What is signed cannot be masked.
+            message = replace(message, thoughts=answer.thoughts)
         before = run.conversation
         conversation = before.with_message(message)
         if answer.usage.input_tokens:

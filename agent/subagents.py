@@ -20,7 +20,7 @@ NO_ANSWER = "[it ended without an answer]"
 
 
 class ResearchTools:
-    """Those tools of a router that change nothing, as a source of another router. Sub-agents have none of their own."""
+    """Those tools of a router that change nothing, as a source of another router. A sub-agent has no sub-agents."""
 
     problem = None
 

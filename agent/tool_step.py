@@ -60,6 +60,9 @@ class ToolStep:
         self._config = config
         self._tools = tools
         self._delegate = delegate
+        self._cap = config.auto_approve_usd
+        if self._cap is not None and config.budget.cost_usd is not None:
+            self._cap = min(self._cap, config.budget.cost_usd)  # only a person may overrun the budget
 
     async def run_calls(self) -> None:
         """Run the open calls in order; neighbours that only read run at the same time.
@@ -98,8 +101,7 @@ class ToolStep:
         return _Prepared(call, arguments, verdict, tool.price(arguments), tool.read_only, note, delegate)
 
     def _must_ask(self, prepared: _Prepared) -> bool:
-        spent, cap = self._run.usage.spent_usd, self._config.auto_approve_usd
-        return prepared.verdict.action == "ask" and not within_cap(prepared.price, spent, cap)
+        return prepared.verdict.action == "ask" and not within_cap(prepared.price, self._run.usage.spent_usd, self._cap)
 
     def _can_run_beside_others(self, prepared: _Prepared) -> bool:
         """A call with a price runs alone, so that what it costs is counted before another one is judged by it."""

@@ -26,6 +26,7 @@ def line(draft: Draft) -> str | None:
     if said is None:
         return None
     who, text = said
+    text = f"| {text}" if "parent" in draft.data else text  # sets off what a sub-agent does
     return f"{timestamp(draft.time)} {who:<9} {text}"
 
 

@@ -22,6 +22,8 @@ class Answer:
     breaks: bool = False
     """The connection is cut after the deltas."""
     hangs: bool = False
+    raw: str = ""
+    """In place of all that, the body of an answer as another protocol has it."""
 
 
 @dataclass
@@ -59,6 +61,9 @@ class OpenAIServer:
                 f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
                 + body
             )
+        elif answer.raw:
+            head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            writer.write((head + answer.raw).encode())
         else:
             await self._stream(answer, writer)
 

@@ -151,6 +151,11 @@ async def test_priced_calls_run_without_a_question_up_to_the_cap_all_together(re
     assert Budget(cost_usd=6.76).exhausted_by(s.agent.usage) is None
 
 
+async def test_the_cap_reaches_no_further_than_the_budget() -> None:
+    s = stage(calls(buy(2)), tools=(paid([]),), auto_approve_usd=5.0, budget=Budget(cost_usd=1.5))
+    assert (await s.agent.run_turn("go")).status == "awaiting_approval"
+
+
 @pytest.mark.parametrize(
     ("cap", "arguments", "rules"),
     [

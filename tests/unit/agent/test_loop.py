@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.messages import Message, ModelChunk, Thought
 from agent.retry import ModelError
-from agent.testing import calls, fails, says
+from agent.testing import ScriptedModel, calls, fails, says
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
@@ -186,6 +188,26 @@ async def test_secrets_reach_neither_events_nor_messages() -> None:
     assert "hf_abc" not in s.agent.conversation.to_json()
     assert "".join(d["text"] for d in s.data("assistant_chunk")) == "the key is [REDACTED]!bye [REDACTED]"
     assert len(s.data("tool_output")[0]["output"]) < 25_100
+
+
+async def test_thoughts_with_a_secret_in_them_are_not_kept() -> None:
+    """They are signed, so they cannot be masked."""
+    secret = "hf_abcdefghijklmnop"
+
+    class Thinker(ScriptedModel):
+        async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
+            thought = "harmless" if self.requests else f"the key is {secret}"
+            yield ModelChunk(thoughts=(Thought("scripted", thought),))
+            yield ModelChunk(thoughts=(Thought("scripted", signature="signed"),))
+            async for chunk in super().stream(messages, tools):
+                yield chunk
+
+    s = stage(tools=(tool("echo", echo),), secrets=(secret,))
+    s.agent.model = Thinker(calls(("echo", {})), calls(("echo", {})), says("done"))
+    await s.agent.run_turn("go")
+    assert secret not in s.agent.conversation.to_json()
+    thoughts = [m.thoughts for m in s.agent.conversation.messages if m.role == "assistant"]
+    assert thoughts == [(), (Thought("scripted", "harmless", "signed"),), ()]
 
 
 async def test_undo_takes_back_the_last_thing_said_and_all_that_came_of_it() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,3 +186,52 @@ def test_efforts_go_down_step_by_step_to_none_said() -> None:
     assert supported("max", {"supports_xhigh_reasoning_effort": True}) == "xhigh"
     assert supported("minimal", {"supports_minimal_reasoning_effort": False}) is None
     assert supported(None, {}) is None
+
+
+def anthropic(*blocks: list[dict[str, Any]], stop: str) -> Answer:
+    """An answer in Anthropic's protocol: for each block its start, and then its deltas."""
+    usage = {"input_tokens": 10, "output_tokens": 5}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": usage}
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": message}]
+    for index, (start, *deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": usage})
+    events.append({"type": "message_stop"})
+    return Answer(raw="".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events))
+
+
+async def test_thoughts_that_a_provider_signed_go_back_to_it_beside_the_calls_that_came_of_them(tmp_path: Path) -> None:
+    thinking: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "", "signature": ""},
+        {"type": "thinking_delta", "thinking": "The file "},
+        {"type": "thinking_delta", "thinking": "will tell."},
+        {"type": "signature_delta", "signature": "c2ln"},
+    ]
+    hidden = [{"type": "redacted_thinking", "data": "aGlkZGVu"}]
+    call: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": "toolu_1", "name": "bash", "input": {}},
+        {"type": "input_json_delta", "partial_json": '{"command": "echo 42"}'},
+    ]
+    text = [{"type": "text", "text": ""}, {"type": "text_delta", "text": "It is 42."}]
+    name = "anthropic/claude-sonnet-4-5"
+    events: list[Event] = []
+
+    async def emit(event: Event) -> None:
+        events.append(event)
+
+    async with serve(anthropic(thinking, hidden, call, stop="tool_use"), anthropic(text, stop="end_turn")) as server:
+        model = LiteLLMModel(name, base_url=server.url.removesuffix("/v1"), api_key="k", reasoning_effort="low")
+        agent = Agent(AgentConfig(name), model, ToolRouter(workspace_tools(LocalWorkspace(tmp_path))), emit)
+        outcome = await agent.run_turn("6 x 7?")
+    assert (outcome.status, outcome.message) == ("complete", "It is 42.")
+    assert server.requests[1]["thinking"]["type"] == "enabled"
+    assert server.requests[1]["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "The file will tell.", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "aGlkZGVu"},
+        {"type": "tool_use", "id": "toolu_1", "name": "bash", "input": {"command": "echo 42"}},
+    ]
+    said = agent.conversation.messages[1]
+    assert Message.from_dict(said.to_dict()) == said
+    assert "thinking_blocks" not in said.to_wire("another-model")

@@ -13,7 +13,8 @@ from agent.budget import Budget
 from agent.conversation import Conversation
 from agent.doom_loop import find_loop
 from agent.events import TURN_ENDS
-from agent.messages import ToolCall
+from agent.loop import CUT_OFF
+from agent.messages import Message, ToolCall
 from agent.plan import plan_tool
 from agent.retry import (
     ContextOverflowError,
@@ -240,6 +241,38 @@ async def test_a_call_that_was_under_way_in_a_crash_is_told_and_not_repeated() -
     results = [m.content for m in second.model.requests[0] if m.role == "tool"]
     assert "restarted while this call was under way" in results[0]
     assert results[1] == "worked"
+
+
+async def test_dangling_calls_get_results_when_a_person_goes_on_after_a_crash_with_something_else() -> None:
+    wanted = (ToolCall("begun", "look", "{}"), ToolCall("not begun", "look", "{}"))
+    cut_off = Conversation((Message("user", "go"), Message("assistant", "", wanted)), started=("begun",), in_turn=True)
+    s = stage(says("all right"), tools=(LOOK,), conversation=cut_off)
+    assert (await s.agent.run_turn("leave it")).message == "all right"
+    check_request(s.model.requests[0])
+    assert [m.content for m in s.model.requests[0] if m.role == "tool"] == [CUT_OFF, CUT_OFF]
+    assert [d["tool_call_id"] for d in s.data("tool_output")] == ["begun"]  # the other one was never told of
+
+
+async def test_blank_words_beside_a_call_are_left_out() -> None:
+    s = stage(calls(("look", {}), text=" \n"), says("done"), tools=(LOOK,))
+    await s.agent.run_turn("go")
+    assert s.model.requests[1][2].content == ""
+    check_request(s.model.requests[1])
+
+
+async def test_undo_brings_back_the_plan_though_it_has_been_compacted_away() -> None:
+    plan = [{"step": "dig", "status": "pending"}]
+    messages = (Message("user", "first"), Message("user", "[summary]", origin="summary"), Message("assistant", "done"))
+    s = stage(
+        calls(("plan", {"plan": [{"step": "rest", "status": "done"}]})),
+        says("resting"),
+        tools=(plan_tool(),),
+        conversation=Conversation(messages, plan=tuple(plan)),
+    )
+    await s.agent.run_turn("rest")
+    assert s.agent.conversation.plan[0]["step"] == "rest"
+    await s.agent.undo()
+    assert list(s.agent.conversation.plan) == plan
 
 
 async def test_every_turn_ends_with_one_event() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,21 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Emit
 from agent.loop import Agent
+from agent.messages import Message, ToolCall
+from agent.model import Model
 from agent.testing import Reply, calls, says
+from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
 from session_runtime.engine import agent_config, credentials, provider_environment
 from session_runtime.events import Draft
 from session_runtime.journal import Journal
-from session_runtime.outcome import Ending, after_turn, explained
-from session_runtime.session import MAX_QUEUE, OpenedAgent, QueueFull, Session, SessionFinished
-from session_runtime.store import Commit, Store
-from session_runtime.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput
+from session_runtime.outcome import CUT_OFF, Ending, after_turn, explained
+from session_runtime.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
+from session_runtime.store import Commit, Store, Submitted
+from session_runtime.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from session_runtime.wire import AgentSettings
-from unit.runtime.harness import ConversationModel, config, eventually
+from unit.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 
 SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
 
@@ -51,8 +55,10 @@ class Life:
 
 
 @asynccontextmanager
-async def life(folder: Path, bought: list[str], *replies: Reply, **fields: Any) -> AsyncIterator[Life]:
-    """A session that runs, with a tool that needs consent; at the end it is cut off as by a kill."""
+async def life(
+    folder: Path, bought: list[str], *replies: Reply, model: Model | None = None, **fields: Any
+) -> AsyncIterator[Life]:
+    """A session that runs, with tools that need consent; at the end it is cut off as by a kill."""
 
     async def buy(arguments: dict[str, Any]) -> str:
         bought.append(arguments["what"])
@@ -60,10 +66,11 @@ async def life(folder: Path, bought: list[str], *replies: Reply, **fields: Any) 
 
     @asynccontextmanager
     async def open_agent(emit: Emit, conversation: Conversation) -> AsyncIterator[OpenedAgent]:
-        tool = Tool("buy", "Buy it.", parameters("what", what={"type": "string"}), buy)
-        settings = AgentConfig("scripted", rules=(Rule("buy", "ask"),))
-        async with ToolRouter([tool]) as router:
-            agent = Agent(settings, ConversationModel(*replies), router, emit, conversation)
+        what = parameters("what", what={"type": "string"})
+        tools = (Tool("buy", "Buy it.", what, buy), Tool("look", "Look it up.", what, buy, read_only=True), research_tool())
+        settings = AgentConfig("scripted", rules=(Rule("buy", "ask"), Rule("look", "ask")))
+        async with ToolRouter(tools) as router:
+            agent = Agent(settings, model or ConversationModel(*replies), router, emit, conversation)
             yield OpenedAgent(agent, {"model": "scripted", "tools": ["buy"], "problems": []})
 
     store = Store(folder)
@@ -100,6 +107,58 @@ async def test_a_pending_approval_survives_a_restart_and_is_decided(tmp_path: Pa
         snapshot = now.session.snapshot()
         assert (snapshot.activity, snapshot.last_message, snapshot.pending) == ("Idle", "bought", ())
         assert snapshot.ending is None
+
+
+RESEARCH = {
+    "go": (calls(("research", {"task": "find tea"})), says("done")),
+    "find tea": (calls(("look", {"what": "tea"})), says("found")),
+}
+
+
+@pytest.mark.anyio
+async def test_a_question_of_a_sub_agent_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
+    looked: list[str] = []
+    async with life(tmp_path, looked, model=AnsweringModel(RESEARCH)) as first:
+        await first.submit(UserInput(text="go"))
+        (pending,) = first.session.snapshot().pending
+        assert (pending.tool, pending.arguments) == ("look", {"what": "tea"})
+    async with life(tmp_path, looked, model=AnsweringModel(RESEARCH)) as second:
+        assert second.session.snapshot().pending == (pending,)
+        await second.submit(Approval(decisions=[Decision(tool_call_id=pending.tool_call_id, approved=True)]))
+        assert looked == ["tea"]
+        assert second.session.snapshot().last_message == "done"
+        frames = [json.loads(frame.body) for frame in await second.journal.read(0)]
+    told = [(f["type"], f["data"]["tool"], f["data"].get("parent")) for f in frames if f["type"].startswith("tool_")]
+    research, _, _, output = (f["data"] for f in frames if f["type"].startswith("tool_"))
+    assert told == [
+        ("tool_call", "research", None),
+        ("tool_call", "look", research["tool_call_id"]),
+        ("tool_output", "look", research["tool_call_id"]),
+        ("tool_output", "research", None),
+    ]
+    assert output["output"] == "found"
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_is_cut_off_for_good_in_a_sub_agent_ends_what_had_begun(tmp_path: Path) -> None:
+    """As it stands in the database of a process that ended again and again while a sub-agent's call was under way."""
+    wanted, theirs = ToolCall("r", "research", '{"task": "find tea"}'), ToolCall("l", "look", '{"what": "tea"}')
+    sub = replace(Conversation().with_said("find tea").with_message(Message("assistant", "", (theirs,))), started=("l",))
+    at_work = Conversation().with_said("go").with_message(Message("assistant", "", (wanted,)))
+    at_work = replace(at_work, started=("r",), subagents={"r": sub})
+    submitted = Submitted("s", "user_input", canonical(UserInput(text="go")), "2026-01-01T00:00:00.000Z")
+    store = Store(tmp_path)
+    store.load()
+    facts = {"resumes": json.dumps(["s", MAX_RESUMES])}
+    store.apply(Commit(accepted=(submitted,), started=("s",), conversation=at_work, facts=facts))
+    store.close()
+    async with life(tmp_path, []) as run:
+        await run.idle()
+        frames = [json.loads(frame.body) for frame in await run.journal.read(0)]
+        assert run.session.conversation.subagents == {}
+    outputs = [f["data"] for f in frames if f["type"] == "tool_output"]
+    assert [(o["tool_call_id"], o.get("parent"), o["output"]) for o in outputs] == [("l", "r", CUT_OFF), ("r", None, CUT_OFF)]
+    assert frames[len(outputs)]["type"] == "error"
 
 
 @pytest.mark.anyio

@@ -49,6 +49,11 @@ def test_each_type_of_event_has_its_line_or_none(type_: str) -> None:
     assert line == (None if expected is None else f"2026-01-02T03:04:05.000Z {expected}")
 
 
+def test_what_a_sub_agent_does_is_set_off() -> None:
+    line = transcript.line(Draft("tool_call", CALL | {"parent": "p"}, NOW))
+    assert line == '2026-01-02T03:04:05.000Z call      | bash {"command": "ls"}'
+
+
 def test_a_retry_says_when_and_why() -> None:
     data = {"status": "retrying", "attempt": 2, "wait_seconds": 5.0, "reason": "overloaded"}
     line = transcript.line(Draft("processing", data, NOW))
