@@ -87,6 +87,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--session", type=Path, metavar="FILE", help="keep the conversation here after every step, and resume it from here")
     add("--max-iterations", type=positive, default=300, metavar="N", help="model calls in one turn (default: %(default)s)")
     add("--budget-usd", type=amount, metavar="USD", help="what the conversation may cost, as far as prices are known")
+    add(
+        "--auto-approve-usd", type=amount, metavar="USD", help="run calls of a known price without asking, up to so much in all"
+    )
     many = {"action": "append", "default": [], "metavar": "GLOB"}
     add("--allow", **many, help="offer these tools only (repeatable)")  # type: ignore[arg-type]
     add("--deny", **many, help="do not offer these tools (repeatable)")  # type: ignore[arg-type]
@@ -191,6 +194,7 @@ def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> Age
         instructions=arguments.instructions,
         max_iterations=arguments.max_iterations,
         rules=tuple(rules),
+        auto_approve_usd=arguments.auto_approve_usd,
         budget=Budget(cost_usd=arguments.budget_usd),
         secrets=secrets,
     )

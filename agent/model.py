@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from agent.retry import (
     RequestRefusedError,
     retry_after,
 )
+
+logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 600.0
 """Seconds without a byte from the provider. Reasoning models can be silent for minutes."""
@@ -95,6 +98,7 @@ class LiteLLMModel:
                 failure = classify(litellm, error, datetime.now(UTC))
                 if answering or effort is None or not _may_be_the_effort(failure):
                     raise failure from error
+                logger.warning("%s may not take reasoning effort %s; trying with %s", self._name, effort, lowered(effort))
                 effort = lowered(effort)
 
     def _supported_effort(self, litellm: Any) -> ReasoningEffort | None:

@@ -21,6 +21,9 @@ from agent.run_context import ConsentNeeded, RunContext
 from agent.tools.router import ToolRouter, argument_problem
 from agent.tools.tool import ToolResult, cut_output
 
+MAX_PARALLEL = 8
+"""Calls that run at the same time, at most."""
+
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -65,7 +68,7 @@ class ToolStep:
             self._cap = min(self._cap, config.budget.cost_usd)  # only a person may overrun the budget
 
     async def run_calls(self) -> None:
-        """Run the open calls in order; neighbours that only read run at the same time.
+        """Run the open calls in order; neighbours that only read run at the same time, up to `MAX_PARALLEL` of them.
 
         Stops before the first call that needs a person's consent, or behind one whose sub-agent does, so that nothing
         overtakes the question, and raises ConsentNeeded with all calls that need it.
@@ -74,7 +77,7 @@ class ToolStep:
         while calls := [prepared[call.id] for call in self._run.conversation.open_calls]:
             if self._must_ask(calls[0]):
                 raise ConsentNeeded(self._questions(calls))
-            together = list(takewhile(self._can_run_beside_others, calls))
+            together = list(takewhile(self._can_run_beside_others, calls[:MAX_PARALLEL]))
             waiting = await self._run_batch(together or calls[:1])
             if waiting:
                 raise ConsentNeeded((*waiting, *self._questions(calls)))

@@ -6,6 +6,7 @@ The margin for a loaded machine is 400 ms on top; what is waited for would take 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agent.loop import TurnOutcome
 from agent.model_step import INTERRUPTED
 from agent.retry import RateLimitedError
 from agent.testing import calls, fails, says
+from agent.tools.research import research_tool
 from agent.tools.tool import Tool, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
@@ -106,6 +108,27 @@ async def test_in_a_tool_that_swallows_its_cancellation() -> None:
     s = stage(calls(("stubborn", {})), says("back"), tools=(Tool("stubborn", "", parameters(), stubborn),))
     await interrupt_at(s, "tool_call")
     done.set()
+    assert (await s.agent.run_turn("again")).message == "back"
+
+
+async def test_in_a_sub_agents_tool_that_swallows_its_cancellation() -> None:
+    """The sub-agent waits for its tool, and the agent for its sub-agent: not one after the other."""
+    released, begun = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_: dict[str, Any]) -> str:
+        begun.set()
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+        return "late"
+
+    tool = Tool("stubborn", "", parameters(), stubborn, read_only=True)
+    s = stage(calls(("research", {"task": "x"})), calls(("stubborn", {})), says("back"), tools=(tool, research_tool()))
+    turn = asyncio.create_task(s.agent.run_turn("go"))
+    await asyncio.wait_for(begun.wait(), 30)
+    await interrupt(s, turn)
+    assert s.agent.conversation.subagents == {}
+    released.set()
     assert (await s.agent.run_turn("again")).message == "back"
 
 

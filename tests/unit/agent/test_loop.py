@@ -12,6 +12,7 @@ import pytest
 from agent.messages import Message, ModelChunk, Thought
 from agent.retry import ModelError
 from agent.testing import ScriptedModel, calls, fails, says
+from agent.tool_step import MAX_PARALLEL
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
@@ -109,6 +110,24 @@ async def test_reads_run_together_and_their_results_keep_the_order_of_the_calls(
     await s.agent.run_turn("go")
     assert [d["tool"] for d in s.data("tool_output")] == ["second", "first"]
     assert [m.content for m in s.model.requests[1][-2:]] == ["first", "second"]
+
+
+async def test_only_so_many_calls_run_at_the_same_time() -> None:
+    running: set[str] = set()
+    most: list[int] = []
+
+    async def read(arguments: dict[str, Any]) -> str:
+        running.add(arguments["text"])
+        most.append(len(running))
+        await asyncio.sleep(0)
+        running.remove(arguments["text"])
+        return f"read {arguments['text']}"
+
+    wanted = [str(number) for number in range(2 * MAX_PARALLEL + 1)]
+    s = stage(calls(*[("read", {"text": text}) for text in wanted]), says("done"), tools=(tool("read", read, read_only=True),))
+    await s.agent.run_turn("go")
+    assert max(most) == MAX_PARALLEL
+    assert [m.content for m in s.model.requests[1] if m.role == "tool"] == [f"read {text}" for text in wanted]
 
 
 async def test_a_failed_model_call_is_an_event_and_the_session_goes_on() -> None:
