@@ -78,8 +78,10 @@ class Reconciler:
             if pod is not None and not pod.meta.deleting:
                 await self._delete_pod(pod)
             return
-        facts = self._facts(session)
-        decision = decide(facts, datetime.now(UTC))
+        decision = decide(self._facts(session), datetime.now(UTC))
+        if uid in self._admitter.creating and not any(isinstance(action, CreatePod) for action in decision.actions):
+            await self._settle_creation(session)
+            decision = decide(self._facts(session), datetime.now(UTC))
         try:
             await self._act(session, decision)
         finally:
@@ -162,6 +164,19 @@ class Reconciler:
                 return body
         self._refused(session, "pod", f"pod {body['metadata']['name']} belongs to somebody else")
         raise error
+
+    async def _settle_creation(self, session: Session) -> None:
+        """A creation was not answered, and is not tried again: the pod has been seen, or is not wanted any more."""
+        meta = session.meta
+        if self._cache.pod_of(meta.uid) is None:
+            try:
+                body = await self._api.get(core_path("pods", meta.namespace, pod_name(meta.name, meta.uid)))
+                with contextlib.suppress(UnreadableObject):
+                    self._cache.pods.put(Pod.of(body))
+            except ApiError as error:
+                if not error.gone:
+                    raise
+        self._admitter.creating.pop(meta.uid, None)
 
     def _refused(self, session: Session, what: str, message: str) -> None:
         uid = session.meta.uid

@@ -367,6 +367,31 @@ def test_a_refused_claim_is_told_with_the_api_servers_words_and_no_pod_is_made()
     run(story())
 
 
+def test_a_pod_of_which_nobody_knows_whether_it_was_made_holds_no_slot_for_ever_when_it_is_not_wanted_any_more() -> None:
+    async def story() -> None:
+        stage = persistent_stage(admitted=True)
+
+        def away(verb: str, path: str) -> None:
+            if path.startswith(PODS):
+                raise UNREACHABLE
+
+        stage.server.answer = away
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.admitter.creating == {UID: "ada"}
+        body = stage.server.objects[SESSION]
+        stage.cache.sessions.put(Session.of(stage.server.put(SESSION, {**body, "spec": {**body["spec"], "suspend": True}})))
+        with pytest.raises(ApiError):
+            await stage.reconciler.reconcile(UID)
+        assert stage.admitter.creating == {UID: "ada"}, "still unknown"
+        stage.server.answer = lambda _verb, _path: None
+        await stage.reconciler.reconcile(UID)
+        assert stage.reasons()["Suspended"] == "UserRequested"
+        assert stage.admitter.creating == {}
+
+    run(story())
+
+
 def test_a_lost_pod_is_replaced_though_no_watch_tells_that_its_name_is_free() -> None:
     """kopf's watch begins later than the first list, and what is deleted in between it never tells."""
 
