@@ -46,7 +46,8 @@ class WorkspaceSpec(Schema):
     size: StorageSize | None = None
     """Room for the conversation and the files together, for example 5Gi. Required when type is Persistent."""
     storage_class_name: StorageClassName | None = None
-    """StorageClass of the claims; unset means the cluster's default. Its volumes must offer ReadWriteOnce."""
+    """StorageClass of the claims; unset means the cluster's default. ReadWriteOnce is enough, and NFS will not do: the
+    conversation is in a database."""
     image: ImageName | None = None
     """Image in which the model's commands run: any Linux image with Python 3.9 or later as python3, and the tools that the
     model should find. Unset means the agent's image. The agent's server is put into it when the pod starts."""
