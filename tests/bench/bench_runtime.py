@@ -1,6 +1,7 @@
-"""Figures of the session runtime: `python tests/bench/bench_runtime.py`. Prints one table; asserts no times.
+"""`make bench-runtime`: the session runtime measured, as a table. Prints; asserts no times.
 
-Every figure of the runtime stands beside one of the bare libraries under it, from the same run on the same machine.
+Figures stand beside those of the bare libraries (`bare.py`), from the same run on the same machine: the ratios count, a busy
+machine moves the rest.
 """
 
 from __future__ import annotations
@@ -8,194 +9,309 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import socket
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[2]
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from session_runtime.wire import config_to_environment  # noqa: E402
-from unit.runtime.harness import TOKEN, config, free_port  # noqa: E402
+from agent.workspace import LocalWorkspace  # noqa: E402 - after the path
+from bench.bare import BURST, EVENTS  # noqa: E402
+from session_runtime.__main__ import bind  # noqa: E402
+from session_runtime.app import create_app  # noqa: E402
+from session_runtime.engine import opener  # noqa: E402
+from session_runtime.events import Frame  # noqa: E402
+from session_runtime.journal import Change, Journal  # noqa: E402
+from session_runtime.metrics import Metrics  # noqa: E402
+from session_runtime.server import http_server  # noqa: E402
+from session_runtime.session import Session  # noqa: E402
+from session_runtime.store import Commit, Store  # noqa: E402
+from session_runtime.wire import AgentSettings, config_to_environment  # noqa: E402
+from unit.agent import openai_server  # noqa: E402
+from unit.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
 
 STARTS = 10
-EVENTS = 10_000
-FOLLOWERS = 1000
+TURNS = 100
+FOLLOWERS = 900
 STUCK = 100
+WRITES = 60
+"""Events of a latency measurement, four a second, which is how often a session that streams writes."""
 
-BARE = """
-import asyncio, json, sys
-import uvicorn
-from starlette.applications import Starlette
-from starlette.responses import StreamingResponse, PlainTextResponse
-from starlette.routing import Route
-async def ready(request): return PlainTextResponse("ok")
-async def events(request):
-    async def stream():
-        for seq in range(1, int(sys.argv[2]) + 1):
-            body = {"seq": seq, "type": "usage", "time": "", "submission_id": None, "data": {"n": seq}}
-            yield f"id: {seq}\\ndata: {json.dumps(body)}\\n\\n".encode()
-    return StreamingResponse(stream(), media_type="text/event-stream")
-app = Starlette(routes=[Route("/readyz", ready), Route("/v1/events", events)])
-uvicorn.run(app, port=int(sys.argv[1]), log_level="critical", access_log=False)
-"""
+FILLERS = 4
+"""Events of 100 kB each that come before, so that those who take nothing are stuck by then."""
 
-FASTAPI = """
-import sys, uvicorn, fastapi
-app = fastapi.FastAPI()
-@app.get("/readyz")
-async def ready(): return "ok"
-uvicorn.run(app, port=int(sys.argv[1]), log_level="critical", access_log=False)
-"""
+
+def row(what: str, figure: str) -> None:
+    print(f"| {what:<62} | {figure:>32} |", flush=True)
+
+
+def title(text: str) -> None:
+    print(f"\n{text}\n| {'-' * 62} | {'-' * 32} |", flush=True)
 
 
 def main() -> None:
-    rows: list[tuple[str, str]] = []
-    start_figures(rows)
-    replay_figures(rows)
-    asyncio.run(stream_figures(rows))
-    width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {figure}" for name, figure in rows))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    title("Start and memory")
+    start_figures()
+    asyncio.run(memory_figures())
+    title("Events")
+    asyncio.run(first_chunk_figures())
+    asyncio.run(burst_figures())
+    replay_figures()
+    title(f"{FOLLOWERS} followers, and {STUCK} that are stuck")
+    asyncio.run(crowd_figures())
+
+
+def spread(times: list[float]) -> str:
+    """Median and 99th percentile."""
+    times = sorted(times)
+    return f"{1000 * statistics.median(times):.1f} ms / {1000 * times[int(len(times) * 0.99)]:.1f} ms"
+
+
+def times_as_much(mine: float, theirs: float) -> str:
+    return f"{mine / theirs:.2f} times as much"
 
 
 # -- start and memory ----------------------------------------------------------------------------------------------
 
 
-def start_figures(rows: list[tuple[str, str]]) -> None:
-    for name, command in (
-        ("start to ready", None),
-        ("  of that: Python alone", [sys.executable, "-c", "pass"]),
-        ("  a bare FastAPI app", [sys.executable, "-c", FASTAPI]),
-    ):
-        times = []
-        memory = 0
-        for _ in range(STARTS):
-            with tempfile.TemporaryDirectory(prefix="as-") as folder:
-                started = time.perf_counter()
-                if command is not None and command[-1] == "pass":
-                    subprocess.run(command, check=True)
-                    times.append(time.perf_counter() - started)
-                    continue
-                with served(Path(folder), command) as (pid, _):
-                    times.append(time.perf_counter() - started)
-                    time.sleep(1.0)  # the agent's modules are imported behind the ready server
-                    memory = resident(pid)
-        rows.append((f"{name} (p50 / max of {STARTS})", f"{statistics.median(times):.2f} s / {max(times):.2f} s"))
-        if memory:
-            rows.append(("  memory when idle (RSS)", f"{memory / 1024:.0f} MiB"))
+def start_figures() -> None:
+    python = [timed([sys.executable, "-c", "pass"]) for _ in range(STARTS)]
+    imports = [timed([sys.executable, "-c", "import gc; gc.disable(); import session_runtime.server"]) for _ in range(STARTS)]
+    used = cpu_of_children()
+    mine = [timed_start(None) for _ in range(STARTS)]
+    used = cpu_of_children() - used
+    theirs = [timed_start("fastapi") for _ in range(STARTS)]
+    ready = statistics.median(mine)
+    row("process start to ready, at most 1 s (median / max)", f"{ready:.2f} s / {max(mine):.2f} s")
+    row("  CPU time of that", f"{used / STARTS:.2f} s")
+    row("  of that: Python", f"{statistics.median(python):.2f} s")
+    row("  of that: imports", f"{statistics.median(imports) - statistics.median(python):.2f} s")
+    row("  of that: database, session, HTTP server", f"{ready - statistics.median(imports):.2f} s")
+    row("a bare FastAPI application to ready", f"{statistics.median(theirs):.2f} s / {max(theirs):.2f} s")
+    row("  the runtime beside it", times_as_much(ready, statistics.median(theirs)))
+
+
+def cpu_of_children() -> float:
+    """Seconds that ended child processes have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT)
+    return time.perf_counter() - started
+
+
+def timed_start(bare: str | None) -> float:
+    with tempfile.TemporaryDirectory(prefix="as-") as folder:
+        started = time.perf_counter()
+        with served(Path(folder), bare):
+            return time.perf_counter() - started
 
 
 @contextmanager
-def served(folder: Path, command: list[str] | None = None) -> Iterator[tuple[int, int]]:
-    """A server that is ready: the runtime, or another one that takes its port as an argument; its pid and its port."""
+def served(folder: Path, bare: str | None, **fields: object) -> Iterator[tuple[int, str]]:
+    """A server that is ready, the runtime or a bare one; its pid and its URL."""
     port = free_port()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **config_to_environment(config())}
-    runtime = [sys.executable, "-m", "session_runtime", "--port", str(port), "--state-dir", str(folder / "state")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **config_to_environment(config(**fields))}
+    environment["AGENTSESSION_CREDENTIAL_OPENAI_API_KEY"] = "sk-none"
+    runtime = ["-m", "session_runtime", "--port", str(port), "--state-dir", str(folder / "state")]
     process = subprocess.Popen(
-        [*command, str(port), str(EVENTS)] if command else [*runtime, "--workspace-socket", str(folder / "w.sock")],
+        [sys.executable, str(ROOT / "tests/bench/bare.py"), bare, str(port)]
+        if bare
+        else [sys.executable, *runtime, "--workspace-socket", str(folder / "w.sock")],
         env=environment,
         stdout=subprocess.DEVNULL,
     )
     try:
-        while not _ready(port):
-            time.sleep(0.002)
-        yield process.pid, port
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url) as http:
+            while not _ready(http):
+                time.sleep(0.002)
+        yield process.pid, url
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
 
 
-def _ready(port: int) -> bool:
+def _ready(http: httpx.Client) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-            client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-            return b" 200 " in client.recv(100)
-    except OSError:
+        return http.get("/readyz").status_code == 200
+    except httpx.TransportError:
         return False
 
 
-def resident(pid: int) -> int:
-    """KiB."""
+async def memory_figures() -> None:
+    answer = openai_server.Answer(deltas=({"content": "Hello."},))
+    async with openai_server.serve(answer) as model:
+        settings = AgentSettings(model="openai/some-model", base_url=model.url)
+        with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), None, agent=settings) as (pid, url):
+            async with client(url) as http:
+                await arrival(http, "ready")  # the agent's modules are imported behind the server that is ready
+                row("memory when idle, before the first turn (RSS)", f"{resident(pid):.0f} MiB")
+                await http.post("/v1/submissions", json={"id": "a", "type": "user_input", "text": "Hello?"})
+                await arrival(http, "turn_complete")
+                row("memory when idle, after it (litellm is imported)", f"{resident(pid):.0f} MiB")
+    with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), "fastapi") as (pid, _):
+        row("memory of a bare FastAPI application", f"{resident(pid):.0f} MiB")
+
+
+def resident(pid: int) -> float:
+    """MiB."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])
+    return int(line.split()[1]) / 1024
 
 
-# -- replay --------------------------------------------------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------------------------
 
 
-def replay_figures(rows: list[tuple[str, str]]) -> None:
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
+        yield http
+
+
+async def follow(http: httpx.AsyncClient, seen: Callable[[int, str, str | None], bool]) -> None:
+    """Follow the events until `seen` says that it is enough; it is given the number, the type and the submission of each."""
+    async with http.stream("GET", "/v1/events") as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                event = json.loads(line[6:])
+                if seen(event["seq"], event["type"], event["submission_id"]):
+                    return
+
+
+async def arrival(http: httpx.AsyncClient, type_: str) -> None:
+    await follow(http, lambda _, seen, __: seen == type_)
+
+
+async def first_chunk_figures() -> None:
     with tempfile.TemporaryDirectory(prefix="as-") as folder:
-        _fill(Path(folder) / "state")
-        with served(Path(folder)) as (_, port):
-            mine = min(_read_events(port) for _ in range(3))
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder), [sys.executable, "-c", BARE]) as (_, port):
-        bare = min(_read_events(port) for _ in range(3))
-    rows.append((f"replay of {EVENTS} events", f"{mine:.2f} s ({EVENTS / mine:,.0f} a second)"))
-    rows.append(("  a bare Starlette stream of the same", f"{bare:.2f} s ({EVENTS / bare:,.0f} a second)"))
+        async with runtime_process(Path(folder), *[{"text": "Hello."}] * (TURNS + 1)) as run:
+            mine = await first_chunks(run.url)
+    with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), "live") as (_, url):
+        theirs = await first_chunks(url)
+    row("submit to first chunk (median / p99)", spread(mine))
+    row("  a bare Starlette queue, nothing kept", spread(theirs))
+    row("  the runtime beside it", times_as_much(statistics.median(mine), statistics.median(theirs)))
 
 
-def _fill(state: Path) -> None:
-    from session_runtime.events import Frame
-    from session_runtime.store import Commit, Store
+async def first_chunks(url: str) -> list[float]:
+    """Seconds from a submission to the first piece of its answer, for so many turns one after the other."""
+    chunks: dict[str | None, float] = {}
+    ended = asyncio.Event()
 
-    store = Store(state)
-    store.load()
-    for start in range(1, EVENTS + 1, 1000):
-        frames = []
-        for seq in range(start, start + 1000):
-            time_ = "2099-01-01T00:00:00.000Z"
-            body = {"seq": seq, "type": "usage", "time": time_, "submission_id": None, "data": {"n": seq}}
-            frames.append(Frame(seq, None, time_, json.dumps(body)))
-        store.apply(Commit(tuple(frames)))
-    store.close()
+    def seen(_: int, type_: str, submission: str | None) -> bool:
+        if type_ == "assistant_chunk":
+            chunks.setdefault(submission, time.perf_counter())
+        if type_ == "turn_complete":
+            ended.set()
+        return False
+
+    times = []
+    async with client(url) as http:
+        following = asyncio.create_task(follow(http, seen))
+        for turn in range(TURNS + 1):
+            started = time.perf_counter()
+            await http.post("/v1/submissions", json={"id": f"turn-{turn}", "type": "user_input", "text": "Hello?"})
+            await ended.wait()
+            ended.clear()
+            times.append(chunks[f"turn-{turn}"] - started)
+        following.cancel()
+        await asyncio.wait([following])
+    return times[1:]  # the first one finds nothing warm
 
 
-def _read_events(port: int) -> float:
-    """Seconds until the last of the events has come."""
+async def burst_figures() -> None:
+    async with in_process() as (journal, url), client(url) as http:
+        mine = await burst(http, lambda: _write_burst(journal))
+    with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), "live") as (_, url):
+        async with client(url) as http:
+            theirs = await burst(http, lambda: http.post("/burst"))
+    row(f"{BURST} events, written and followed", f"{BURST / mine:,.0f} a second")
+    row("  a bare Starlette queue, nothing written", f"{BURST / theirs:,.0f} a second")
+
+
+async def _write_burst(journal: Journal) -> object:
+    return await asyncio.gather(*(journal.write(Change(journal.draft("usage", {"n": n}))) for n in range(BURST)))
+
+
+async def burst(http: httpx.AsyncClient, write: Callable[[], Awaitable[object]]) -> float:
+    """Seconds until a follower has the last of the events that `write` makes."""
+    following = asyncio.create_task(follow(http, lambda seq, _, __: seq == BURST))
+    await asyncio.sleep(0.5)  # until it follows
     started = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(f"GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-        last = f"id: {EVENTS}\n".encode()
-        tail = b""
-        while last not in tail:
-            tail = tail[-100:] + client.recv(1 << 20)
+    await write()
+    await following
     return time.perf_counter() - started
 
 
-# -- live ----------------------------------------------------------------------------------------------------------
+def replay_figures() -> None:
+    with tempfile.TemporaryDirectory(prefix="as-") as folder:
+        _fill(Path(folder) / "state")
+        with served(Path(folder), None) as (_, url):
+            mine = min(_read_events(url) for _ in range(5))
+    with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), "events") as (_, url):
+        theirs = min(_read_events(url) for _ in range(5))
+    row(f"replay of {EVENTS} events from the disk", f"{mine:.2f} s, {EVENTS / mine:,.0f} a second")
+    row("  a bare Starlette stream that makes them up", f"{theirs:.2f} s, {EVENTS / theirs:,.0f} a second")
 
 
-async def stream_figures(rows: list[tuple[str, str]]) -> None:
-    for followers, stuck in ((1, 0), (FOLLOWERS - STUCK, 0), (FOLLOWERS - STUCK, STUCK)):
-        name = f"event to client, {followers} followers" + (f" beside {stuck} stuck ones" if stuck else "")
-        rows.append((f"{name} (p50 / p99)", _milliseconds(await _latencies(followers, stuck))))
+def _fill(state: Path) -> None:
+    store = Store(state)
+    store.load()
+    frames = []
+    for seq in range(1, EVENTS + 1):
+        when = "2099-01-01T00:00:00.000Z"
+        body = {"seq": seq, "type": "usage", "time": when, "submission_id": None, "data": {"n": seq}}
+        frames.append(Frame(seq, None, when, json.dumps(body)))
+    store.apply(Commit(tuple(frames)))
+    store.close()
 
 
-def _milliseconds(times: list[float]) -> str:
-    times.sort()
-    return f"{1000 * statistics.median(times):.1f} ms / {1000 * times[int(len(times) * 0.99)]:.1f} ms"
+def _read_events(url: str) -> float:
+    """Seconds until the last of the events has come; the client only looks for its number."""
+    last = f"id: {EVENTS}\n".encode()
+    started = time.perf_counter()
+    with httpx.stream("GET", f"{url}/v1/events", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+        tail = b""
+        for data in response.iter_raw():
+            tail = tail[-100:] + data
+            if last in tail:
+                break
+    return time.perf_counter() - started
 
 
-async def _latencies(followers: int, stuck: int) -> list[float]:
-    """Seconds from the writing of an event to its arrival at one of the followers, for 100 events at 10 a second, which
-    is how often a session that streams writes."""
-    from datetime import UTC, datetime
+# -- a crowd -------------------------------------------------------------------------------------------------------
 
-    from agent.workspace import LocalWorkspace
-    from session_runtime.app import create_app
-    from session_runtime.engine import opener
-    from session_runtime.journal import Change, Journal
-    from session_runtime.metrics import Metrics
-    from session_runtime.session import Session
-    from session_runtime.store import Store
+
+async def crowd_figures() -> None:
+    alone = await latencies(1, 0)
+    without = await latencies(FOLLOWERS, 0)
+    beside = await latencies(FOLLOWERS, STUCK)
+    row("event to follower: one follower (median / p99)", spread(alone))
+    row(f"event to follower: {FOLLOWERS}", spread(without))
+    row(f"event to follower: {FOLLOWERS} beside {STUCK} stuck ones", spread(beside))
+    row("  beside those without stuck ones", times_as_much(statistics.median(beside), statistics.median(without)))
+
+
+@asynccontextmanager
+async def in_process() -> AsyncIterator[tuple[Journal, str]]:
+    """A journal behind the runtime's HTTP server, in this process; its session takes nothing."""
 
     def clock() -> datetime:
         return datetime.now(UTC)
@@ -204,56 +320,55 @@ async def _latencies(followers: int, stuck: int) -> list[float]:
         store = Store(Path(folder))
         loaded = store.load()
         journal = Journal(store, 0, clock)
-        # It never runs, so its agent is never opened.
         session = Session(config(), journal, loaded, opener(config(), LocalWorkspace(Path(folder))), clock)
-        app = create_app(config(), session, journal, Metrics())
-        running = asyncio.create_task(journal.run())
-        async with _uvicorn(app) as port:
-            crowd = [asyncio.create_task(_follow(port, None)) for _ in range(followers - 1)]
-            idle = [await _open(port) for _ in range(stuck)]
-            arrived: list[tuple[int, float]] = []
-            first = asyncio.create_task(_follow(port, arrived))
-            await asyncio.sleep(2.0)  # until all of them follow
-            written: dict[int, float] = {}
-            for n in range(100):
-                now = time.perf_counter()
-                commit = await journal.write(Change(journal.draft("usage", {"n": n, "padding": "x" * 1000})))
-                written[commit.frames[-1].seq] = now
-                await asyncio.sleep(0.1)
-            await asyncio.sleep(1.0)
-            for task in (first, *crowd):
-                task.cancel()
-            await asyncio.gather(first, *crowd, return_exceptions=True)
-            for _, writer in idle:
-                writer.transport.abort()
-            journal.close()
-        running.cancel()
-        await asyncio.wait([running])
+        writing = asyncio.create_task(journal.run())
+        listener = bind(0, 60_000)
+        server = http_server(create_app(config(), session, journal, Metrics()))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        yield journal, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        journal.close()
+        server.should_exit = True
+        await serving
+        writing.cancel()
+        await asyncio.wait([writing])
         await journal.release()
-        assert len(arrived) == len(written)
-        return [at - written[seq] for seq, at in arrived]
 
 
-@asynccontextmanager
-async def _uvicorn(app: Any) -> AsyncIterator[int]:
-    from session_runtime.server import http_server
+async def latencies(followers: int, stuck: int) -> list[float]:
+    """Seconds from the beginning of an event's writing to its arrival at one of the followers."""
+    async with in_process() as (journal, url):
+        crowd = [asyncio.create_task(_take(url, None)) for _ in range(followers - 1)]
+        idle = [await _open(url) for _ in range(stuck)]
+        arrived: list[tuple[int, float]] = []
+        crowd.append(asyncio.create_task(_take(url, arrived)))
+        await asyncio.sleep(3.0)  # until all of them follow
+        for _ in range(FILLERS):
+            await journal.write(Change(journal.draft("usage", {"padding": "x" * 100_000})))
+        await asyncio.sleep(3.0)
+        written: dict[int, float] = {}
+        for n in range(WRITES):
+            started = time.perf_counter()
+            commit = await journal.write(Change(journal.draft("usage", {"n": n, "padding": "x" * 1000})))
+            written[commit.frames[-1].seq] = started
+            await asyncio.sleep(0.25)
+        await asyncio.sleep(1.0)
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        for _, writer in idle:
+            writer.transport.abort()
+        return [at - written[seq] for seq, at in arrived if seq in written]
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server = http_server(app)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    await serving
 
-
-async def _open(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _open(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    address = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(address.host, address.port, limit=2**20)
     writer.write(f"GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     return reader, writer
 
 
-async def _follow(port: int, arrived: list[tuple[int, float]] | None) -> None:
-    reader, writer = await _open(port)
+async def _take(url: str, arrived: list[tuple[int, float]] | None) -> None:
+    reader, writer = await _open(url)
     try:
         while line := await reader.readline():
             if arrived is not None and line.startswith(b"id: "):
