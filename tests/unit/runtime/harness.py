@@ -23,7 +23,7 @@ from agent.workspace import LocalWorkspace
 from session_runtime import server
 from session_runtime.__main__ import bind
 from session_runtime.client import ReceivedEvent, SessionClient
-from session_runtime.wire import AgentSettings, SessionConfig, config_to_environment
+from session_runtime.wire import AgentSettings, ApprovalRule, SessionConfig, config_to_environment
 from session_runtime.workspace import Server as WorkspaceServer
 from session_runtime.workspace import command_environment
 
@@ -75,6 +75,12 @@ async def _play(reply: Reply, number: int) -> AsyncIterator[ModelChunk]:
         await asyncio.get_running_loop().create_future()
     if reply.error is not None:
         raise reply.error
+
+
+def asking(glob: str) -> AgentSettings:
+    """The scripted model's settings, with a policy under which bash commands that match need a person's approval."""
+    rule = ApprovalRule(tool="bash", arguments={"command": glob}, action="Ask")
+    return AgentSettings(model="scripted", approval_policy=(rule,))
 
 
 def config(**fields: Any) -> SessionConfig:

@@ -3,7 +3,6 @@
 The script is JSON in the environment variable SCRIPT: a list of answers, each the fields of `agent.testing.Reply`, or lists
 of them by what the user has said last. Other variables:
 
-- ASK: a glob; bash commands that it matches need a person's approval
 - STUCK_MILLISECONDS: a client that takes nothing is dropped after that time
 - COUNT_MOMENTS: a file in which the number of moments so far is kept; each transaction has two: before it and after it
 - CRASH_AT: with that, the process kills itself at the n-th moment
@@ -15,18 +14,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from agent.approval import Rule
-from agent.config import AgentConfig
 from agent.testing import ScriptedModel
 from session_runtime import __main__ as main
-from session_runtime import engine
 from session_runtime.store import Commit, Store
-from session_runtime.wire import SessionConfig
 from unit.runtime.harness import AnsweringModel, ConversationModel, reply_from_json
 
 
@@ -35,16 +28,6 @@ def model() -> ScriptedModel:
     if isinstance(script, list):
         return ConversationModel(*map(reply_from_json, script))
     return AnsweringModel({said: list(map(reply_from_json, replies)) for said, replies in script.items()})
-
-
-def ask_for(glob: str) -> None:
-    """Let bash commands that match wait for approval."""
-    agent_config = engine.agent_config
-
-    def with_rule(config: SessionConfig, secrets: Mapping[str, str]) -> AgentConfig:
-        return replace(agent_config(config, secrets), rules=(Rule("bash", "ask", {"command": glob}),))
-
-    setattr(engine, "agent_config", with_rule)  # noqa: B010 - mypy minds an assignment
 
 
 def crash_at(moment: int, counted: Path) -> None:
@@ -67,8 +50,6 @@ def crash_at(moment: int, counted: Path) -> None:
 
 
 if __name__ == "__main__":
-    if "ASK" in os.environ:
-        ask_for(os.environ["ASK"])
     if "STUCK_MILLISECONDS" in os.environ:
         setattr(main, "STUCK_PEER_MILLISECONDS", int(os.environ["STUCK_MILLISECONDS"]))  # noqa: B010
     if "COUNT_MOMENTS" in os.environ:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.testing import calls, says
-from unit.runtime.harness import DEADLINE, ROOT, TOKEN, eventually, runtime, runtime_process
+from unit.runtime.harness import DEADLINE, ROOT, TOKEN, asking, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_a_call_that_needs_consent_is_shown_and_decided(short_path: Path) 
         {"calls": [["bash", {"command": "echo more"}]]},
         {"text": "That is all."},
     )
-    async with runtime_process(short_path, *script, environment={"ASK": "*"}) as run:
+    async with runtime_process(short_path, *script, agent=asking("*")) as run:
         async with chat(run.url) as person:
             await person.type("shop")
             await person.sees('waits for /approve or /deny: bash {"command": "echo bought"}')

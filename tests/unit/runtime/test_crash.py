@@ -20,7 +20,7 @@ import pytest
 
 from agent.loop import IN_FLIGHT
 from session_runtime.client import ReceivedEvent
-from unit.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, runtime_process
+from unit.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, asking, runtime_process
 
 pytestmark = pytest.mark.anyio
 
@@ -70,8 +70,6 @@ ENDS = [
     ("back", "undo_complete"),
 ]
 
-ENVIRONMENT = {"ASK": "*three*"}
-
 
 @dataclass(frozen=True)
 class Story:
@@ -120,7 +118,7 @@ def chosen() -> list[float]:
 def uncrashed() -> Story:
     """The conversation without a crash."""
     with tempfile.TemporaryDirectory(prefix="as-") as folder:
-        story = asyncio.run(live(Path(folder), ENVIRONMENT))
+        story = asyncio.run(live(Path(folder)))
     assert not story.crashed
     assert story.done == ["one", "two", "three", "four"]
     assert story.moments < MOMENTS
@@ -133,7 +131,7 @@ async def test_a_kill_at_any_moment_is_survived(short_path: Path, uncrashed: Sto
     moment = choice if isinstance(choice, int) else 1 + int(choice * uncrashed.moments)
     if moment > uncrashed.moments:
         pytest.skip(f"the conversation has {uncrashed.moments} moments")
-    story = await live(short_path, ENVIRONMENT | {"CRASH_AT": str(moment)})
+    story = await live(short_path, CRASH_AT=str(moment))
     assert [e.seq for e in story.events] == list(range(1, len(story.events) + 1))
     assert len(story.lost) <= 1
     assert story.told(set()) == uncrashed.told(story.lost)
@@ -144,11 +142,12 @@ async def test_a_kill_at_any_moment_is_survived(short_path: Path, uncrashed: Sto
         pytest.skip(f"this time the conversation had no moment {moment}")
 
 
-async def live(folder: Path, environment: dict[str, str]) -> Story:
+async def live(folder: Path, **environment: str) -> Story:
     """Have the conversation, and start the process again when it dies."""
     count = folder / "moments"
-    environment = environment | {"COUNT_MOMENTS": str(count)}
-    async with runtime_process(folder, answers=SCRIPT, environment=environment, start=False, prompt="Go.") as run:
+    environment["COUNT_MOMENTS"] = str(count)
+    session = {"prompt": "Go.", "agent": asking("*three*")}
+    async with runtime_process(folder, answers=SCRIPT, environment=environment, start=False, **session) as run:
         await run.spawn()
         submitting = asyncio.create_task(submit_all(run))
         assert run.process is not None
@@ -158,7 +157,7 @@ async def live(folder: Path, environment: dict[str, str]) -> Story:
             crashed = died.done()
             moments = int(count.read_text())
             if crashed:
-                run.environment = ENVIRONMENT
+                run.environment = {}
                 assert (await run.end())[0] == -9
                 await run.start(keep_port=True)
             last = await submitting
