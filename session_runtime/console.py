@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, TextIO
 
 from agent.redaction import Redactor
@@ -31,14 +32,22 @@ class Console:
         """Print what these events add to the conversation, soon."""
         for draft in drafts:
             line = transcript.line(draft)
-            if line is not None and not self._lines.full():
-                self._lines.put_nowait(self._redactor.text(line))
+            if line is not None:
+                self._put(line)
+
+    def say(self, who: str, text: str, time: datetime) -> None:
+        """Print something that is no event of the session."""
+        self._put(transcript.entry(time, who, text))
 
     def close(self, timeout: float) -> None:
         """Print what is left, within so many seconds."""
         if not self._lines.full():
             self._lines.put_nowait(None)
             self._thread.join(timeout)
+
+    def _put(self, line: str) -> None:
+        if not self._lines.full():
+            self._lines.put_nowait(self._redactor.text(line))
 
     def _print(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ from session_runtime.wire import SessionConfig
 from session_runtime.workspace_client import SocketWorkspace
 
 __all__ = ["Options", "StoreError", "http_server", "serve"]
+
+logger = logging.getLogger(__name__)
 
 FINISHED: Final = 0
 FAILED: Final = 1
@@ -138,9 +141,29 @@ class Process:
         farewell.cancel()
 
     async def _say_farewell(self) -> None:
-        await self._workspace.shut_down()
-        if self._reporter is not None:
-            await self._reporter.finish()
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self._keep_archive())
+            await self._workspace.shut_down()
+            if self._reporter is not None:
+                await self._reporter.finish()
+
+    async def _keep_archive(self) -> None:
+        """Upload the archive where the class says so. What goes wrong is told in the log, and holds the end no longer."""
+        repository = self._config.archive_repository
+        if repository is None:
+            return
+        from session_runtime import hub  # not before it is needed: it would be in the way of the start
+
+        try:
+            async with asyncio.timeout(hub.UPLOAD_SECONDS):
+                secrets = engine.credentials(os.environ)
+                where = await hub.keep(self._config, repository, secrets, self._options.state_dir, _now())
+        except TimeoutError:
+            logger.warning("the session's archive is not on the Hub: the upload took longer than %.0f s", hub.UPLOAD_SECONDS)
+        except Exception as error:
+            logger.warning("the session's archive is not on the Hub: %s", error)
+        else:
+            self._console.say("archive", where, _now())
 
     def _make_reporter(self, loaded: Loaded) -> Reporter | None:
         # From the clock at first, so that a pod that lost its volume does not begin below its predecessor's numbers;

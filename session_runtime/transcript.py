@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from session_runtime.events import Draft, timestamp
@@ -27,7 +28,12 @@ def line(draft: Draft) -> str | None:
         return None
     who, text = said
     text = f"| {text}" if "parent" in draft.data else text  # sets off what a sub-agent does
-    return f"{timestamp(draft.time)} {who:<9} {text}"
+    return entry(draft.time, who, text)
+
+
+def entry(time: datetime, who: str, text: str) -> str:
+    """A line of the log."""
+    return f"{timestamp(time)} {who:<9} {text}"
 
 
 def flat(text: object, limit: int) -> str:

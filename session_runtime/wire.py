@@ -128,6 +128,8 @@ class SessionConfig(_Wire):
     """Hex SHA-256 of the bearer token that callers of this pod's API must present."""
     report_url: str | None = None
     """Full URL to which reports are PUT; None sends none (a runtime started by hand)."""
+    archive_repository: str | None = None
+    """Dataset repository on the Hugging Face Hub that the archive is uploaded to when the session finishes; None for none."""
 
 
 Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -148,6 +148,7 @@ def session_config(session: Session, resolved: Resolved, installation: Installat
         agent=resolved.agent,
         token_sha256=token_sha256(bearer_token(installation.token_key, meta.uid)),
         report_url=f"{installation.report_url}/v1/sessions/{meta.namespace}/{meta.name}/report",
+        archive_repository=resolved.session_class.archive.hugging_face_repository,
     )
 
 

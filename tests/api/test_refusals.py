@@ -98,6 +98,7 @@ def test_a_bad_quota_is_refused(api: Api, spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
+        ({"archive": {"huggingFaceRepository": "no-owner"}}, "spec.archive.huggingFaceRepository"),
         ({"webFetch": {"allowedNetworks": ["intranet"]}}, "spec.webFetch.allowedNetworks[0]"),
         ({"webFetch": {"allowedNetworks": ["10.0.0.1/8"]}}, "spec.webFetch.allowedNetworks[0]"),
         ({"allowMCPServers": "yes"}, "spec.allowMCPServers"),

@@ -80,6 +80,18 @@ class WebFetch(Schema):
     is not public."""
 
 
+class Archive(Schema):
+    """Where sessions are kept when they have finished."""
+
+    hugging_face_repository: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=193)] | None
+    ) = None
+    """Dataset repository on the Hugging Face Hub, as owner/name; made, and private then, if it is not there. Each session is
+    uploaded when it finishes, as NAMESPACE/NAME-UID.tar.gz: its events and its conversation, without its workspace's files,
+    with the HF_TOKEN of its credentials. The pod ends when that is done, and after 30 s in any case; an upload that fails is
+    told in the session's log. Unset keeps nothing."""
+
+
 class AgentSessionClassSpec(Schema):
     """What sessions of this class get, and what they may ask for."""
 
@@ -108,6 +120,8 @@ class AgentSessionClassSpec(Schema):
     agent: AgentSpec = AgentSpec()
     """Defaults for what sessions leave unset. `tools` is also a ceiling: a session can narrow it and not widen it. The servers
     in `mcpServers` are offered to every session, and the rules in `approvalPolicy` come before the session's."""
+    archive: Archive = Archive()
+    """Where sessions are kept when they have finished."""
     web_fetch: WebFetch = WebFetch()
     """What the tool web_fetch may reach. Sessions cannot change it."""
     allow_mcp_servers: Annotated[bool, Field(alias="allowMCPServers")] = False

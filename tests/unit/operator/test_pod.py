@@ -304,6 +304,12 @@ def test_the_report_is_sent_to_the_sessions_own_address() -> None:
     assert url == "http://operator.example:8080/v1/sessions/team/demo/report"
 
 
+def test_where_the_archive_goes_is_the_classs_to_say() -> None:
+    assert session_config(session(), resolved(), INSTALLATION).archive_repository is None
+    kept = resolved(archive={"huggingFaceRepository": "team/sessions"})
+    assert session_config(session(), kept, INSTALLATION).archive_repository == "team/sessions"
+
+
 # The session on its way to the pod.
 
 
