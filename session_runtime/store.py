@@ -14,6 +14,8 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +44,14 @@ MIGRATIONS: Final = (
         seq INTEGER PRIMARY KEY, submission_id TEXT, time TEXT NOT NULL, body TEXT NOT NULL, size INTEGER NOT NULL
     );
     CREATE TABLE messages (position INTEGER PRIMARY KEY, body TEXT NOT NULL);
+    """,
+    """
+    ALTER TABLE messages RENAME TO old_messages;
+    CREATE TABLE messages (
+        agent TEXT NOT NULL, position INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (agent, position)
+    ) WITHOUT ROWID;
+    INSERT INTO messages SELECT '', position, body FROM old_messages;
+    DROP TABLE old_messages;
     """,
 )
 """Scripts that bring a database from version n to n + 1; `PRAGMA user_version` says where it stands."""
@@ -107,7 +117,7 @@ class Store:
             raise
         self._reader = _connect(self.path)
         self._reader.execute("PRAGMA query_only = 1")
-        self._stored: tuple[Message, ...] = ()
+        self._stored: Mapping[str, tuple[Message, ...]] = {}
         self._measure()
 
     def load(self) -> Loaded:
@@ -115,13 +125,16 @@ class Store:
         rows = self._writer.execute("SELECT id, type, body, accepted_at, started, ended_by FROM submissions ORDER BY position")
         submissions = tuple(Submitted(i, t, body, at, bool(started), end) for i, t, body, at, started, end in rows)
         facts = dict(self._writer.execute("SELECT name, value FROM facts"))
-        bodies = self._writer.execute("SELECT body FROM messages ORDER BY position")
-        self._stored = tuple(Message.from_dict(json.loads(body)) for (body,) in bodies)
+        bodies = self._writer.execute("SELECT agent, body FROM messages ORDER BY agent, position")
+        self._stored = {
+            agent: tuple(Message.from_dict(json.loads(body)) for _, body in of_agent)
+            for agent, of_agent in groupby(bodies, key=itemgetter(0))
+        }
         state = Conversation.from_json(facts.pop("conversation")) if "conversation" in facts else Conversation()
         return Loaded(
             last_seq=int(facts.pop("last_seq", 0)),
             submissions=submissions,
-            conversation=replace(state, messages=self._stored),
+            conversation=_with_messages(state, self._stored),
             facts=facts,
         )
 
@@ -152,7 +165,7 @@ class Store:
             database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
         self._size += sum(len(frame.body) for frame in commit.frames)
         if commit.conversation is not None:
-            self._stored = commit.conversation.messages
+            self._stored = _messages(commit.conversation)
 
     def prune(self, older_than: str, characters: int = RETAIN_CHARACTERS) -> None:
         """Delete the oldest events: those older than a timestamp, and, when all together are longer than `characters`,
@@ -200,17 +213,35 @@ class Store:
         A turn adds messages at the end, and rarely changes one, so that a step costs its own size and not the
         conversation's.
         """
-        kept = common_prefix(self._stored, conversation.messages)
-        database.execute("DELETE FROM messages WHERE position >= ?", (kept,))
-        database.executemany(
-            "INSERT INTO messages VALUES (?, ?)",
-            [
-                (position, json.dumps(message.to_dict(), separators=(",", ":")))
-                for position, message in enumerate(conversation.messages[kept:], kept)
-            ],
-        )
+        messages = _messages(conversation)
+        for agent in self._stored.keys() | messages.keys():
+            now = messages.get(agent, ())
+            kept = common_prefix(self._stored.get(agent, ()), now)
+            database.execute("DELETE FROM messages WHERE agent = ? AND position >= ?", (agent, kept))
+            database.executemany(
+                "INSERT INTO messages VALUES (?, ?, ?)",
+                [
+                    (agent, position, json.dumps(message.to_dict(), separators=(",", ":")))
+                    for position, message in enumerate(now[kept:], kept)
+                ],
+            )
         # Read and written again for the escapes: a lone surrogate in a call's arguments cannot be stored as UTF-8.
-        return json.dumps(json.loads(replace(conversation, messages=()).to_json()), separators=(",", ":"))
+        return json.dumps(
+            json.loads(_with_messages(conversation, dict.fromkeys(messages, ())).to_json()), separators=(",", ":")
+        )
+
+
+def _messages(conversation: Conversation) -> dict[str, tuple[Message, ...]]:
+    """The messages of the agent, under an empty name, and those of its sub-agents, under the calls they work for."""
+    return {"": conversation.messages, **{call_id: sub.messages for call_id, sub in conversation.subagents.items()}}
+
+
+def _with_messages(conversation: Conversation, messages: Mapping[str, tuple[Message, ...]]) -> Conversation:
+    """The conversation with these messages in place of its own; `messages` is as `_messages` has it."""
+    subs = {
+        call_id: replace(sub, messages=messages.get(call_id, sub.messages)) for call_id, sub in conversation.subagents.items()
+    }
+    return replace(conversation, messages=messages.get("", conversation.messages), subagents=subs)
 
 
 def common_prefix(before: Sequence[Message], after: Sequence[Message]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ CONVERSATION = Conversation(
     ),
     pending=(PendingApproval("c2", "read", {"path": "\udfff"}, "why"),),
     in_turn=True,
+    subagents={"c2": Conversation((Message("user", "find \ud800"), Message("assistant", "found")), in_turn=True)},
 )
 
 
@@ -44,18 +46,43 @@ def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None
     again.close()
 
 
-@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=8))
-def test_the_stored_messages_follow_every_change(tmp_path_factory: pytest.TempPathFactory, states: list[list[int]]) -> None:
+some_messages = st.lists(st.integers(0, 2).map(lambda n: Message("user", str(n))), max_size=6).map(tuple)
+some_states = st.builds(
+    Conversation,
+    messages=some_messages,
+    subagents=st.dictionaries(st.sampled_from(["a", "b"]), st.builds(Conversation, messages=some_messages)),
+)
+
+
+@given(st.lists(some_states, max_size=8))
+def test_the_stored_messages_follow_every_change(tmp_path_factory: pytest.TempPathFactory, states: list[Conversation]) -> None:
     folder = tmp_path_factory.mktemp("store")
     store = Store(folder)
     store.load()
-    conversation = Conversation()
-    for state in states:
-        conversation = Conversation(tuple(Message("user", str(n)) for n in state))
+    for conversation in states:
         store.apply(Commit(conversation=conversation))
     store.close()
     again = Store(folder)
-    assert again.load().conversation == conversation
+    assert again.load().conversation == (states[-1] if states else Conversation())
+    again.close()
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    before = Conversation((Message("user", "hi"), Message("assistant", "hello")))
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
+    bodies = [(at, json.dumps(message.to_dict())) for at, message in enumerate(before.messages)]
+    database.executemany("INSERT INTO messages VALUES (?, ?)", bodies)
+    database.execute("INSERT INTO facts VALUES ('conversation', ?)", (replace(before, messages=()).to_json(),))
+    database.commit()
+    database.close()
+    store = Store(tmp_path)
+    assert store.load().conversation == before
+    after = replace(before, messages=(*before.messages, Message("user", "go on")))
+    store.apply(Commit(conversation=after))
+    store.close()
+    again = Store(tmp_path)
+    assert again.load().conversation == after
     again.close()
 
 
