@@ -12,13 +12,14 @@ UV_VERSION := 0.13.9
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := $(CACHE)/bench-$(shell sha256sum requirements/bench.txt | cut -c 1-12)
 KIND := tests/cluster/kind
 CLUSTER ?= agentsession
 # litellm must not ask the network for prices when it is imported.
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export LITELLM_MODE := PRODUCTION
 
-.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime lint format manifests images bench bench-runtime cluster-up cluster-down lock
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime lint format manifests images bench bench-runtime bench-agent cluster-up cluster-down lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +82,16 @@ bench: setup images ## benchmarks of the operator on a cluster of their own, as 
 
 bench-runtime: setup ## benchmarks of the session runtime beside the bare libraries under it, as a table
 	@$(BIN)/python tests/bench/bench_runtime.py
+
+bench-agent: setup $(BENCH_VENV)/.complete ## the agent loop beside bare litellm and openai-agents, as a table
+	@$(BIN)/python tests/bench/bench_agent.py $(BENCH_VENV)/bin/python
+
+# openai-agents needs other versions of openai and litellm than ours, so it stays out of the development environment.
+$(BENCH_VENV)/.complete: | $(UV)
+	@echo "setting up openai-agents to compare with (about 10 s; a minute when nothing has been downloaded yet)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(BENCH_VENV)
+	@$(UV) pip sync --quiet --python $(BENCH_VENV)/bin/python --require-hashes requirements/bench.txt
+	@touch $@
 
 cluster-up: ## a cluster named CLUSTER (default: agentsession), as the demo uses it
 	@mkdir -p .demo

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 from agent.messages import Message, ModelChunk, Thought, ToolCallDelta, Usage
@@ -77,18 +77,17 @@ class LiteLLMModel:
         return self._name
 
     async def context_window(self) -> int | None:
-        litellm = await asyncio.to_thread(load_litellm)
-        info = self._info(litellm)
-        window = info["max_input_tokens"] if info is not None else None
+        await loaded_litellm()
+        window = self._info["max_input_tokens"] if self._info is not None else None
         return int(window) if window else None
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
-        litellm = await asyncio.to_thread(load_litellm)
-        effort = self._supported_effort(litellm)
+        litellm = await loaded_litellm()
+        effort = self._supported_effort()
         while True:
             answering = False
             try:
-                response = await litellm.acompletion(**self._request(litellm, messages, tools, effort))
+                response = await litellm.acompletion(**self._request(messages, tools, effort))
                 async for chunk in response:
                     answering = True
                     self._effort = effort
@@ -101,27 +100,26 @@ class LiteLLMModel:
                 logger.warning("%s may not take reasoning effort %s; trying with %s", self._name, effort, lowered(effort))
                 effort = lowered(effort)
 
-    def _supported_effort(self, litellm: Any) -> ReasoningEffort | None:
+    def _supported_effort(self) -> ReasoningEffort | None:
         """The effort to ask for, where the table knows what the model can do; litellm leaves it out where none can be."""
-        info = self._info(litellm)
-        return self._effort if info is None else supported(self._effort, info)
+        return self._effort if self._info is None else supported(self._effort, self._info)
 
-    def _info(self, litellm: Any) -> Mapping[str, Any] | None:
+    @cached_property
+    def _info(self) -> Mapping[str, Any] | None:
         """What the price table says of the model, None when it does not have it."""
         with contextlib.suppress(Exception):  # litellm has no exception of its own for that
-            info: Mapping[str, Any] = litellm.get_model_info(self._routed_name(litellm))
+            info: Mapping[str, Any] = load_litellm().get_model_info(self._routed_name)
             return info
         return None
 
     def _request(
         self,
-        litellm: Any,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         effort: ReasoningEffort | None,
     ) -> dict[str, Any]:
         request: dict[str, Any] = {
-            "model": self._routed_name(litellm),
+            "model": self._routed_name,
             "messages": [message.to_wire(self._name) for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -142,10 +140,11 @@ class LiteLLMModel:
             request["api_key"] = self._api_key
         return request
 
-    def _routed_name(self, litellm: Any) -> str:
+    @cached_property
+    def _routed_name(self) -> str:
         """At a server of one's own, a name without a provider's prefix means the OpenAI protocol."""
         provider = self._name.partition("/")[0]
-        if self._base_url and provider not in {str(getattr(p, "value", p)) for p in litellm.provider_list}:
+        if self._base_url and provider not in {str(getattr(p, "value", p)) for p in load_litellm().provider_list}:
             return f"openai/{self._name}"
         return self._name
 
@@ -172,7 +171,7 @@ class LiteLLMModel:
         cost = 0.0
         # litellm raises for a model that its price table does not have.
         with contextlib.suppress(Exception):
-            cost = sum(litellm.cost_per_token(model=self._routed_name(litellm), usage_object=usage))
+            cost = sum(litellm.cost_per_token(model=self._routed_name, usage_object=usage))
         details = getattr(usage, "prompt_tokens_details", None)
         return Usage(
             input_tokens=usage.prompt_tokens or 0,
@@ -199,6 +198,11 @@ def load_litellm() -> Any:
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     return litellm
+
+
+async def loaded_litellm() -> Any:
+    """litellm, imported in a thread the first time: that takes seconds."""
+    return load_litellm() if load_litellm.cache_info().currsize else await asyncio.to_thread(load_litellm)
 
 
 def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
