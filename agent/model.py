@@ -232,7 +232,8 @@ def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
     if type(error) is litellm.BadRequestError or isinstance(
         error, litellm.UnsupportedParamsError | openai.UnprocessableEntityError
     ):
-        return RequestRefusedError(message, _body(error).get("param"))
+        parameter = _body(error).get("param")
+        return RequestRefusedError(message, parameter if isinstance(parameter, str) else None)
     return ModelError(message)
 
 

@@ -58,6 +58,10 @@ class RunContext:
     @conversation.setter
     def conversation(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._changed()
+
+    def _changed(self) -> None:
+        """There is a new conversation."""
 
     @property
     def usage(self) -> Usage:
@@ -90,16 +94,10 @@ class SubContext(RunContext):
     def parent(self) -> str:
         return self._call_id
 
-    @property
-    def conversation(self) -> Conversation:
-        return self._conversation
-
-    @conversation.setter
-    def conversation(self, conversation: Conversation) -> None:
-        self._conversation = conversation
+    def _changed(self) -> None:
         # Work that was left behind by an interrupt may end when the parent's turn is over: then there is nothing to keep.
         if self._call_id in self._outer.conversation.subagents:
-            self._outer.conversation = self._outer.conversation.with_subagent(self._call_id, conversation)
+            self._outer.conversation = self._outer.conversation.with_subagent(self._call_id, self.conversation)
 
     @property
     def usage(self) -> Usage:
