@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from agentsession_operator.api.meta import MAX_NAME, Schema, Timestamp
 
-StorageSize = Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+StorageSize = Annotated[str, Field(max_length=32, pattern=r"^[1-9][0-9]*(\.[0-9]+)?(M|G|T|P|Mi|Gi|Ti|Pi)$")]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 StorageClassName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
