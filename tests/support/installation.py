@@ -62,11 +62,11 @@ def load_images(cluster: str, images: dict[str, tuple[str, str]]) -> None:
 
 def install(kubectl: Kubectl, images: dict[str, tuple[str, str]], *values: str) -> None:
     """Install or upgrade the chart, and wait until it runs."""
-    settings = ["localModel.enabled=true", *values]
+    arguments = [part for setting in ("localModel.enabled=true", *values) for part in ("--set", setting)]
     for name, value in IMAGES.items():
         repository, _, tag = images[name][0].rpartition(":")
-        settings += [f"image.{value}.repository={repository}", f"image.{value}.tag={tag}"]
-    arguments = [part for setting in settings for part in ("--set", setting)]
+        # As text: Helm takes a tag of nothing but digits for a number.
+        arguments += ["--set-string", f"image.{value}.repository={repository},image.{value}.tag={tag}"]
     # Helm installs CRDs once and never updates them.
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "manifests" / "crds"))
     kubectl.helm(
