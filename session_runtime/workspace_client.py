@@ -26,8 +26,9 @@ from agent.workspace import (
 )
 from session_runtime.workspace import GREETING, MESSAGE_LIMIT, finished_marker
 
-CONNECT_SECONDS: Final = 20.0
-"""How long a call waits for the server: at the session's start, and while the kubelet restarts its container."""
+CONNECT_SECONDS: Final = 120.0
+"""How long a call waits for the server: while its image is pulled, and while the kubelet restarts its container, after a pause
+of 10 s that doubles each time."""
 
 CONNECT_INTERVAL: Final = 0.05
 

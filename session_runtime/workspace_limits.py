@@ -21,7 +21,7 @@ from typing import Awaitable, Callable, Iterable  # noqa: UP035 - Python 3.9
 MAX_PROCESSES = 512
 """Processes in the container, this server and process 1 included."""
 
-CHECK_SECONDS = 0.25
+CHECK_SECONDS = 0.1
 """How often processes are counted while there are some."""
 
 REAP_SECONDS = 1.0
@@ -39,9 +39,13 @@ DISK_SHARE = 0.9
 ENTRY_BYTES = 4096
 """What an entry takes at least. An empty file takes no block, but an inode, and those can run out as well."""
 
+NO_LIMIT = 2**62
+"""cgroup v1 writes no limit as one close to 2**63."""
+
 MEGABYTE = 1_000_000
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container finds its memory limit: with cgroup v2, and with v1."""
 
 _FACTORS = {
     "m": 0.001,
@@ -58,12 +62,13 @@ def quantity(text: str) -> int:
     return int(float(match[1]) * _FACTORS[match[2] or ""])
 
 
-def container_memory(path: Path = CGROUP_LIMIT) -> int | None:
+def container_memory(paths: Iterable[Path] = CGROUP_LIMITS) -> int | None:
     """Bytes of memory that the container may use; None when there is no limit, or it cannot be read."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # cgroup v1, or "max"
-        return None
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limit = int(path.read_text())
+            return limit if limit < NO_LIMIT else None
+    return None
 
 
 def limit_memory(limit: int) -> None:

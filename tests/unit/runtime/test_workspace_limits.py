@@ -164,11 +164,16 @@ async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path
         assert (await workspace.run("echo on", timeout=10)).output == "on\n"
 
 
-@pytest.mark.parametrize(("text", "memory"), [("1048576\n", 1048576), ("max\n", None), (None, None)])
-def test_the_containers_memory_is_read_where_it_is_limited(tmp_path: Path, text: str | None, memory: int | None) -> None:
+@pytest.mark.parametrize("name", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("text", "memory"), [("1048576\n", 1048576), ("max\n", None), ("9223372036854771712\n", None), (None, None)]
+)
+def test_the_containers_memory_is_read_where_it_is_limited(
+    tmp_path: Path, name: str, text: str | None, memory: int | None
+) -> None:
     if text is not None:
-        (tmp_path / "memory.max").write_text(text)
-    assert container_memory(tmp_path / "memory.max") == memory
+        (tmp_path / name).write_text(text)
+    assert container_memory([tmp_path / "v2", tmp_path / "v1"]) == memory
 
 
 # Disk.
