@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from agent.retry import ModelError
 from agent.testing import calls, fails, says
 from session_runtime.outcome import CUT_OFF
 from session_runtime.session import MAX_RESUMES
+from session_runtime.store import Store
 from session_runtime.wire import SessionReport
-from session_runtime.workspace import finished_marker
+from session_runtime.workspace import GREETING, finished_marker
 from unit.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +76,49 @@ async def test_a_shutdown_kills_the_tool_and_is_quick(short_path: Path) -> None:
         assert await run.ended() == 0
         assert time.monotonic() - started < 2
         assert not alive(pid)
+
+
+@asynccontextmanager
+async def stuck_workspace(folder: Path) -> AsyncIterator[asyncio.Event]:
+    """In place of the workspace's server, one that takes requests and answers none; the event says that it has taken one."""
+    taken = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        await reader.readline()
+        taken.set()
+        await reader.read()
+        writer.close()
+
+    await eventually((folder / "w.sock").exists)
+    (folder / "w.sock").unlink()
+    async with await asyncio.start_unix_server(serve, str(folder / "w.sock")):
+        yield taken
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+async def test_an_end_does_not_wait_for_a_workspace_that_is_stuck_and_all_is_saved(
+    short_path: Path, number: signal.Signals | None
+) -> None:
+    script = {"calls": [["bash", {"command": "true"}]]}
+    async with runtime_process(short_path, script, start=False) as run, stuck_workspace(short_path) as taken:
+        await run.start()
+        async with run.client() as client:
+            await client.submit("user_input", text="go")
+            await taken.wait()
+            started = time.monotonic()
+            if number is None:
+                await client.submit("shutdown")
+        status, _ = await run.end(number)
+        assert time.monotonic() - started < 2
+        assert status == (0 if number is None else 128 + number)
+    with closing(Store(short_path / "state")) as store:
+        saved = store.load().conversation
+    if number is None:
+        assert [message.role for message in saved.messages] == ["user", "assistant", "tool"]
+    else:  # the next process knows that the call had begun
+        assert [call.id for call in saved.open_calls] == list(saved.started)
+    assert finished_marker(short_path / "w.sock").exists() == (number is None)
 
 
 async def test_a_prompt_is_taken_once_in_a_sessions_life(short_path: Path) -> None:
