@@ -28,10 +28,6 @@ SCRIPTS: dict[str, list[dict[str, Any]]] = {
         {"tools": [{"name": "bash", "arguments": {"command": "echo made-in-$(basename $PWD); id -u"}}]},
         {"content": "The tool has spoken."},
     ],
-    "spy": [
-        {"tools": [{"name": "bash", "arguments": {"command": "PLACEHOLDER"}}]},
-        {"content": "I have looked around."},
-    ],
     "diary": [
         {
             "tools": [
@@ -87,10 +83,8 @@ def cluster(request: pytest.FixtureRequest) -> Kubectl:
 
 def _scripted_server(kubectl: Kubectl, image: str) -> None:
     """The scripted model server, and a class that leads to it."""
-    scripts = json.loads(json.dumps(SCRIPTS))
-    scripts["spy"][0]["tools"][0]["arguments"]["command"] = SPY
     program = (ROOT / "tests/support/scripted_openai.py").read_text()
-    files = {"scripted_openai.py": program, "scripts.json": json.dumps(scripts)}
+    files = {"scripted_openai.py": program, "scripts.json": json.dumps(SCRIPTS)}
     serve(kubectl, NAMESPACE, "scripted", image, files, "/files/scripted_openai.py", "/files/scripts.json")
     rule = {"match": "openai/*", "baseURL": f"http://scripted.{NAMESPACE}.svc:8080/v1"}
     meta = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": "scripted"}}
@@ -98,16 +92,6 @@ def _scripted_server(kubectl: Kubectl, image: str) -> None:
     meta["metadata"] = {"name": "kept"}
     workspace = {"type": "Persistent", "size": "100Mi"}
     kubectl("apply", "-f", "-", text=json.dumps({**meta, "spec": {"models": [rule], "workspace": workspace}}))
-
-
-SPY = (
-    "echo ENV; env; "
-    "echo PROC; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; "
-    "echo TOKENS; find / -name token -not -path '/proc/*' 2>/dev/null -exec cat {} +; cat /var/run/secrets/*/* 2>&1; "
-    "echo STATE; ls /var/lib/agentsession 2>&1; "
-    "echo MOUNTS; cat /proc/mounts"
-)
-"""What a curious model would run in the workspace."""
 
 
 TALK = """
@@ -207,6 +191,26 @@ class Sessions:
         """What the scripted server was asked by sessions of one model."""
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/scripted:8080/proxy/requests"
         return [item for item in json.loads(self.kubectl("get", "--raw", path)) if item["model"] == model]
+
+    def script(self, model: str, steps: list[dict[str, Any]]) -> None:
+        """Make the scripted server say this to sessions of one model."""
+        post = "import sys, urllib.request as r; r.urlopen('http://127.0.0.1:8080/scripts', sys.stdin.buffer.read())"
+        command = ("python3", "-c", post)
+        self.kubectl("-n", NAMESPACE, "exec", "-i", "scripted", "--", *command, text=json.dumps({model: steps}))
+
+    def run(self, name: str, *commands: str, **spec: Any) -> list[str]:
+        """What commands print that one turn of a session of this name runs one after the other. It has to end well."""
+        bash = [{"tools": [{"name": "bash", "arguments": {"command": command}}]} for command in commands]
+        self.script(name, [*bash, {"content": "I am still here."}])
+        self.apply(name, model=name, **spec)
+        done = self.wait_for_phase(name, "Completed", within=120)
+        assert done["status"]["lastMessage"] == "I am still here."
+        return [message["content"] for message in self.requests(name)[-1]["messages"] if message["role"] == "tool"]
+
+    def restarts(self, name: str) -> dict[str, int]:
+        """How often the kubelet has started each container of the session's pod again."""
+        pod = self.kubectl.json("-n", NAMESPACE, "get", "pod", self.read(name)["status"]["podName"])
+        return {status["name"]: status["restartCount"] for status in pod["status"]["containerStatuses"]}
 
 
 @pytest.fixture

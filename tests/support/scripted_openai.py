@@ -3,7 +3,8 @@
 `python scripted_openai.py SCRIPTS.json` serves chat completions on port 8080. SCRIPTS maps model names to lists of steps; the
 step is chosen by the number of assistant messages in the request, so the server keeps no state of its own and any number of
 sessions can use one script. A step is {"content": TEXT} or {"tools": [{"name": ..., "arguments": {...}}]}, with an optional
-"delay" in seconds before its last chunk. `GET /requests` gives every request's messages. Standard library only.
+"delay" in seconds before its last chunk. `GET /requests` gives every request's messages, `POST /scripts` adds scripts. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/scripts":
+            self.scripts.update(request)
+            self._answer(200, {})
+            return
         REQUESTS.append({"model": request["model"], "messages": request["messages"]})
         script = self.scripts.get(request["model"])
         turn = sum(message["role"] == "assistant" for message in request["messages"])
