@@ -23,7 +23,7 @@ from agent.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.reasoning import ReasoningEffort
 from agent.session_file import SessionFile, SessionFileError
-from agent.terminal import COMMANDS, Terminal
+from agent.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.research import research_tool
@@ -54,7 +54,7 @@ class OneLine(logging.Formatter):
     """No tracebacks between the lines of a conversation; what fails is told there."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"[{record.getMessage().splitlines()[0]}]"
+        return f"[{visible(record.getMessage().partition(chr(10))[0])}]"
 
 
 def main() -> int:

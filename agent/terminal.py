@@ -104,7 +104,7 @@ class Terminal:
             outcome = await self._agent.decide(decisions)
 
     async def _consent(self, pending: PendingApproval) -> ApprovalDecision:
-        self._print(f"\n? {pending.tool}: {pending.reason}\n{_whole(pending.arguments)}")
+        self._print(f"\n? {pending.tool}: {_brief(pending.reason)}\n{_whole(pending.arguments)}")
         while True:
             answer, _, rest = (await self._answer("  run it? [y]es, [n]o, [e]dit: ")).partition(" ")
             match answer.lower():
@@ -124,7 +124,7 @@ class Terminal:
             if self._editor is not None:
                 text = await edit(arguments, self._editor)
             else:
-                self._print(f"  now: {_visible(json.dumps(arguments, ensure_ascii=False))}")
+                self._print(f"  now: {visible(json.dumps(arguments, ensure_ascii=False))}")
                 text = await self._answer("  run it with (a JSON object): ")
             edited = json.loads(text)
         except OSError as error:
@@ -163,7 +163,7 @@ class Terminal:
             case "/tools":
                 self._print("\n".join(f"{t.name:>14}  {_brief(t.description.split('. ')[0])}" for t in self._tools.tools))
                 for problem in self._tools.problems:
-                    self._print(f"[{problem}]")
+                    self._print(f"[{_brief(problem)}]")
             case "/model":
                 if rest:
                     self._agent.model = self._make_model(rest)
@@ -183,7 +183,7 @@ class Terminal:
         data: dict[str, Any] = event.data
         match event.type:
             case "assistant_chunk":
-                text = "\n[that broke off; once more]\n" if data.get("superseded") else _visible(data["text"])
+                text = "\n[that broke off; once more]\n" if data.get("superseded") else visible(data["text"])
                 self._print(text, end="")
             case "assistant_message":
                 self._print("")
@@ -195,7 +195,7 @@ class Terminal:
             case "processing" if data["status"] == "retrying":
                 self._print(f"\n[{self._reason(data['reason'])}; trying again in {data['wait_seconds']:g} s]")
             case "plan_update":
-                plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {_visible(s['step'])}" for s in data["plan"])
+                plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {visible(s['step'])}" for s in data["plan"])
                 self._print("\n".join(plan))
             case "compacted":
                 self._print(f"\n[compacted: about {data['tokens_before']} tokens became {data['tokens_after']}]")
@@ -218,7 +218,7 @@ class Terminal:
         print(text, end=end, file=self._screen, flush=True)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Text as it is read: nothing in it may move the cursor, hide a part of a call, or give orders to the terminal."""
     unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
     return re.sub(unseen, lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n"))
@@ -226,7 +226,7 @@ def _visible(text: str) -> str:
 
 def _brief(text: str) -> str:
     """One line of it."""
-    line = _visible(text.strip()).replace("\n", "⏎")
+    line = visible(text.strip()).replace("\n", "⏎")
     return line if len(line) <= 300 else f"{line[:300]}…"
 
 
@@ -237,10 +237,10 @@ def _words(arguments: dict[str, Any]) -> str:
 def _whole(arguments: dict[str, Any]) -> str:
     """All of a call's arguments: who consents must have seen what to."""
     shown = ((k, v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)) for k, v in arguments.items())
-    return "\n".join(f"  {_visible(name)}: " + _visible(value).replace("\n", "\n    ") for name, value in shown)
+    return "\n".join(f"  {visible(name)}: " + visible(value).replace("\n", "\n    ") for name, value in shown)
 
 
 def _indented(output: str) -> str:
-    lines = _visible(output).splitlines()
+    lines = visible(output).splitlines()
     more = [f"… {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
     return "\n".join(f"  | {line[:1000]}" for line in [*lines[:SHOWN_LINES], *more])

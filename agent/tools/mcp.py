@@ -29,6 +29,9 @@ RECONNECT_WAITS = (1.0, 5.0, 15.0, 60.0)
 STABLE = 60.0
 """Seconds that a connection must have lasted for its loss to be a new trouble, not more of the old."""
 
+LIST_WAIT = 0.5
+"""Seconds between two requests for the list of tools; a server that tells of changes without end must not keep us busy."""
+
 LISTEN_WAIT = 30.0
 """Seconds before a stream of changes that has ended is opened anew."""
 
@@ -159,6 +162,7 @@ class McpConnection:
                 await self._look_again.wait()
                 self._look_again.clear()
                 await self._list(client)
+                await asyncio.sleep(LIST_WAIT)
         finally:
             watching.cancel()
             await asyncio.wait({watching})

@@ -104,6 +104,12 @@ async def test_who_consents_sees_all_of_a_call_and_nothing_hides_in_it() -> None
     assert "; rm -rf ~\\u000d\\u001b[2K\\u202e echo fine" in screen
 
 
+async def test_the_reason_for_a_question_hides_nothing() -> None:
+    rules = (Rule("shout", "ask", reason="the server says\r\x1b[2K fine"),)
+    screen = await chat("go\nn\n\n", calls(("shout", {"text": "a"})), says("ok"), rules=rules)
+    assert "? shout: the server says\\u000d\\u001b[2K fine\n  text: a\n" in screen
+
+
 async def test_nothing_that_is_shown_gives_orders_to_the_terminal() -> None:
     orders = "\x1b]52;c;c3VkbyBybQ==\x07\x9b2J"
     screen = await chat("go\n", calls(("shout", {"text": orders})), says(f"so {orders}"))
