@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +21,6 @@ from agent.tools.research import research_tool
 from agent.tools.tool import Tool, ToolError, parameters
 from unit.agent.stage import stage
 from unit.agent.validity import check_order, check_request
-
-# litellm installs this filter when it is imported, which pytest undoes after the test that imported it.
-pytestmark = pytest.mark.filterwarnings("ignore:Accessing the.*attribute on the instance is deprecated")
 
 
 async def good(arguments: dict[str, Any]) -> str:

@@ -22,11 +22,7 @@ from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
 from unit.agent.openai_server import Answer, OpenAIServer, serve
 
-pytestmark = [
-    pytest.mark.anyio,
-    # litellm installs this filter when it is imported, which pytest undoes after the test that imported it.
-    pytest.mark.filterwarnings("ignore:Accessing the.*attribute on the instance is deprecated"),
-]
+pytestmark = pytest.mark.anyio
 
 HELLO = (Message("user", "hi"),)
 
