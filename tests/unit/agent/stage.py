@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ class Stage:
         self.events.append(event)
         for hook in self.hooks:
             hook(event)
+        await asyncio.sleep(0)  # a receiver that stores events takes its time, and may be cut off in it
 
     def types(self) -> list[str]:
         return [event.type for event in self.events]

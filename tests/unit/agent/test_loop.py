@@ -119,7 +119,8 @@ async def test_only_so_many_calls_run_at_the_same_time() -> None:
     async def read(arguments: dict[str, Any]) -> str:
         running.add(arguments["text"])
         most.append(len(running))
-        await asyncio.sleep(0)
+        for _ in range(10 * MAX_PARALLEL):  # long enough for all the others to begin
+            await asyncio.sleep(0)
         running.remove(arguments["text"])
         return f"read {arguments['text']}"
 
