@@ -81,7 +81,7 @@ async def _chat(url: str, token: str) -> None:
 
 
 def _tell_trouble(error: Exception) -> None:
-    print(f"(the connection is lost: {error or type(error).__name__}; trying again)")
+    print(f"\n(the connection is lost: {error or type(error).__name__}; trying again)")
 
 
 def _tell_state(info: Mapping[str, Any]) -> None:
@@ -90,7 +90,8 @@ def _tell_state(info: Mapping[str, Any]) -> None:
         print("(the agent is at work; what you say now waits until it is done)")
     for call in info["pending_approval"]:
         arguments = transcript.flat(json.dumps(call["arguments"], ensure_ascii=False), transcript.MESSAGE_CHARACTERS)
-        print(f"waits for /approve or /deny: {call['tool']} {arguments}")
+        reason = f" ({transcript.flat(call['reason'], transcript.OUTPUT_CHARACTERS)})" if call["reason"] else ""
+        print(f"waits for /approve or /deny: {call['tool']} {arguments}{reason}")
 
 
 async def _ask(prompt: str) -> str | None:
@@ -178,8 +179,8 @@ async def _show(client: SessionClient, submission: str) -> None:
 
 
 def _line(event: ReceivedEvent) -> str | None:
-    """What the log would say, without what the person has seen already."""
-    if event.type in ("assistant_message", "turn_complete") or event.data.get("status") == "started":
+    """What the log would say, without what the person has seen already, or is shown before the next prompt."""
+    if event.type in ("assistant_message", "turn_complete", "approval_required") or event.data.get("status") == "started":
         return None
     if event.type == "assistant_chunk":
         return "(that answer broke off; the model is asked for it anew)"

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.anyio
 SAMPLE = 5
 SEED = 5
 
-MOMENTS = 160
-"""More than twice the transactions of the conversation below; later ones are skipped."""
+MOMENTS = 100
+"""More than twice the transactions of the conversation below, of which there are some 37; later ones are skipped."""
 
 LONG = "It is a long story, and not much happens in it. " * 40
 """Worth a summary."""
