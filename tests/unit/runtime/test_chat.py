@@ -105,6 +105,7 @@ async def test_a_call_that_needs_consent_is_shown_and_decided(short_path: Path) 
             await person.type("/deny that is enough")
             await person.sees("They said: that is enough")
             await person.sees("That is all.")
+            await person.sees("> ", times=2)
             person.press_ctrl_c()
 
 
