@@ -40,6 +40,7 @@ from agent.workspace import LocalWorkspace, WorkspaceError
 from session_runtime.workspace_limits import (
     CHECK_SECONDS,
     DISK_SHARE,
+    FILE_SHARE,
     MAX_PROCESSES,
     MEMORY_SHARE,
     Guard,
@@ -371,21 +372,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.root = options.root.resolve()
     disks = _disks(options)
     if disks:
-        limit_file_size(max(limit for limit, _ in disks))
+        limit_file_size(int(max(size for size, _ in disks) * FILE_SHARE))
     contained = os.getpid() == 1
     if contained:
         become_init()
-    limits = Limits(options.max_processes, disks) if contained else None
+    bounds = tuple((int(size * DISK_SHARE), paths) for size, paths in disks)
+    limits = Limits(options.max_processes, bounds) if contained else None
     return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits))
 
 
-def _disks(options: argparse.Namespace) -> tuple[tuple[int, tuple[Path, ...]], ...]:
-    """How many bytes may be in which files and folders."""
+def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
+    """How many bytes there are for which files and folders."""
     if options.volume is None:
         sizes = [(options.disk, (options.root, *options.scratch))]
     else:
         sizes = [(options.volume, (options.root,)), (options.disk, tuple(options.scratch))]
-    return tuple((int(size * DISK_SHARE), paths) for size, paths in sizes if size is not None)
+    return [(size, paths) for size, paths in sizes if size is not None]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -408,8 +410,8 @@ def _parser() -> argparse.ArgumentParser:
         "--disk",
         type=quantity,
         metavar="SIZE",
-        help="disk space of the container, for example 10Gi. No file gets larger than nine tenths of it, and all processes are "
-        "killed when files take more than that together (the latter only as the container's process 1)",
+        help="disk space of the container, for example 10Gi. No file gets larger than eight tenths of it, and all processes "
+        "are killed when files take more than nine tenths together (the latter only as the container's process 1)",
     )
     parser.add_argument(
         "--volume", type=quantity, metavar="SIZE", help="the same for the root, where it is a volume of its own"

@@ -36,6 +36,9 @@ MEMORY_SHARE = 0.9
 DISK_SHARE = 0.9
 """The share of the given disk space that files may take: what is written between two looks needs some of it too."""
 
+FILE_SHARE = 0.8
+"""The share of it that one file may take: less, so that one that is too large fails alone."""
+
 ENTRY_BYTES = 4096
 """What an entry takes at least. An empty file takes no block, but an inode, and those can run out as well."""
 

@@ -136,7 +136,7 @@ def test_one_large_file_is_cut_at_the_limit(sessions: Sessions, confined: str) -
     write = "head -c 150000000 /dev/zero > {0} 2>/dev/null; wc -c < {0}; rm -f {0} 2>/dev/null || : > {0}"
     large, log = sessions.run("large", write.format("large"), write.format("/dev/termination-log"), className=confined)
     for size in (large, log):
-        assert 0 < int(size.splitlines()[-1]) <= 61_000_000
+        assert 0 < int(size.splitlines()[-1]) <= 54_000_000
 
 
 def test_a_command_that_takes_all_memory_dies_alone(sessions: Sessions, confined: str) -> None:
