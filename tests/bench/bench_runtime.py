@@ -39,12 +39,14 @@ from session_runtime.store import Commit, Store  # noqa: E402
 from session_runtime.wire import AgentSettings, config_to_environment  # noqa: E402
 from unit.agent import openai_server  # noqa: E402
 from unit.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
+from unit.runtime.sse import StuckFollower, request  # noqa: E402
 
 STARTS = 10
 TURNS = 100
 FOLLOWERS = 900
 STUCK = 100
-WRITES = 60
+ROUNDS = 3
+WRITES = 24
 """Events of a latency measurement, four a second, which is how often a session that streams writes."""
 
 FILLERS = 4
@@ -87,20 +89,28 @@ def times_as_much(mine: float, theirs: float) -> str:
 
 
 def start_figures() -> None:
-    python = [timed([sys.executable, "-c", "pass"]) for _ in range(STARTS)]
-    imports = [timed([sys.executable, "-c", "import gc; gc.disable(); import session_runtime.server"]) for _ in range(STARTS)]
-    used = cpu_of_children()
-    mine = [timed_start(None) for _ in range(STARTS)]
-    used = cpu_of_children() - used
-    theirs = [timed_start("fastapi") for _ in range(STARTS)]
-    ready = statistics.median(mine)
-    row("process start to ready, at most 1 s (median / max)", f"{ready:.2f} s / {max(mine):.2f} s")
-    row("  CPU time of that", f"{used / STARTS:.2f} s")
-    row("  of that: Python", f"{statistics.median(python):.2f} s")
-    row("  of that: imports", f"{statistics.median(imports) - statistics.median(python):.2f} s")
-    row("  of that: database, session, HTTP server", f"{ready - statistics.median(imports):.2f} s")
-    row("a bare FastAPI application to ready", f"{statistics.median(theirs):.2f} s / {max(theirs):.2f} s")
-    row("  the runtime beside it", times_as_much(ready, statistics.median(theirs)))
+    importing = "import gc; gc.disable(); import session_runtime.server"
+    kinds: dict[str, Callable[[], None]] = {
+        "python": lambda: run([sys.executable, "-c", "pass"]),
+        "imports": lambda: run([sys.executable, "-c", importing]),
+        "ready": lambda: start(None),
+        "bare": lambda: start("fastapi"),
+    }
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    cpu = dict.fromkeys(kinds, 0.0)
+    for _ in range(STARTS):  # in turn, so that all see the same machine
+        for kind, do in kinds.items():
+            used, began = cpu_of_children(), time.perf_counter()
+            do()
+            times[kind].append(time.perf_counter() - began)
+            cpu[kind] += (cpu_of_children() - used) / STARTS
+    at = {kind: statistics.median(values) for kind, values in times.items()}
+    row("process start to ready, at most 1 s (median / CPU time)", f"{at['ready']:.2f} s / {cpu['ready']:.2f} s")
+    row("  of that: Python", f"{at['python']:.2f} s / {cpu['python']:.2f} s")
+    row("  of that: imports", f"{at['imports'] - at['python']:.2f} s / {cpu['imports'] - cpu['python']:.2f} s")
+    row("  of that: the rest", f"{at['ready'] - at['imports']:.2f} s / {cpu['ready'] - cpu['imports']:.2f} s")
+    row("a bare FastAPI application to ready", f"{at['bare']:.2f} s / {cpu['bare']:.2f} s")
+    row("  the runtime beside it", times_as_much(at["ready"], at["bare"]))
 
 
 def cpu_of_children() -> float:
@@ -109,17 +119,13 @@ def cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def timed(command: list[str]) -> float:
-    started = time.perf_counter()
+def run(command: list[str]) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
-    return time.perf_counter() - started
 
 
-def timed_start(bare: str | None) -> float:
-    with tempfile.TemporaryDirectory(prefix="as-") as folder:
-        started = time.perf_counter()
-        with served(Path(folder), bare):
-            return time.perf_counter() - started
+def start(bare: str | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="as-") as folder, served(Path(folder), bare):
+        pass
 
 
 @contextmanager
@@ -300,10 +306,11 @@ def _read_events(url: str) -> float:
 
 
 async def crowd_figures() -> None:
-    alone = await latencies(1, 0)
-    without = await latencies(FOLLOWERS, 0)
-    beside = await latencies(FOLLOWERS, STUCK)
-    row("event to follower: one follower (median / p99)", spread(alone))
+    row("event to follower: one follower (median / p99)", spread(await latencies(1, 0)))
+    without, beside = [], []
+    for _ in range(ROUNDS):  # in turn, so that both see the same machine
+        without += await latencies(FOLLOWERS, 0)
+        beside += await latencies(FOLLOWERS, STUCK)
     row(f"event to follower: {FOLLOWERS}", spread(without))
     row(f"event to follower: {FOLLOWERS} beside {STUCK} stuck ones", spread(beside))
     row("  beside those without stuck ones", times_as_much(statistics.median(beside), statistics.median(without)))
@@ -338,7 +345,7 @@ async def latencies(followers: int, stuck: int) -> list[float]:
     """Seconds from the beginning of an event's writing to its arrival at one of the followers."""
     async with in_process() as (journal, url):
         crowd = [asyncio.create_task(_take(url, None)) for _ in range(followers - 1)]
-        idle = [await _open(url) for _ in range(stuck)]
+        idle = [StuckFollower(url) for _ in range(stuck)]
         arrived: list[tuple[int, float]] = []
         crowd.append(asyncio.create_task(_take(url, arrived)))
         await asyncio.sleep(3.0)  # until all of them follow
@@ -355,20 +362,15 @@ async def latencies(followers: int, stuck: int) -> list[float]:
         for task in crowd:
             task.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
-        for _, writer in idle:
-            writer.transport.abort()
+        for one in idle:
+            one.close()
         return [at - written[seq] for seq, at in arrived if seq in written]
 
 
-async def _open(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _take(url: str, arrived: list[tuple[int, float]] | None) -> None:
     address = httpx.URL(url)
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=2**20)
-    writer.write(f"GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-    return reader, writer
-
-
-async def _take(url: str, arrived: list[tuple[int, float]] | None) -> None:
-    reader, writer = await _open(url)
+    writer.write(request(0, ""))
     try:
         while line := await reader.readline():
             if arrived is not None and line.startswith(b"id: "):
