@@ -152,7 +152,7 @@ class Pod:
             user=(meta.get("annotations") or {}).get(USER_ANNOTATION, ""),
             phase=status.get("phase", "Pending"),
             conditions=status.get("conditions") or (),
-            containers=[*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())],
+            containers=[*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())],
             reason=status.get("reason", ""),
             message=status.get("message", ""),
         )
