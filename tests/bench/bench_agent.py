@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT)]
 
 STARTS = 3
 ROUNDS = 15
-"""Many and short, so that at least one of them is disturbed by nothing else on the machine."""
+"""Many and short, so that within one of them the machine is the same for all."""
 TALKS = 5
 STEPS = 10
 CHUNKS = 50
@@ -152,16 +152,16 @@ def loop_figures(table: Table, pythons: dict[str, str], url: str) -> None:
             contender.work.append(contender.run("work", 1))
     for contender in contenders.values():
         contender.close()
-    per_call = {name: least(c.talk, 1 / TALKS) for name, c in contenders.items()}
-    per_step = {
-        name: tuple((work - call) / STEPS for work, call in zip(least(c.work), per_call[name], strict=True))
-        for name, c in contenders.items()
-    }
-    table.title(f"the loop (least of {ROUNDS} rounds)", *contenders)
-    for name, figures in ((f"a model call, {CHUNKS} chunks", per_call), ("a model call and a tool call", per_step)):
-        for at, kind in enumerate(("time", "CPU")):
-            table.add(f"{name}: {kind}", *(f"{1000 * figures[c][at]:.2f} ms" for c in contenders))
-            table.add("  ratio", *(f"{figures[c][at] / figures[BARE][at]:.2f}" for c in contenders))
+    table.title(f"the loop (median of {ROUNDS} rounds)", *contenders)
+    for at, kind in enumerate(("time", "CPU")):
+        calls = {name: [talk[at] / TALKS for talk in c.talk] for name, c in contenders.items()}
+        steps = {
+            name: [(work[at] - call) / STEPS for work, call in zip(c.work, calls[name], strict=True)]
+            for name, c in contenders.items()
+        }
+        for name, figures in ((f"a model call, {CHUNKS} chunks", calls), ("a model call and a tool call", steps)):
+            table.add(f"{name}: {kind}", *(f"{1000 * statistics.median(figures[c]):.2f} ms" for c in contenders))
+            table.add("  ratio", *(f"{ratio(figures[c], figures[BARE]):.2f}" for c in contenders))
     for name, memory in (
         ("memory after the first turn", {n: c.first_memory for n, c in contenders.items()}),
         (f"memory after {ROUNDS * (TALKS + 1) + 1} turns", {n: c.memory for n, c in contenders.items()}),
@@ -175,9 +175,9 @@ def loop_figures(table: Table, pythons: dict[str, str], url: str) -> None:
         table.add(f"  {contender.versions}")
 
 
-def least(rounds: list[tuple[float, float]], scale: float = 1.0) -> tuple[float, float]:
-    """Time and CPU time of the rounds that others on the machine disturbed the least."""
-    return min(wall for wall, _ in rounds) * scale, min(cpu for _, cpu in rounds) * scale
+def ratio(figures: list[float], bare: list[float]) -> float:
+    """The median of the ratios of each round: what else the machine does, it does to both."""
+    return statistics.median(mine / theirs for mine, theirs in zip(figures, bare, strict=True))
 
 
 @contextlib.contextmanager
