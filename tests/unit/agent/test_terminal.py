@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from agent.__main__ import parse, split_environment, with_secrets
+from agent.__main__ import agent_config, parse, split_environment, with_secrets
 from agent.approval import Rule
+from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.session_file import SessionFile
 from agent.terminal import Terminal
@@ -128,6 +129,14 @@ async def test_a_session_file_brings_the_conversation_back(tmp_path: Path) -> No
     assert conversation is not None
     assert conversation.last_message == "hello"
     assert SessionFile(tmp_path / "none").load() is None
+
+
+def test_the_options_shape_the_agent() -> None:
+    limits = ["--max-iterations", "7", "--budget-usd", "$1.50", "--reasoning-effort", "low"]
+    config = agent_config(parse(["--model", "m", *limits, "--approve", "*", "--ask", "bash"]), ("secret",))
+    assert (config.max_iterations, config.budget, config.reasoning_effort) == (7, Budget(cost_usd=1.5), "low")
+    assert config.rules == (Rule("bash", "ask"), Rule("*", "allow"))  # what asks goes first
+    assert config.secrets == ("secret",)
 
 
 def test_what_looks_like_a_secret_is_kept_from_commands() -> None:
