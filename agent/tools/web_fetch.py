@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import html
 import ipaddress
 import re
 import socket
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 from agent.tools.tool import Tool, ToolError, parameters
@@ -50,20 +51,24 @@ def web_fetch_tool(allowed_networks: Sequence[str] = ()) -> Tool:
 async def _fetch(address: str, networks: Sequence[Network]) -> str:
     import httpx
 
-    # No proxy from the environment: it would resolve names itself, and reach what must not be reached.
-    async with httpx.AsyncClient(trust_env=False, timeout=FETCH_TIMEOUT) as client:
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                response = await _get(client, httpx.URL(address), networks)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise ToolError(f"{address} could not be fetched: {type(error).__name__}: {error}") from error
-            try:
-                if not response.has_redirect_location:
-                    return await _read(response, address)
-                address = str(httpx.URL(address).join(response.headers["location"]))
-            finally:
-                await response.aclose()
-    raise ToolError(f"more than {MAX_REDIRECTS} redirects; the last one to {address}")
+    try:
+        # No proxy from the environment: it would resolve names itself, and reach what must not be reached.
+        async with httpx.AsyncClient(trust_env=False, timeout=FETCH_TIMEOUT) as client:
+            return await _follow(client, httpx.URL(address), networks)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ToolError(f"{address} could not be fetched: {type(error).__name__}: {error}") from error
+
+
+async def _follow(client: httpx.AsyncClient, url: httpx.URL, networks: Sequence[Network]) -> str:
+    for _ in range(MAX_REDIRECTS + 1):
+        response = await _get(client, url, networks)
+        try:
+            if not response.has_redirect_location:
+                return await _read(response, str(url))
+            url = url.join(response.headers["location"])
+        finally:
+            await response.aclose()
+    raise ToolError(f"more than {MAX_REDIRECTS} redirects; the last one to {url}")
 
 
 async def _get(client: httpx.AsyncClient, url: httpx.URL, networks: Sequence[Network]) -> httpx.Response:
@@ -84,8 +89,8 @@ async def _get(client: httpx.AsyncClient, url: httpx.URL, networks: Sequence[Net
 async def _resolve(host: str, port: int, networks: Sequence[Network]) -> Address:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ToolError(f"{host} cannot be resolved: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be a name, such as one that is too long
+        raise ToolError(f"{host} cannot be resolved: {error}") from error
     addresses = [ipaddress.ip_address(info[4][0]) for info in found]
     refused = [address for address in addresses if not may_reach(address, networks)]
     if refused:  # all of them must do: a name for a public and a private address is an attack
@@ -105,6 +110,8 @@ def may_reach(address: Address, networks: Sequence[Network]) -> bool:
 
 
 async def _read(response: httpx.Response, address: str) -> str:
+    if "," in response.headers.get("content-encoding", ""):  # twice, one packet of it can become more than the memory holds
+        raise ToolError(f"{address} is compressed more than once")
     body = b""
     async for piece in response.aiter_bytes():
         body += piece
@@ -114,52 +121,72 @@ async def _read(response: httpx.Response, address: str) -> str:
     kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
     if not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "yaml"))):
         raise ToolError(f"{address} is {kind}, not text")
-    text = body[:FETCH_LIMIT].decode(response.charset_encoding or "utf-8", errors="replace")
-    text = (html_to_text(text) if "html" in kind else text) + note
+    text = await asyncio.to_thread(_text_of, body[:FETCH_LIMIT], response.charset_encoding, "html" in kind) + note
     if response.is_error:
         raise ToolError(f"{address} answered {response.status_code} {response.reason_phrase}\n{text}")
     return f"{address}\n\n{text}"
 
 
-def html_to_text(html: str) -> str:
-    """What a reader would see: no markup, no scripts; a line for each block; links with their addresses."""
-    reader = _TextOfHtml()
-    reader.feed(html)
-    reader.close()
-    lines = (re.sub(r"[ \t\r\f\v]+", " ", line).strip() for line in "".join(reader.text).splitlines())
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+def _text_of(body: bytes, charset: str | None, is_html: bool) -> str:
+    text = _decode(body, charset or "utf-8")
+    return html_to_text(text) if is_html else text
 
+
+def _decode(body: bytes, charset: str) -> str:
+    """Text in an encoding that Python does not have is read as UTF-8; and in the one that takes it minutes for a page."""
+    try:
+        name = codecs.lookup(charset).name
+        return body.decode("utf-8" if name == "punycode" else name, errors="replace")
+    except (LookupError, UnicodeError):
+        return body.decode(errors="replace")
+
+
+TOKEN = re.compile(
+    r"""
+    <!--.*?(?:-->|\Z)
+    | <(?P<raw>script|style)(?=[\s/>]).*?(?:</(?P=raw)[^>]*(?:>|\Z)|\Z)
+    | <(?P<end>/?)(?P<tag>[a-z][^\s/>]*+)(?P<attributes>(?:=\s*+"[^"]*"|=\s*+'[^']*'|[^>])*+)(?:>|\Z)
+    | <[!?/][^>]*(?:>|\Z)
+    | (?P<text>[^<]+|<)
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+"""A piece of HTML. What has no end goes on to the end of the page: so a page is read in one pass, whatever is in it, where
+html.parser takes hours for a page of 2 MB that is made for that (https://github.com/python/cpython/issues/135462)."""
+
+HREF = re.compile(r"""(?<![\w-])href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""", re.IGNORECASE)
 
 BLOCK_TAGS = """
 address article blockquote br dd div dl dt footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table
 td th title tr ul
 """
 
+BLOCKS = frozenset(BLOCK_TAGS.split())
 
-class _TextOfHtml(HTMLParser):
-    HIDDEN = frozenset({"script", "style", "noscript", "template", "svg"})
-    BLOCKS = frozenset(re.findall(r"\w+", BLOCK_TAGS))
+HIDDEN = frozenset({"noscript", "template", "svg"})
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.text: list[str] = []
-        self._hidden = 0
-        self._links: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in self.HIDDEN
-        if tag in self.BLOCKS:
-            self.text.append("\n")
-        if tag == "a":
-            self._links.append(dict(attrs).get("href") or "")
+def html_to_text(page: str) -> str:
+    """What a reader would see: no markup, no scripts; a line for each block; links with their addresses."""
+    text: list[str] = []
+    links: list[str] = []
+    hidden = 0
+    for token in TOKEN.finditer(page):
+        tag = (token["tag"] or "").lower()
+        if tag in HIDDEN:
+            hidden = max(0, hidden + (-1 if token["end"] else 1))
+        elif tag in BLOCKS:
+            text.append("\n")
+        elif tag == "a" and not token["end"]:
+            links.append(_href(token["attributes"]))
+        elif tag == "a" and links and (href := links.pop()) and not href.startswith(("#", "javascript:")):
+            text.append(f" [{href}]")
+        elif token["text"] and not hidden:
+            text.append(html.unescape(token["text"]))
+    lines = (re.sub(r"[ \t\r\f\v]+", " ", line).strip() for line in "".join(text).splitlines())
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in self.HIDDEN and self._hidden > 0
-        if tag in self.BLOCKS:
-            self.text.append("\n")
-        if tag == "a" and self._links and (href := self._links.pop()) and not href.startswith(("#", "javascript:")):
-            self.text.append(f" [{href}]")
 
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.text.append(data)
+def _href(attributes: str) -> str:
+    found = HREF.search(attributes)
+    return html.unescape(next(filter(None, found.groups()), "")) if found else ""

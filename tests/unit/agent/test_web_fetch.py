@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
 
@@ -78,6 +79,33 @@ async def test_limits_of_size_kind_and_status(monkeypatch: pytest.MonkeyPatch) -
         assert (none.success, "404 Not Found\nno such page" in none.output) == (False, True)
 
 
+async def test_what_is_no_answer_is_told_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    twice = gzip.compress(gzip.compress(bytes(1_000_000)))
+    pages = {
+        "/nowhere": ("302 Found\r\nLocation: http://host:port/", b""),
+        "/label": (f"302 Found\r\nLocation: http://{'a' * 64}.example/", b""),
+        "/gzip": ("200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip", b"no gzip"),
+        "/bomb": ("200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip, gzip", twice),
+    }
+    problems = {
+        "/nowhere": "Invalid URL in location",
+        "/label": "cannot be resolved",
+        "/gzip": "DecodingError",
+        "/bomb": "more than once",
+    }
+    async with website(pages) as site:
+        for path, problem in problems.items():
+            result = await fetch(f"{site}{path}", "127.0.0.0/8")
+            assert (result.success, problem in result.output) == (False, True), result
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("charset", ["nonsense", "punycode", "idna", "hex"])
+async def test_an_encoding_that_is_none_of_the_web_is_read_as_utf_8(charset: str) -> None:
+    async with website({"/": (f"200 OK\r\nContent-Type: text/plain; charset={charset}", "né".encode())}) as site:
+        assert (await fetch(f"{site}/", "127.0.0.0/8")).output == f"{site}/\n\nné"
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -108,3 +136,15 @@ def test_which_addresses_may_be_reached() -> None:
 
 def test_broken_html_is_read_as_far_as_it_goes() -> None:
     assert html_to_text("<p>a</script><b>b<script>x</p>") == "ab"
+    assert html_to_text("<p title=it's>5 < 6 &amp; a<b>c</b></p><!-- <p> --><SCRIPT>if(a<b)</SCRIPT >d<svg>e</svg>") == (
+        "5 < 6 & ac\nd"
+    )
+    assert html_to_text("<a class='>' href='/q?a=1&amp;b=2'>one</a> <a data-href=no>two</a> <a href=x>three</a> <a") == (
+        "one [/q?a=1&b=2] two three [x]"
+    )
+
+
+@pytest.mark.parametrize("piece", ["<a b=", "<a", "<a href=\"'", "<!--", "</", "<script", "<![CDATA[", "&", "<div>"])
+def test_html_that_is_made_to_take_for_ever_does_not(piece: str) -> None:
+    hidden = {"&": "&" * 400_000, "</": ""}
+    assert html_to_text(piece * 400_000) == hidden.get(piece, "")
