@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent.conversation import Conversation
 from agent.messages import Message, ToolCall
+from agent.redaction import Redactor
 
 MALFORMED = "The arguments are not a JSON object"
 """How the result of a call with malformed arguments begins."""
@@ -47,8 +49,8 @@ def malformed(arguments: str) -> str | None:
     if not arguments.strip():
         return None
     try:
-        value = json.loads(arguments)
-    except ValueError as error:
+        value = json.loads(arguments, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         return f"{MALFORMED} ({error}): {_excerpt(arguments)}"
     return None if isinstance(value, dict) else f"{MALFORMED} but {type(value).__name__}: {_excerpt(arguments)}"
 
@@ -57,6 +59,16 @@ def with_advice(problem: str, conversation: Conversation, call: ToolCall) -> str
     """The problem; with advice on another way when the same tool's last call was malformed too."""
     previous = _last_result(conversation.messages, call)
     return f"{problem}\n{ADVICE}" if previous is not None and previous.content.startswith(MALFORMED) else problem
+
+
+def masked(call: ToolCall, redactor: Redactor) -> ToolCall:
+    """The call with its arguments redacted, also what JSON has other escapes for than Python writes."""
+    if call.arguments.strip() and malformed(call.arguments) is None:
+        arguments = parse(call)
+        safe = redactor.value(arguments)
+        if safe != arguments:
+            return replace(call, arguments=json.dumps(safe))
+    return replace(call, arguments=redactor.text(call.arguments))
 
 
 def parse(call: ToolCall) -> dict[str, Any]:
@@ -75,6 +87,11 @@ def _last_result(messages: Sequence[Message], before: ToolCall) -> Message | Non
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     results = (m for m in reversed(messages) if m.tool_call_id is not None and names[m.tool_call_id] == before.name)
     return next(results, None)
+
+
+def _no_number(name: str) -> None:
+    """Python reads NaN and Infinity as numbers, and could not send them back: JSON has none of them."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def _excerpt(text: str) -> str:

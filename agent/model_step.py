@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from agent.calls import call_ids, usable_calls, with_advice
+from agent.calls import call_ids, masked, usable_calls, with_advice
 from agent.compaction import text_tokens
 from agent.config import AgentConfig
 from agent.interrupt import Interrupted
@@ -127,7 +127,7 @@ class ModelStep:
 
     def _take(self, answer: Answer) -> Message:
         run = self._run
-        wanted = [replace(call, arguments=run.redactor.text(call.arguments)) for call in answer.tool_calls]
+        wanted = [masked(call, run.redactor) for call in answer.tool_calls]
         if run.parent is not None:
             # Events and decisions name a call by its id alone, so it must differ from those of all other agents.
             wanted = [replace(call, id="") for call in wanted]
@@ -152,8 +152,9 @@ class ModelStep:
     def _keep_partial(self, answer: Answer) -> None:
         """What was shown before an interrupt stays in the conversation, marked as what it is."""
         self._count(answer)
-        if answer.text:
-            text = f"{self._run.redactor.text(answer.text)}\n{INTERRUPTED}"
+        redactor = self._run.redactor
+        if shown := redactor.text(answer.text[: redactor.safe_length(answer.text)]):
+            text = f"{shown}\n{INTERRUPTED}"
             self._run.conversation = self._run.conversation.with_message(Message("assistant", text))
 
     def _count(self, answer: Answer) -> None:

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 MASK = "[REDACTED]"
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
 MIN_LENGTH = 6
 """Shorter values are left alone: they would punch holes in ordinary text, and no credential is that short."""
 
@@ -22,6 +24,9 @@ class Redactor:
     """Replaces secret values in text: as they are, JSON- or URL-escaped, and base64-encoded at any alignment.
 
     Base64 that is wrapped in the middle of a value is not recognised.
+
+    As all text passes through here, halves of surrogate pairs are replaced, too: tools get them from JSON, UTF-8 cannot
+    carry them, and with one in a message every later request to the model would fail.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -35,6 +40,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` with every secret masked."""
+        text = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         return self._pattern.sub(MASK, text) if self._pattern else text
 
     def value(self, value: Any) -> Any:

@@ -57,6 +57,13 @@ async def test_in_the_stream() -> None:
     assert (await s.agent.run_turn("again")).message == "back"
 
 
+async def test_in_the_middle_of_a_secret() -> None:
+    """What was not shown yet, because it might be one, is not kept either."""
+    s = stage(says("The key is hf_abcdefghijklmno", hangs=True, piece=29), secrets=("hf_abcdefghijklmnop",))
+    await interrupt_at(s, "assistant_chunk")
+    assert s.agent.conversation.messages[-1].content == f"The key is \n{INTERRUPTED}"
+
+
 async def test_before_the_first_byte() -> None:
     s = stage(says("", hangs=True), says("back"))
     turn = asyncio.create_task(s.agent.run_turn("go"))

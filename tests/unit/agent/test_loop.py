@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,42 @@ async def test_secrets_reach_neither_events_nor_messages() -> None:
     assert "hf_abc" not in s.agent.conversation.to_json()
     assert "".join(d["text"] for d in s.data("assistant_chunk")) == "the key is [REDACTED]!bye [REDACTED]"
     assert len(s.data("tool_output")[0]["output"]) < 25_100
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"text": NaN}', '{"text": [Infinity]}'])
+async def test_arguments_that_python_cannot_read_or_not_send_back_are_malformed(arguments: str) -> None:
+    s = stage(calls(("echo", arguments)), says("done"), tools=(tool("echo", echo),))
+    assert (await s.agent.run_turn("go")).status == "complete"
+    assert s.data("tool_output")[0]["output"].startswith("The arguments are not a JSON object (")
+    assert s.agent.conversation.messages[1].tool_calls[0].arguments == "{}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        r'{"text": "hf_abc\/defghijklm"}',
+        r'{"text": "\u0068f_abc/defghijklm"}',
+        r'{"text": "hf_abc/defghijklm", "text": "twice"}',
+        r'["hf_abc/defghijklm"',
+    ],
+)
+async def test_a_secret_in_arguments_is_masked_however_json_has_it(arguments: str) -> None:
+    s = stage(calls(("echo", arguments)), says("done"), tools=(tool("echo", echo),), secrets=("hf_abc/defghijklm",))
+    await s.agent.run_turn("go")
+    assert "defghijklm" not in repr(s.events) + s.agent.conversation.to_json()
+
+
+async def test_half_of_a_surrogate_pair_does_not_get_into_the_conversation() -> None:
+    """No request with one could be sent, nor a file with one be written."""
+
+    async def half(_: dict[str, Any]) -> str:
+        return "a \ud83d"
+
+    s = stage(calls(("half", r'{"text": "\ud83d"}'), text="b \ud83d"), says("done"), tools=(tool("half", half),))
+    await s.agent.run_turn("c \ud83d")
+    assert s.agent.conversation.to_json().encode().count("\N{REPLACEMENT CHARACTER}".encode()) == 3
+    assert s.data("tool_call")[0]["arguments"] == {"text": "\N{REPLACEMENT CHARACTER}"}
+    assert not re.search("[\ud800-\udfff]", "".join(map(str, s.events)))
 
 
 async def test_thoughts_with_a_secret_in_them_are_not_kept() -> None:
