@@ -109,7 +109,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A piece of a tool call. Pieces with the same `index` belong together; `arguments` are to be joined."""
+    """A piece of a tool call. Pieces with the same `index` belong together; `arguments` are to be joined.
+
+    Not all servers count: one with the index of an earlier call, but with a name and another id, begins another call.
+    """
 
     index: int
     id: str | None = None
@@ -139,7 +142,7 @@ class Answer:
     thoughts: tuple[Thought, ...] = ()
     """Those that are whole."""
     _thinking: str = ""
-    _calls: dict[int, ToolCallDelta] = field(default_factory=dict)
+    _calls: dict[int, list[ToolCallDelta]] = field(default_factory=dict)
 
     def add(self, chunk: ModelChunk) -> None:
         self.text += chunk.text
@@ -152,8 +155,11 @@ class Answer:
                 self.thoughts = (*self.thoughts, replace(thought, text=self._thinking))
                 self._thinking = ""
         for piece in chunk.tool_calls:
-            known = self._calls.get(piece.index, ToolCallDelta(piece.index))
-            self._calls[piece.index] = ToolCallDelta(
+            begun = self._calls.setdefault(piece.index, [])
+            if not begun or (piece.name and piece.id and begun[-1].id not in (None, "", piece.id)):
+                begun.append(ToolCallDelta(piece.index))
+            known = begun[-1]
+            begun[-1] = ToolCallDelta(
                 piece.index, known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments
             )
 
@@ -161,6 +167,5 @@ class Answer:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in the model's order. Ids and names are as the model gave them, perhaps empty."""
         return tuple(
-            ToolCall(call.id or "", call.name or "", call.arguments)
-            for _, call in sorted(self._calls.items(), key=lambda item: item[0])
+            ToolCall(call.id or "", call.name or "", call.arguments) for at in sorted(self._calls) for call in self._calls[at]
         )

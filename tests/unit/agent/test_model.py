@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from agent import messages
 from agent.config import AgentConfig
 from agent.events import Event
 from agent.loop import Agent
-from agent.messages import Message, ModelChunk
+from agent.messages import Message, ModelChunk, ToolCall
 from agent.model import LiteLLMModel
 from agent.reasoning import LEVELS, lowered, supported
 from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
@@ -75,6 +76,20 @@ async def test_a_turn_with_a_tool_call_through_the_real_client(tmp_path: Path) -
         "llm_calls": 2,
         "tool_calls": 1,
     }
+
+
+async def test_calls_of_a_server_that_does_not_count_them_stay_apart() -> None:
+    """As those of Ollama: the index of each is 0 (https://github.com/ollama/ollama/issues/15457)."""
+    deltas = (
+        {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}]},
+        {"tool_calls": [{"index": 0, "id": "b", "type": "function", "function": {"name": "look", "arguments": '{"at"'}}]},
+        {"tool_calls": [{"index": 0, "id": "b", "type": "function", "function": {"arguments": ": 2}"}}]},
+    )
+    answer = messages.Answer()
+    async with serve(Answer(deltas, "tool_calls")) as server:
+        for chunk in await read(LiteLLMModel("some-model", base_url=server.url)):
+            answer.add(chunk)
+    assert answer.tool_calls == (ToolCall("a", "look", '{"at": 1}'), ToolCall("b", "look", '{"at": 2}'))
 
 
 async def test_the_cost_comes_from_the_local_price_table() -> None:
