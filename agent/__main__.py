@@ -22,6 +22,7 @@ from agent.conversation import Conversation
 from agent.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.reasoning import ReasoningEffort
+from agent.redaction import SURROGATE
 from agent.session_file import SessionFile, SessionFileError
 from agent.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
@@ -81,9 +82,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--model", required=True, help="model name, as litellm knows it (PROVIDER/NAME)")
     add("--base-url", type=url, metavar="URL", help="address of an OpenAI-compatible server")
     add("--workdir", type=Path, default=Path(), metavar="DIR", help="folder to work in (default: the current one)")
-    add("--prompt", help="one turn, then exit: 0 when it completed, 1 when not; what needs consent is denied")
+    add("--prompt", type=words, help="one turn, then exit: 0 when it completed, 1 when not; what needs consent is denied")
     add("--reasoning-effort", choices=get_args(ReasoningEffort), help="how long the model thinks, where it takes that")
-    add("--instructions", metavar="TEXT", help="added to the system message")
+    add("--instructions", type=words, metavar="TEXT", help="added to the system message")
     add("--session", type=Path, metavar="FILE", help="keep the conversation here after every step, and resume it from here")
     add("--max-iterations", type=positive, default=300, metavar="N", help="model calls in one turn (default: %(default)s)")
     add("--budget-usd", type=amount, metavar="USD", help="what the conversation may cost, as far as prices are known")
@@ -124,6 +125,15 @@ def url(text: str) -> str:
     """An address over HTTP."""
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text
+
+
+def words(text: str) -> str:
+    """Something that can be said to a model."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("there is no text in it")
+    if SURROGATE.search(text):  # which stand for bytes that are no text (PEP 383)
+        raise argparse.ArgumentTypeError("it is not UTF-8")
     return text
 
 

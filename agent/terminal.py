@@ -57,9 +57,12 @@ class Terminal:
         self._agent = Agent(config, make_model(config.model), tools, self._emit, conversation)
         self._interrupted = False
         """Ctrl-C was pressed since the person was last asked for something."""
+        self._in_editor = False
 
     def interrupt(self) -> None:
         """What Ctrl-C does: ends the turn, or the question about a call. A second one leaves, as one at the prompt."""
+        if self._in_editor:
+            return  # the terminal tells us as well, but it is the editor's to act on
         if self._interrupted or not (self._agent.interrupt() or (self._agent.pending_approvals and self._lines.interrupt())):
             raise KeyboardInterrupt
         self._interrupted = True
@@ -122,7 +125,7 @@ class Terminal:
         """Other arguments for a call, None when there are none that could be used."""
         try:
             if self._editor is not None:
-                text = await edit(arguments, self._editor)
+                text = await self._from_editor(arguments, self._editor)
             else:
                 self._print(f"  now: {visible(json.dumps(arguments, ensure_ascii=False))}")
                 text = await self._answer("  run it with (a JSON object): ")
@@ -130,13 +133,20 @@ class Terminal:
         except OSError as error:
             self._print(f"  the editor {self._editor} failed: {error}")
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._print(f"  that is not JSON: {error}")
             return None
         if not isinstance(edited, dict):
             self._print("  that is not a JSON object")
             return None
         return edited
+
+    async def _from_editor(self, arguments: dict[str, Any], editor: str) -> str:
+        self._in_editor = True
+        try:
+            return await edit(arguments, editor)
+        finally:
+            self._in_editor = False
 
     async def _answer(self, question: str) -> str:
         line = await self._ask(question)
@@ -220,7 +230,7 @@ class Terminal:
 
 def visible(text: str) -> str:
     """Text as it is read: nothing in it may move the cursor, hide a part of a call, or give orders to the terminal."""
-    unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(unseen, lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n"))
 
 

@@ -85,6 +85,25 @@ async def test_ctrl_c_ends_a_question_then_a_turn_and_then_leaves(tmp_path: Path
     assert os.listdir(tmp_path) == []
 
 
+async def test_ctrl_c_in_an_editor_is_for_the_editor(tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    # As in vim, which goes on, too.
+    editor.write_text('#!/bin/sh\ntrap "" INT\nkill -INT 0\necho \'{"command": "echo two >b"}\' >"$1"\n')
+    editor.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    async with (
+        serve(runs("echo one >a"), says("Done.")) as server,
+        console(*options(server, work, "--ask", "bash"), EDITOR=str(editor)) as person,
+    ):
+        await person.shows("\n> ")
+        person.type("go\n")
+        await person.shows("[e]dit: ")
+        person.type("e\n")
+        await person.shows("Done.\n\n> ")
+    assert os.listdir(work) == ["b"]
+
+
 async def test_a_kill_in_a_call_is_resumed_and_the_model_told(tmp_path: Path) -> None:
     session = ("--session", str(tmp_path / "session"))
     waits = f"echo $$ >{tmp_path}/begun; sleep 600"
@@ -147,6 +166,8 @@ WRONG = {
     "no folder": (("--model", "m", "--workdir", "/no/such"), "--workdir: /no/such is not a folder"),
     "no number": (("--model", "m", "--max-iterations", "0"), "'0' is not a number from 1 up"),
     "no amount": (("--model", "m", "--budget-usd", "nan"), "'nan' is not an amount of dollars"),
+    "no prompt": (("--model", "m", "--prompt", ""), "argument --prompt: there is no text in it"),
+    "no words": (("--model", "m", "--prompt", "\udcff"), "argument --prompt: it is not UTF-8"),
     "no session": (("--model", "m", "--session", "/"), "--session: / cannot be read: Is a directory"),
     "no place": (("--model", "m", "--session", "/no/such/file"), "--session: /no/such/file cannot be written: No such file"),
     "other version": (("--model", "m", "--session", "{old}"), "old is not a session file of this version; name another one"),
