@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Collection
@@ -13,6 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from session_runtime.problems import ProblemError
+
+SMALL_BODY: Final = 64 * 1024
+"""Bytes that are taken of a request that is refused, and thrown away."""
+
+SMALL_BODY_SECONDS: Final = 1.0
 
 _CLOSE: Final = {"Connection": "close"}
 """The connection is not kept, so that the rest of a long body is not read."""
@@ -78,7 +84,7 @@ class LimitBody:
 
 
 class RequireToken:
-    """ASGI middleware that lets nothing through without the token but the open paths; before a body is read."""
+    """ASGI middleware that lets nothing through without the token but the open paths; before a body is looked at."""
 
     def __init__(self, app: ASGIApp, *, token_sha256: str, open_paths: Collection[str]) -> None:
         self._app = app
@@ -93,4 +99,22 @@ class RequireToken:
         if refused is None:
             await self._app(scope, receive, send)
         else:
+            await _take_small_body(scope, receive)
             await refused.response()(scope, receive, send)
+
+
+async def _take_small_body(scope: Scope, receive: Receive) -> None:
+    """A connection that is closed with something unread in it is reset, and the client may never see why (RFC 9112, 9.6).
+
+    Strangers get little for that: no more than so many bytes, nor so much time.
+    """
+    if scope["type"] != "http" or int(Headers(scope=scope).get("content-length", 0)) > SMALL_BODY:
+        return
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SMALL_BODY_SECONDS):
+            while taken <= SMALL_BODY:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return

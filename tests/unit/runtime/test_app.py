@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -51,6 +53,25 @@ async def test_a_strangers_body_is_not_read(short_path: Path) -> None:
             answer = await reader.read()  # up to the end of the connection
         assert answer.startswith(b"HTTP/1.1 401 ")
         writer.close()
+
+
+@pytest.mark.parametrize(("authorization", "status"), [("", 401), ("Authorization: Bearer wrong\r\n", 403)])
+async def test_a_refusal_is_read_though_the_body_comes_late(short_path: Path, authorization: str, status: int) -> None:
+    """Many clients send the body on its own; a connection that was closed by then would be reset, and the answer lost."""
+    head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\n{authorization}Content-Length: 2000\r\n\r\n"
+
+    def ask(url: httpx.URL) -> bytes:
+        with socket.create_connection((url.host, url.port or 80), timeout=DEADLINE) as client:
+            client.sendall(head.encode())
+            time.sleep(0.02)
+            for _ in range(2):
+                client.sendall(b"x" * 1000)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    async with runtime(short_path) as run:
+        for _ in range(5):  # the first answer is a slow one
+            answer = await asyncio.to_thread(ask, httpx.URL(run.url))
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
 
 
 async def test_a_turn_can_be_submitted_followed_and_read(short_path: Path) -> None:
