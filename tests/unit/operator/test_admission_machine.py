@@ -36,6 +36,7 @@ from tests.unit.operator.builders import (
 CLASSES = classes(session_class(), session_class("kept", default=False, workspace={"type": "Persistent", "size": "5Gi"}))
 EVICTED = pod_status("Failed", reason="Evicted", message="The node was low on resource: memory.")
 users = st.sampled_from(["ada", "bob", "cyn"])
+class_names = st.sampled_from([None, None, "kept", "kept", "nowhere"])
 
 
 @dataclass
@@ -56,8 +57,11 @@ class Truth:
 class Admission(RuleBasedStateMachine):
     """Rules are what may happen; invariants are what must always hold."""
 
-    @initialize(sessions=st.integers(1, 4), per_user=st.integers(1, 3))
-    def begin(self, sessions: int, per_user: int) -> None:
+    @initialize(
+        sessions=st.integers(1, 4), per_user=st.integers(1, 3), before=st.lists(st.tuples(users, class_names), max_size=4)
+    )
+    def begin(self, sessions: int, per_user: int, before: list[tuple[str, str | None]]) -> None:
+        """Some sessions may be there and run already: most of what can happen takes a running one."""
         self.caps = Caps(sessions, per_user)
         self.sessions: dict[str, Session] = {}
         self.pods: dict[str, Pod] = {}
@@ -65,6 +69,12 @@ class Admission(RuleBasedStateMachine):
         self.in_flight: dict[str, str] = {}
         self.arrived = 0
         self.now = NOW
+        for user, class_name in before:
+            self.come(user, class_name)
+        self.admit()
+        for uid in self.podless():
+            self.start(uid)
+            self.answer(uid)
 
     def ledger(self) -> Ledger:
         return build_ledger(self.sessions.values(), self.pods.values(), CLASSES, self.in_flight)
@@ -77,8 +87,11 @@ class Admission(RuleBasedStateMachine):
 
     # What users do.
 
-    @rule(user=users, class_name=st.sampled_from([None, None, "kept", "kept", "nowhere"]))
+    @rule(user=users, class_name=class_names)
     def arrive(self, user: str, class_name: str | None) -> None:
+        self.come(user, class_name)
+
+    def come(self, user: str, class_name: str | None) -> None:
         self.arrived += 1
         second = f"2026-05-04T10:{self.arrived // 60:02}:{self.arrived % 60:02}Z"
         made = session(f"s{self.arrived}", user=user, created=second, className=class_name)
@@ -160,7 +173,9 @@ class Admission(RuleBasedStateMachine):
     @precondition(lambda self: self.podless())
     @rule(data=st.data())
     def start_a_pod(self, data: st.DataObject) -> None:
-        uid = data.draw(st.sampled_from(self.podless()))
+        self.start(data.draw(st.sampled_from(self.podless())))
+
+    def start(self, uid: str) -> None:
         self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=STARTING)
         self.truth[uid].pod_runs = True
         self.reconcile(uid)
@@ -173,7 +188,9 @@ class Admission(RuleBasedStateMachine):
     @precondition(lambda self: self.running())
     @rule(data=st.data())
     def become_ready(self, data: st.DataObject) -> None:
-        uid = data.draw(st.sampled_from(self.running()))
+        self.answer(data.draw(st.sampled_from(self.running())))
+
+    def answer(self, uid: str) -> None:
         self.pods[uid] = pod(uid.removeprefix("uid-of-"), user=self.truth[uid].user, status=READY)
         if uid in self.sessions:
             self.reconcile(uid)
@@ -264,4 +281,4 @@ class Admission(RuleBasedStateMachine):
 
 
 TestAdmission = Admission.TestCase
-TestAdmission.settings = settings(max_examples=100, stateful_step_count=40)
+TestAdmission.settings = settings(max_examples=200, stateful_step_count=40)
