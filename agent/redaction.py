@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 MASK = "[REDACTED]"
 
@@ -95,8 +95,18 @@ class RedactedStream:
 
 
 def _forms(value: str) -> set[str]:
-    escaped = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
-    return {value} | escaped | _base64_forms(value.encode())
+    return {value} | _json_forms(value) | _url_forms(value) | _base64_forms(value.encode())
+
+
+def _json_forms(value: str) -> set[str]:
+    forms = {json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+    return forms | {form.replace("/", "\\/") for form in forms}
+
+
+def _url_forms(value: str) -> set[str]:
+    """As a part of a path, of a query, of a form, and as JavaScript's encodeURIComponent has it; in either case."""
+    forms = {quote(value, safe=""), quote(value, safe="/"), quote_plus(value), quote(value, safe="!'()*")}
+    return forms | {re.sub("%..", lambda escape: escape[0].lower(), form) for form in forms}
 
 
 def _base64_forms(value: bytes) -> set[str]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,9 @@ short = st.text("abc", min_size=6, max_size=8)
 
 def test_every_form_of_a_secret_is_masked() -> None:
     redactor = Redactor([SECRET])
-    for form in (SECRET, json.dumps(SECRET)[1:-1], quote(SECRET, safe="")):
+    in_json = (json.dumps(SECRET)[1:-1], json.dumps(SECRET)[1:-1].replace("/", "\\/"))
+    in_addresses = (quote(SECRET), quote(SECRET, safe=""), quote_plus(SECRET), "hf_S%c3%abcret%22%2fvalue%2b42")
+    for form in (SECRET, *in_json, *in_addresses):
         assert redactor.text(f"<{form}>") == f"<{MASK}>"
 
 
