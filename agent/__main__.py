@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -179,7 +179,7 @@ def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapp
             raise ValueError(f"--mcp-secret: {secret!r} is not NAME=VARIABLE with the NAME of an --mcp")
         if variable not in environment:
             raise ValueError(f"--mcp-secret: there is no environment variable {variable!r}")
-        server, value = by_name[name], environment[variable]
+        server, value = by_name[name], environment[variable].strip()  # what comes from a file may end with a line break
         if server.url is None:
             by_name[name] = replace(server, environment={**server.environment, variable: value})
         else:
@@ -187,11 +187,11 @@ def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapp
     return list(by_name.values())
 
 
-def split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What commands may see, and the values of what looks like a secret, which they may not."""
-    secret = {name for name in environment if any(word in name.upper() for word in SECRET_WORDS)}
+def split_environment(environment: Mapping[str, str], given_away: Iterable[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What commands may see, and the values of what looks like a secret or is `given_away` as one, which they may not."""
+    secret = {name for name in environment if any(word in name.upper() for word in SECRET_WORDS)} | set(given_away)
     visible = {name: value for name, value in environment.items() if name not in secret}
-    return visible, tuple(environment[name] for name in sorted(secret))
+    return visible, tuple(environment[name].strip() for name in sorted(secret))
 
 
 def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> AgentConfig:
@@ -211,7 +211,8 @@ def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> Age
 
 
 async def chat(arguments: argparse.Namespace) -> int:
-    visible, secrets = split_environment(os.environ)
+    given_away = (secret.partition("=")[2] for secret in arguments.mcp_secret)
+    visible, secrets = split_environment(os.environ, given_away)
     config = agent_config(arguments, secrets)
     file = None if arguments.session is None else SessionFile(arguments.session)
     conversation = file.load() if file is not None else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from agent.redaction import Redactor
 from agent.tools.mcp_translation import definition, render, tool_name
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, cut_output
 
@@ -83,6 +84,8 @@ class McpConnection:
         """What the server offered when it was last asked; kept while it is away, so that the model is not confused."""
         self.problem: str | None = None
         """What is wrong, with the server's name; None while all is well."""
+        self._redactor = Redactor((*server.headers.values(), *server.environment.values()))
+        """For what an error says of the connection: the HTTP client quotes a header that it will not send."""
         self._client: Client | None = None
         self._tried = asyncio.Event()
         self._look_again = asyncio.Event()
@@ -121,7 +124,7 @@ class McpConnection:
             await asyncio.sleep(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS)) - 1])
 
     def _report(self, what: str) -> None:
-        problem = f"the MCP server {self.server.name} {what}"
+        problem = self._redactor.text(f"the MCP server {self.server.name} {what}")
         if problem != self.problem:  # not once more with each try to reconnect
             logger.warning(problem)
         self.problem = problem

@@ -222,6 +222,16 @@ async def test_a_server_that_is_not_there_is_reported_and_the_session_goes_on() 
         assert (await s.agent.run_turn("hi")).status == "complete"
 
 
+async def test_a_header_that_cannot_be_sent_is_not_told() -> None:
+    """The HTTP client quotes it."""
+    async with http(mcp_app()) as url:
+        server = McpServer("web", url=url, headers={"Authorization": "Bearer secret-token\n"})
+        async with ToolRouter(sources=(McpConnection(server),)) as router:
+            [problem] = router.problems
+    assert "Illegal header value" in problem
+    assert "secret-token" not in problem
+
+
 async def test_a_server_that_never_answers_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "CONNECT_TIMEOUT", 0.2)
     silent = McpServer("silent", command=(sys.executable, "-c", "import sys; sys.stdin.read()"))

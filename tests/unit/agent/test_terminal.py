@@ -140,9 +140,10 @@ def test_the_options_shape_the_agent() -> None:
 
 
 def test_what_looks_like_a_secret_is_kept_from_commands() -> None:
-    visible, secrets = split_environment({"OPENAI_API_KEY": "sk-1", "hf_token": "hf-2", "PATH": "/bin"})
+    environment = {"OPENAI_API_KEY": "sk-1\n", "hf_token": "hf-2", "GITHUB_PAT": "pat-3", "PATH": "/bin"}
+    visible, secrets = split_environment(environment, given_away=["GITHUB_PAT"])
     assert visible == {"PATH": "/bin"}
-    assert set(secrets) == {"sk-1", "hf-2"}
+    assert set(secrets) == {"sk-1", "hf-2", "pat-3"}
 
 
 def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +166,7 @@ def test_mcp_servers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_secrets_go_to_the_server_that_they_are_meant_for() -> None:
     servers = [McpServer("web", url="http://127.0.0.1/mcp"), McpServer("git", command=("x",)), McpServer("c", command=("y",))]
-    web, git, other = with_secrets(servers, ["web=A_TOKEN", "git=B_TOKEN"], {"A_TOKEN": "a", "B_TOKEN": "b"})
+    web, git, other = with_secrets(servers, ["web=A_TOKEN", "git=B_TOKEN"], {"A_TOKEN": "a\n", "B_TOKEN": "b"})
     assert web.headers == {"Authorization": "Bearer a"}
     assert git.environment == {"B_TOKEN": "b"}
     assert (other.headers, other.environment) == ({}, {})
