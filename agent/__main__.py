@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import get_args
 
@@ -61,6 +62,8 @@ class OneLine(logging.Formatter):
 def main() -> int:
     arguments = parse(sys.argv[1:])
     set_up_logging()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a model's characters are not all in every encoding
     try:
         return asyncio.run(chat(arguments))
     except SessionFileError as error:
@@ -232,8 +235,21 @@ async def chat(arguments: argparse.Namespace) -> int:
             save=keeper(file),
             editor=os.environ.get("VISUAL") or os.environ.get("EDITOR") or None,
         )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, terminal.interrupt)
+        handle_signals(terminal.interrupt)
         return await (terminal.one_turn(arguments.prompt) if arguments.prompt else terminal.chat())
+
+
+def handle_signals(interrupt: Callable[[], None]) -> None:
+    """Ctrl-C is the terminal's; what ends the process ends the commands first, which are no children of the shell's."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(end) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(end, leave, end)
+
+
+def leave(end: signal.Signals) -> None:
+    raise SystemExit(128 + end)
 
 
 def keeper(file: SessionFile | None) -> Callable[[Conversation], None]:

@@ -38,8 +38,11 @@ class Console:
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")
 
+    def send(self, end: signal.Signals) -> None:
+        self._process.send_signal(end)
+
     def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     async def shows(self, text: str) -> str:
         """Wait until this is shown, after all that was waited for before; what stood between."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from agent.session_file import SessionFile
 from unit.agent.console import ROOT, console
 from unit.agent.openai_server import Answer, OpenAIServer, serve
-from unit.agent.test_workspace import until
+from unit.agent.test_workspace import gone, read_pid, until
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +127,32 @@ async def test_a_kill_in_a_call_is_resumed_and_the_model_told(tmp_path: Path) ->
     conversation = SessionFile(tmp_path / "session").load()
     assert conversation is not None
     assert conversation.messages == ()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+async def test_the_end_of_the_agent_is_the_end_of_its_commands(end: signal.Signals, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    session = ("--session", str(tmp_path / "session"))
+    async with (
+        serve(runs(f"echo $$ >{begun}; exec sleep 600")) as server,
+        console(*options(server, tmp_path, *session, "--prompt", "go")) as person,
+    ):
+        command = await read_pid(begun)
+        person.send(end)
+        assert await person.exit_status() == 128 + end
+    await gone(command)
+    conversation = SessionFile(tmp_path / "session").load()
+    assert conversation is not None
+    assert conversation.in_turn  # to be resumed
+
+
+async def test_what_the_terminal_cannot_show_is_shown_by_its_number(tmp_path: Path) -> None:
+    async with (
+        serve(says("ünï")) as server,
+        console(*options(server, tmp_path, "--prompt", "go"), PYTHONIOENCODING="ascii") as person,
+    ):
+        await person.shows("\\xfcn\\xef")
+        assert await person.exit_status() == 0
 
 
 async def test_a_kill_while_a_question_is_open_asks_it_again(tmp_path: Path) -> None:
