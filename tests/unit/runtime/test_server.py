@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import sqlite3
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from agent.testing import says
 from session_runtime import app, server
+from session_runtime.__main__ import MAX_FILES
 from session_runtime.server import FAILED
 from unit.runtime.harness import DEADLINE, TOKEN, Runtime, RuntimeProcess, eventually, runtime, runtime_process
 from unit.runtime.sse import Follower
@@ -175,3 +177,15 @@ async def _pour(run: RuntimeProcess, head: bytes, *, chunked: bool) -> int:
                 taken += len(piece)
     writer.transport.abort()
     return taken
+
+
+async def test_a_runtime_lets_itself_have_many_connections(short_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with runtime_process(short_path, prompt=None) as run:
+            assert run.process is not None
+            now, _ = resource.prlimit(run.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert now == (MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard))
