@@ -66,7 +66,7 @@ def definition(tool: mcp_types.Tool) -> tuple[str, Mapping[str, Any]]:
     schema = tool.input_schema
     text = json.dumps(schema, ensure_ascii=False)
     if len(text) <= SCHEMA_LIMIT and _acceptable(schema):
-        return description, schema
+        return description, _without_patterns(schema)
     return f"{description}\nIts arguments: {cut_output(text, DESCRIPTION_LIMIT)}", {"type": "object"}
 
 
@@ -78,6 +78,23 @@ def _acceptable(schema: Mapping[str, Any]) -> bool:
     except (SchemaError, RecursionError):
         return False
     return True
+
+
+def _without_patterns(schema: Any) -> Any:
+    """The schema with its regular expressions told in descriptions, for the server alone to check: there are some that
+    Python takes years to match against a line of text, in which nothing else could happen.
+    """
+    if isinstance(schema, list):
+        return [_without_patterns(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: _without_patterns(item) for name, item in schema.items()}
+    if isinstance(kept.get("pattern"), str):  # a property of that name has a schema
+        kept["description"] = f"{kept.get('description', '')} [pattern: {kept.pop('pattern')}]".strip()
+    if "patternProperties" in kept:
+        del kept["patternProperties"]
+        kept.pop("additionalProperties", None)  # which means all but those
+    return kept
 
 
 def render(content: Sequence[mcp_types.ContentBlock], structured: object = None) -> str:

@@ -21,6 +21,8 @@ from mcp_types import (
 )
 
 from agent.tools.mcp_translation import DESCRIPTION_LIMIT, SCHEMA_LIMIT, definition, render, tool_name
+from agent.tools.router import argument_problem
+from agent.tools.tool import Tool as AgentTool
 
 ACCEPTED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What OpenAI and Anthropic take for a tool's name."""
@@ -86,6 +88,22 @@ def test_a_schema_that_a_provider_would_refuse_is_described_instead(bad: dict[st
     assert parameters == {"type": "object"}
     assert description.startswith("Does it.\nIts arguments: {")
     assert len(description) < DESCRIPTION_LIMIT + 200
+
+
+async def nothing(_: dict[str, Any]) -> str:
+    return ""
+
+
+def test_regular_expressions_are_the_servers_to_match() -> None:
+    """With this one, and 40 letters to match, the agent would stand still for hours."""
+    endless = "^(a+)+$"
+    inner = {"type": "object", "patternProperties": {endless: {}}, "additionalProperties": False}
+    given = schema(a={"type": "string", "pattern": endless, "description": "Letters."}, pattern={"type": "string"}, b=inner)
+    description, parameters = definition(Tool(name="t", input_schema=given))
+    tool = AgentTool("t", description, parameters, nothing)
+    assert argument_problem(tool, {"a": "a" * 40 + "!", "b": {"a" * 40 + "!": 1}}) is None
+    assert argument_problem(tool, {"pattern": 1}) is not None
+    assert parameters["properties"]["a"] == {"type": "string", "description": "Letters. [pattern: ^(a+)+$]"}
 
 
 def test_a_long_description_is_cut() -> None:
