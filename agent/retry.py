@@ -76,7 +76,7 @@ def retry_after(header: str, now: datetime) -> float | None:
         pass
     try:
         date = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     # Of the three forms of a date (RFC 9110, 5.6.7), the one of C's asctime has no zone; all are in UTC.
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())

@@ -21,6 +21,8 @@ class SessionFile:
 
     def load(self) -> Conversation | None:
         """The conversation of an earlier run, None when there was none. Raises SessionFileError."""
+        if self.path.exists() and not self.path.is_file():  # a device or a pipe may have no end
+            raise SessionFileError(f"{self.path} is not a file; name another one")
         try:
             text = self.path.read_text()
         except FileNotFoundError:

@@ -130,6 +130,7 @@ def test_the_schedule_of_retries() -> None:
         ("Sun Nov  6 08:49:37 1994", 37.0),
         ("Sun, 06 Nov 1994 08:48:00 GMT", 0.0),
         ("Sun, 36 Nov 1994 08:48:00 GMT", None),
+        ("Sun, 06 Nov 99999999999999999999 08:48:00 GMT", None),
         ("tomorrow", None),
         ("", None),
     ],
