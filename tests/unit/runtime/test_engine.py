@@ -138,16 +138,19 @@ async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_he
             assert {"bash", "notes__authorization", "other__add", "other__authorization"} <= set(ready["tools"])
             assert "notes__add" not in ready["tools"]
             assert [problem.partition(":")[0] for problem in ready["problems"]] == ["the MCP server gone cannot be reached"]
-            await run.until("approval_required")
-            info = await client.info()
-            assert (info["is_active"], info["activity"]) == (True, "AwaitingApproval")
-            (pending,) = info["pending_approval"]
-            assert pending["tool"] == "notes__authorization"
-            assert "does not say that authorization only reads" in pending["reason"]
-            await client.submit("approval", decisions=[{"tool_call_id": pending["tool_call_id"], "approved": True}])
-            output = (await run.until("tool_output")).data
+            events = []
+            async for event in client.events():  # one connection: the task's end is the end of its server
+                events.append(event)
+                if event.type == "approval_required":
+                    info = await client.info()
+                    assert (info["is_active"], info["activity"]) == (True, "AwaitingApproval")
+                    (pending,) = info["pending_approval"]
+                    assert pending["tool"] == "notes__authorization"
+                    assert "does not say that authorization only reads" in pending["reason"]
+                    decision = {"tool_call_id": pending["tool_call_id"], "approved": True}
+                    await client.submit("approval", decisions=[decision])
+            (output,) = (event.data for event in events if event.type == "tool_output")
             assert (output["output"], output["success"]) == ("[REDACTED]", True)
-            events = await run.events()
             status, printed = await run.end()
     assert status == 0
     assert SessionReport.model_validate_json((short_path / "termination-log").read_text()).outcome == "Completed"
