@@ -107,9 +107,16 @@ def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
     eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
     yield name
     api.delete(f"{GROUP}/namespaces/{name}/agentsessions")
-    for pod in api.get(f"/api/v1/namespaces/{name}/pods")["items"]:
-        api.delete(f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}", grace=0)
     api.delete(f"/api/v1/namespaces/{name}")
+
+    def swept() -> bool:
+        """The operator may be about to create a pod; it cannot any more once the namespace is being deleted."""
+        pods = api.get(f"/api/v1/namespaces/{name}/pods")["items"]
+        for pod in pods:
+            api.delete(f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}", grace=0)
+        return not pods
+
+    eventually(swept, what=f"the end of all pods of {name}")
 
 
 @pytest.fixture
