@@ -8,11 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from agent.redaction import Redactor
 from agent.tools.mcp_translation import definition, render, tool_name
+from agent.tools.selection import ToolSelection
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, cut_output
 
 if TYPE_CHECKING:
@@ -204,12 +204,13 @@ class McpConnection:
     async def _list(self, client: Client) -> None:
         """Ask for the tools. Raises when there is no server any more that can be asked."""
         found: dict[str, mcp_types.Tool] = {}
+        selection = ToolSelection(self.server.allow, self.server.deny)
         cursor: str | None = None
         async with asyncio.timeout(CONNECT_TIMEOUT):
             for _ in range(MAX_PAGES):
                 page = await client.list_tools(cursor=cursor)
                 for tool in page.tools:
-                    if self._offers(tool.name):
+                    if selection.offers(tool.name):
                         found.setdefault(tool_name(self.server.name, tool.name), tool)
                 cursor = page.next_cursor
                 if cursor is None:
@@ -219,11 +220,6 @@ class McpConnection:
             self._report(f"has {len(found)} tools, and the first {MAX_TOOLS} are offered; allow only those that are needed")
         else:
             self.problem = None
-
-    def _offers(self, name: str) -> bool:
-        return any(fnmatchcase(name, glob) for glob in self.server.allow) and not any(
-            fnmatchcase(name, glob) for glob in self.server.deny
-        )
 
     def _tool(self, name: str, tool: mcp_types.Tool) -> Tool:
         read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
