@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,16 @@ class Reply:
                 yield ModelChunk(tool_calls=(ToolCallDelta(index, arguments=piece),))
         if self.error is None and not self.hangs:
             yield ModelChunk(usage=self.usage, finish_reason="tool_calls" if self.calls else self.finish_reason)
+
+    async def play(self, number: int) -> AsyncGenerator[ModelChunk, None]:
+        """The pieces as they come, and then the end, the failure, or nothing any more."""
+        for chunk in self.chunks(number):
+            await asyncio.sleep(self.delay)
+            yield chunk
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            raise self.error
 
 
 def says(text: str, **options: Any) -> Reply:
@@ -88,12 +99,8 @@ class ScriptedModel:
         reply = self._replies[number - 1]
         self.streaming += 1
         try:
-            for chunk in reply.chunks(number):
-                await asyncio.sleep(reply.delay)
-                yield chunk
-            if reply.hangs:
-                await asyncio.get_running_loop().create_future()
-            if reply.error is not None:
-                raise reply.error
+            async with aclosing(reply.play(number)) as pieces:
+                async for chunk in pieces:
+                    yield chunk
         finally:
             self.streaming -= 1

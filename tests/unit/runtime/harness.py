@@ -45,7 +45,7 @@ class ConversationModel(ScriptedModel):
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.calls += 1
         number = sum(message.role == "assistant" for message in messages)
-        async for chunk in _play(self.replies[number], number):
+        async for chunk in self.replies[number].play(number):
             yield chunk
 
 
@@ -63,18 +63,8 @@ class AnsweringModel(ScriptedModel):
             said_at = max(at for at, message in enumerate(messages) if message.from_person)
             number = sum(message.role == "assistant" for message in messages[said_at:])
             reply = self.answers[messages[said_at].content][number]
-        async for chunk in _play(reply, number):
+        async for chunk in reply.play(number):
             yield chunk
-
-
-async def _play(reply: Reply, number: int) -> AsyncIterator[ModelChunk]:
-    for chunk in reply.chunks(number):
-        await asyncio.sleep(reply.delay)
-        yield chunk
-    if reply.hangs:
-        await asyncio.get_running_loop().create_future()
-    if reply.error is not None:
-        raise reply.error
 
 
 def asking(glob: str) -> AgentSettings:
