@@ -29,7 +29,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.api import GROUP, Api, Refused, condition, pods_path, session, sessions_path  # noqa: E402 - after the path
+from bench.table import row, title  # noqa: E402 - after the path
+from support.api import GROUP, Api, Refused, condition, pods_path, session, sessions_path  # noqa: E402
 from support.cluster import kind  # noqa: E402
 from support.installation import Kubectl, build_images, install, load_images  # noqa: E402
 from support.operator_process import OperatorProcess  # noqa: E402
@@ -41,14 +42,6 @@ ROUNDS = 20
 SCALE = 1000
 FAKE_NODES = 20
 APPLIERS = 8
-
-
-def row(what: str, value: str) -> None:
-    print(f"| {what:<66} | {value:>28} |", flush=True)
-
-
-def title(text: str) -> None:
-    print(f"\n{text}\n| {'-' * 66} | {'-' * 28} |", flush=True)
 
 
 def seconds(call: Callable[[], object]) -> float:

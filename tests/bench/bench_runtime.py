@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from agent.workspace import LocalWorkspace  # noqa: E402 - after the path
 from bench.bare import BURST, EVENTS  # noqa: E402
+from bench.table import row, title  # noqa: E402
 from session_runtime.__main__ import bind  # noqa: E402
 from session_runtime.app import create_app  # noqa: E402
 from session_runtime.engine import opener  # noqa: E402
@@ -51,14 +52,6 @@ WRITES = 24
 
 FILLERS = 4
 """Events of 100 kB each that come before, so that those who take nothing are stuck by then."""
-
-
-def row(what: str, figure: str) -> None:
-    print(f"| {what:<62} | {figure:>32} |", flush=True)
-
-
-def title(text: str) -> None:
-    print(f"\n{text}\n| {'-' * 62} | {'-' * 32} |", flush=True)
 
 
 def main() -> None:
