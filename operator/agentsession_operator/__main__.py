@@ -12,10 +12,11 @@ import uuid
 
 from kubernetes.aio.config import ConfigException
 
-from agentsession_operator import names, tokenkey
+from agentsession_operator.api import names
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.app import Operator, Options, PartDied
-from agentsession_operator.kube import ApiError, KubeApi, path_of
+from agentsession_operator.cluster import token_key as tokenkey
+from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
+from agentsession_operator.process import Operator, Options, PartDied
 
 
 def parser() -> argparse.ArgumentParser:

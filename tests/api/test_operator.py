@@ -40,7 +40,7 @@ def test_it_is_denied_nothing_and_warns_of_nothing(api: Api, operator: OperatorP
     log = operator.log.read_text()
     assert "Forbidden" not in log
     assert "forbidden" not in log
-    assert "WARNING" not in log.replace("WARNING agentsession_operator.resync: the watch", "")
+    assert "WARNING" not in log.replace("WARNING agentsession_operator.cluster.resync: the watch", "")
     assert "Traceback" not in log
 
 

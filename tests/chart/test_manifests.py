@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from agentsession_operator.api.objects import SessionClass
 from agentsession_operator.api.session import AgentSessionSpec
-from agentsession_operator.objects import SessionClass
-from agentsession_operator.resolve import Resolved, resolve
+from agentsession_operator.decisions.resolve import Resolved, resolve
 from chart.rendered import CHART, ROOT, Objects, Render, objects, only
 
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_UID_LABEL
+from agentsession_operator.api.objects import SessionClass
 from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER
 from agentsession_operator.api.session import AgentSessionSpec
-from agentsession_operator.objects import SessionClass
-from agentsession_operator.resolve import Misconfigured, Resolved, resolve
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from chart.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, objects, only
 from session_runtime.wire import RUNTIME_PORT, ToolSelection
 

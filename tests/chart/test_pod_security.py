@@ -50,7 +50,7 @@ def test_every_container_has_probes_and_a_memory_limit(everything: Objects) -> N
 
 
 def test_probes_ask_for_paths_that_are_served(everything: Objects) -> None:
-    from agentsession_operator.http import make_app
+    from agentsession_operator.reports.http import make_app
 
     app = make_app(None, healthy=lambda: None, ready=lambda: None)  # type: ignore[arg-type]
     served = {getattr(route, "path", "") for route in app.routes}

@@ -70,7 +70,8 @@ def test_the_role_in_its_own_namespace_grants_what_the_code_uses_and_nothing_els
 
 
 def test_the_names_that_are_granted_are_the_ones_in_the_code() -> None:
-    from agentsession_operator import lease, tokenkey
+    from agentsession_operator.cluster import lease
+    from agentsession_operator.cluster import token_key as tokenkey
 
     names = {name for _, _, _, name in OWN_NAMESPACE} - {"*"}
     assert names == {lease.NAME, tokenkey.SECRET_NAME}

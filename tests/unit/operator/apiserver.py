@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from agentsession_operator.kube import ApiError, KubeApi
+from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 JSON = dict[str, Any]
 

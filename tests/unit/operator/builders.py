@@ -13,10 +13,10 @@ from agentsession_operator.api.meta import (
     SESSION_UID_LABEL,
     USER_ANNOTATION,
 )
-from agentsession_operator.names import pod_name
-from agentsession_operator.objects import Pod, Quota, Session, SessionClass
-from agentsession_operator.pod import Installation
-from agentsession_operator.resolve import Misconfigured, Resolved, resolve
+from agentsession_operator.api.names import pod_name
+from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
+from agentsession_operator.manifests.pod import Installation
 from session_runtime.wire import SessionReport
 
 JSON = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.admission import Caps, Ledger, Plan, Waiting, caps_of, plan
+from agentsession_operator.decisions.admission import Caps, Ledger, Plan, Waiting, caps_of, plan
 from tests.unit.operator.builders import quota
 
 

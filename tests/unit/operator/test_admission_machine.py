@@ -13,13 +13,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agentsession_operator.admission import Caps, Ledger, plan
-from agentsession_operator.decide import decide
-from agentsession_operator.facts import Facts, Granted
-from agentsession_operator.ledger import build_ledger
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.replacement import IN_A_ROW
-from agentsession_operator.resolve import resolve
+from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.decisions.admission import Caps, Ledger, plan
+from agentsession_operator.decisions.decide import decide
+from agentsession_operator.decisions.facts import Facts, Granted
+from agentsession_operator.decisions.ledger import build_ledger
+from agentsession_operator.decisions.replacement import IN_A_ROW
+from agentsession_operator.decisions.resolve import resolve
 from tests.unit.operator.builders import (
     NOW,
     READY,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.cache import Cache, Store
-from agentsession_operator.objects import Session
+from agentsession_operator.api.objects import Session
+from agentsession_operator.cluster.cache import Cache, Store
 from tests.unit.operator.builders import READY, admitted, ended, finished, pod, quota, session, session_class
 
 REMOVED = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentsession_operator.api.meta import Condition
-from agentsession_operator.conditions import MAX_MESSAGE, ConditionSet
+from agentsession_operator.decisions.condition_set import MAX_MESSAGE, ConditionSet
 from tests.unit.operator.builders import EARLIER, STAMP, condition
 
 

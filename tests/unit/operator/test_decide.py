@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from agentsession_operator.admission import Wait
 from agentsession_operator.api.meta import Condition
+from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.decide import POSITIONS_SHOWN, decide
-from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.patch import only_activity
-from agentsession_operator.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.decide import POSITIONS_SHOWN, decide
+from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
+from agentsession_operator.decisions.patch import only_activity
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved
 from session_runtime.wire import SessionReport
 from tests.unit.operator.builders import (
     COMPLETED,

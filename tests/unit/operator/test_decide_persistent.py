@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from agentsession_operator.facts import CreatePod, Decision
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.podstate import STARTING as STARTING_TEXT
-from agentsession_operator.replacement import TOLERATED
+from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.decisions.facts import CreatePod, Decision
+from agentsession_operator.decisions.podstate import STARTING as STARTING_TEXT
+from agentsession_operator.decisions.replacement import TOLERATED
 from tests.unit.operator.builders import (
     EARLIER,
     JSON,

@@ -9,14 +9,14 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator import replacement
-from agentsession_operator.admission import Wait
+from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.session import AgentSessionStatus
-from agentsession_operator.decide import OUTCOME_GRACE, decide
-from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.patch import merge_patch
-from agentsession_operator.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions import replacement
+from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.decide import OUTCOME_GRACE, decide
+from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
+from agentsession_operator.decisions.patch import merge_patch
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved
 from tests.unit.operator.builders import (
     JSON,
     NO_CLASS,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentsession_operator.admission import Wait
-from agentsession_operator.facts import CreatePod, Granted
-from agentsession_operator.objects import Pod, Session
+from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.facts import CreatePod, Granted
 from tests.unit.operator.builders import (
     EARLIER,
     JSON,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from agentsession_operator.http import MAX_REPORT_BYTES, make_app
+from agentsession_operator.reports.http import MAX_REPORT_BYTES, make_app
 from tests.unit.operator.builders import report
 from tests.unit.operator.test_reports import desk, token
 

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.kube import WRITE_SECONDS, ApiError, KubeApi, lease_path
-from agentsession_operator.lease import DURATION_SECONDS, MARGIN_SECONDS, NAME, RENEW_SECONDS, Lease, LeaseLost, NotLeader
+from agentsession_operator.cluster.kube import WRITE_SECONDS, ApiError, KubeApi, lease_path
+from agentsession_operator.cluster.lease import (
+    DURATION_SECONDS,
+    MARGIN_SECONDS,
+    NAME,
+    RENEW_SECONDS,
+    Lease,
+    LeaseLost,
+    NotLeader,
+)
 from tests.unit.operator.apiserver import UNREACHABLE, ApiServer
 from tests.unit.operator.virtual_time import run
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from agentsession_operator.admission import Waiting
-from agentsession_operator.ledger import build_ledger
-from agentsession_operator.objects import Pod, Session
+from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.decisions.admission import Waiting
+from agentsession_operator.decisions.ledger import build_ledger
 from tests.unit.operator.builders import (
     CREATED,
     READY,

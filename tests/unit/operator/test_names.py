@@ -8,7 +8,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.names import bearer_token, pod_name, token_sha256
+from agentsession_operator.api.names import bearer_token, pod_name, token_sha256
 
 ALNUM = string.ascii_lowercase + string.digits
 labels = st.builds(lambda first, rest: (first + rest).rstrip("-"), st.sampled_from(ALNUM), st.text(ALNUM + "-", max_size=62))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentsession_operator.api.names import bearer_token, token_sha256
+from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.claim import session_claim
-from agentsession_operator.names import bearer_token, token_sha256
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.owned import is_owned
-from agentsession_operator.pod import session_config, session_pod
+from agentsession_operator.manifests.claim import session_claim
+from agentsession_operator.manifests.ownership import is_owned
+from agentsession_operator.manifests.pod import session_config, session_pod
 from session_runtime.wire import (
     CONFIG_ENV,
     CREDENTIAL_PREFIX,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentsession_operator.objects import Pod
-from agentsession_operator.podstate import final_report, loss, readiness, started_at
+from agentsession_operator.api.objects import Pod
+from agentsession_operator.decisions.podstate import final_report, loss, readiness, started_at
 from tests.unit.operator.builders import (
     EARLIER,
     JSON,

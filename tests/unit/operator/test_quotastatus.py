@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentsession_operator.quotastatus import quota_status
+from agentsession_operator.control.quota_status import quota_status
 from tests.unit.operator.builders import STAMP, quota
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from agentsession_operator.admitter import Admitter
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.cache import Cache
-from agentsession_operator.kube import ApiError, core_path, path_of
-from agentsession_operator.names import claim_name, pod_name
-from agentsession_operator.objects import Pod, Session, SessionClass
-from agentsession_operator.reconciler import Reconciler
-from agentsession_operator.reports import ReportStore
-from agentsession_operator.workqueue import WorkQueue
+from agentsession_operator.api.names import claim_name, pod_name
+from agentsession_operator.api.objects import Pod, Session, SessionClass
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, core_path, path_of
+from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.reconciler import Reconciler
+from agentsession_operator.control.workqueue import WorkQueue
+from agentsession_operator.reports.desk import ReportStore
 from tests.unit.operator.apiserver import UNREACHABLE, ApiServer
 from tests.unit.operator.builders import (
     ADMITTED,

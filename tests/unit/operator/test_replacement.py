@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.api.workspace import LostPods
-from agentsession_operator.replacement import IN_A_ROW, TOLERATED, one_more, wait_for_next
+from agentsession_operator.decisions.replacement import IN_A_ROW, TOLERATED, one_more, wait_for_next
 from tests.unit.operator.builders import NOW, STAMP, later
 
 

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agentsession_operator.cache import Cache
-from agentsession_operator.kube import ApiError, KubeApi
-from agentsession_operator.reports import Refused, ReportDesk, ReportStore, TokenVerifier
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi
+from agentsession_operator.reports.desk import Refused, ReportDesk, ReportStore, TokenVerifier
 from session_runtime.wire import SessionReport
 from tests.unit.operator.builders import READY, admitted, pod, report
 
@@ -170,7 +170,7 @@ async def test_unknown_keys_do_not_make_the_operator_ask_again_and_again() -> No
 
 async def test_a_rotated_key_is_found_and_the_old_one_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
-    monkeypatch.setattr("agentsession_operator.reports.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("agentsession_operator.reports.desk.time", SimpleNamespace(monotonic=lambda: clock))
     cluster = Cluster(first=FIRST)
     one = verifier(cluster)
     await one.pod_uid(token())

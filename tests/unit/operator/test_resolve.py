@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.tools.selection import ToolSelection as Selection
-from agentsession_operator.objects import SessionClass, choose_class
-from agentsession_operator.resolve import Misconfigured, Resolved, resolve
+from agentsession_operator.api.objects import SessionClass, choose_class
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ToolSelection
 from tests.unit.operator.builders import classes, session, session_class
 

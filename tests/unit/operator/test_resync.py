@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.cache import Store
-from agentsession_operator.objects import Session
-from agentsession_operator.resync import correct
-from agentsession_operator.watch import take
+from agentsession_operator.api.objects import Session
+from agentsession_operator.cluster.cache import Store
+from agentsession_operator.cluster.resync import correct
+from agentsession_operator.cluster.watch import take
 from tests.unit.operator.builders import JSON, session, session_body
 
 NAMES = "abcd"

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from agentsession_operator.kube import ApiError, core_path
-from agentsession_operator.tokenkey import SECRET_NAME, UnusableKey, read_or_create
+from agentsession_operator.cluster.kube import ApiError, core_path
+from agentsession_operator.cluster.token_key import SECRET_NAME, UnusableKey, read_or_create
 from tests.unit.operator.apiserver import ApiServer
 
 pytestmark = pytest.mark.anyio

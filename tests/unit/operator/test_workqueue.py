@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.workqueue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue, backoff
+from agentsession_operator.control.workqueue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue, backoff
 from tests.unit.operator.virtual_time import run
 
 

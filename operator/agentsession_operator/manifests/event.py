@@ -6,8 +6,8 @@ import hashlib
 from typing import Any, Final
 
 from agentsession_operator.api.meta import API_VERSION, Condition
+from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session import AgentSessionStatus
-from agentsession_operator.objects import Session
 
 _TROUBLE: Final = frozenset(
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentsession_operator.api.session import Phase
-from agentsession_operator.conditions import ConditionSet
+from agentsession_operator.decisions.condition_set import ConditionSet
 from session_runtime.wire import Mode
 
 

@@ -11,8 +11,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER
-from agentsession_operator.objects import Quota
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from agentsession_operator.api.meta import (
     SESSION_UID_LABEL,
     USER_ANNOTATION,
 )
-from agentsession_operator.objects import Session
+from agentsession_operator.api.objects import Session
 
 JSON = dict[str, Any]
 

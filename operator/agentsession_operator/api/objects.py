@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_NAME_ANNOTATION, SESSION_UID_LABEL, USER_ANNOTATION
+from agentsession_operator.api.names import pod_name
 from agentsession_operator.api.quota import SessionQuotaSpec
 from agentsession_operator.api.session import AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
-from agentsession_operator.names import pod_name
 
 JSON = Mapping[str, Any]
 

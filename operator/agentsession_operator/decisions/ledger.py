@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agentsession_operator.admission import Ledger, Waiting
-from agentsession_operator.objects import Pod, Session, SessionClass
-from agentsession_operator.resolve import Resolved, resolve
+from agentsession_operator.api.objects import Pod, Session, SessionClass
+from agentsession_operator.decisions.admission import Ledger, Waiting
+from agentsession_operator.decisions.resolve import Resolved, resolve
 
 
 def build_ledger(

@@ -9,24 +9,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from agentsession_operator import metrics, trouble
-from agentsession_operator.admitter import Admitter
+from agentsession_operator import metrics
 from agentsession_operator.api.meta import SESSIONS, Condition
+from agentsession_operator.api.names import pod_name
+from agentsession_operator.api.objects import Pod, Session, UnreadableObject
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.cache import Cache
-from agentsession_operator.claim import session_claim
-from agentsession_operator.decide import decide
-from agentsession_operator.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts
-from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
-from agentsession_operator.lease import NotLeader
-from agentsession_operator.names import pod_name
-from agentsession_operator.objects import Pod, Session, UnreadableObject
-from agentsession_operator.owned import is_owned
-from agentsession_operator.patch import merge_patch, only_activity
-from agentsession_operator.pod import Installation, session_pod
-from agentsession_operator.reports import ReportStore
-from agentsession_operator.resolve import resolve
-from agentsession_operator.workqueue import WorkQueue
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
+from agentsession_operator.cluster.lease import NotLeader
+from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.workqueue import WorkQueue
+from agentsession_operator.decisions.decide import decide
+from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts
+from agentsession_operator.decisions.patch import merge_patch, only_activity
+from agentsession_operator.decisions.resolve import resolve
+from agentsession_operator.manifests import event as trouble
+from agentsession_operator.manifests.claim import session_claim
+from agentsession_operator.manifests.ownership import is_owned
+from agentsession_operator.manifests.pod import Installation, session_pod
+from agentsession_operator.reports.desk import ReportStore
 
 ACTIVITY_SECONDS: Final = 10.0
 """What only says that the agent goes on working is written so often at most."""

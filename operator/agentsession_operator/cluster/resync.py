@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from agentsession_operator import metrics
 from agentsession_operator.api.meta import CLASSES, QUOTAS, SESSION_UID_LABEL, SESSIONS
-from agentsession_operator.cache import Cache, Store
-from agentsession_operator.kube import ApiError, KubeApi, core_path, path_of
-from agentsession_operator.objects import Pod, Quota, Session, SessionClass
-from agentsession_operator.watch import take
+from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass
+from agentsession_operator.cluster.cache import Cache, Store
+from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
+from agentsession_operator.cluster.watch import take
 
 FIRST_SECONDS: Final = 10.0
 """The second list: it closes the gap between the first one and the start of the watches."""

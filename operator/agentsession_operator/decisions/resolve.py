@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from agentsession_operator.api import agent as api
+from agentsession_operator.api.objects import SessionClass, choose_class
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.api.session_class import AgentSessionClassSpec, ModelRule
-from agentsession_operator.objects import SessionClass, choose_class
 from session_runtime.wire import (
     HEADER_PREFIX,
     AgentSettings,

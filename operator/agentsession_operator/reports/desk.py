@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import jwt
 
-from agentsession_operator.cache import Cache
-from agentsession_operator.facts import ReceivedReport
-from agentsession_operator.kube import ApiError, KubeApi
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi
+from agentsession_operator.decisions.facts import ReceivedReport
 from session_runtime.wire import REPORT_AUDIENCE, SessionReport
 
 _KEYS_SECONDS: Final = 10.0

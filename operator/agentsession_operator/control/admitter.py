@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agentsession_operator import metrics
-from agentsession_operator.admission import Plan, Wait, caps_of, plan
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.cache import Cache
-from agentsession_operator.decide import POSITIONS_SHOWN, decide
-from agentsession_operator.facts import Facts, Granted
-from agentsession_operator.kube import ApiError, KubeApi, path_of
-from agentsession_operator.lease import NotLeader
-from agentsession_operator.ledger import build_ledger
-from agentsession_operator.objects import Session, UnreadableObject
-from agentsession_operator.patch import merge_patch
-from agentsession_operator.resolve import Misconfigured, resolve
+from agentsession_operator.api.objects import Session, UnreadableObject
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
+from agentsession_operator.cluster.lease import NotLeader
+from agentsession_operator.decisions.admission import Plan, Wait, caps_of, plan
+from agentsession_operator.decisions.decide import POSITIONS_SHOWN, decide
+from agentsession_operator.decisions.facts import Facts, Granted
+from agentsession_operator.decisions.ledger import build_ledger
+from agentsession_operator.decisions.patch import merge_patch
+from agentsession_operator.decisions.resolve import Misconfigured, resolve
 
 BATCH: Final = 64
 """Reservations written between two counts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from agentsession_operator.objects import Meta, Pod, Quota, Session, SessionClass
+from agentsession_operator.api.objects import Meta, Pod, Quota, Session, SessionClass
 
 
 class HasMeta(Protocol):

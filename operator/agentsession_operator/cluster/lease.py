@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentsession_operator import metrics
-from agentsession_operator.kube import ApiError, KubeApi, lease_path
+from agentsession_operator.cluster.kube import ApiError, KubeApi, lease_path
 
 NAME: Final = "agentsession-operator"
 DURATION_SECONDS: Final = 15

@@ -7,7 +7,7 @@ import binascii
 import secrets
 from typing import Final
 
-from agentsession_operator.kube import ApiError, KubeApi, core_path
+from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path
 
 SECRET_NAME: Final = "agentsession-token-key"  # noqa: S105 - the name of a Secret
 _FIELD: Final = "key"

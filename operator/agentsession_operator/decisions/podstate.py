@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from agentsession_operator.objects import Pod
+from agentsession_operator.api.objects import Pod
 from session_runtime.wire import SessionReport
 
 AGENT_CONTAINER: Final = "agent"

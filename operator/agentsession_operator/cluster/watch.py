@@ -15,8 +15,8 @@ import kopf
 
 from agentsession_operator import metrics
 from agentsession_operator.api.meta import CLASSES, GROUP, QUOTAS, SESSION_UID_LABEL, SESSIONS, VERSION
-from agentsession_operator.cache import Cache, Store
-from agentsession_operator.objects import Pod, Quota, Session, SessionClass, UnreadableObject
+from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass, UnreadableObject
+from agentsession_operator.cluster.cache import Cache, Store
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from agentsession_operator import metrics
-from agentsession_operator.reports import Refused, ReportDesk
+from agentsession_operator.reports.desk import Refused, ReportDesk
 from session_runtime.wire import SessionReport
 
 STOP_SECONDS: Final = 3.0

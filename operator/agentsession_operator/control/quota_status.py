@@ -7,15 +7,15 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agentsession_operator.admitter import Admitter
 from agentsession_operator.api.meta import QUOTAS, Condition
+from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import SessionQuotaStatus
-from agentsession_operator.cache import Cache
-from agentsession_operator.conditions import ConditionSet
-from agentsession_operator.kube import ApiError, KubeApi, path_of
-from agentsession_operator.lease import NotLeader
-from agentsession_operator.objects import Quota
-from agentsession_operator.patch import merge_patch
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
+from agentsession_operator.cluster.lease import NotLeader
+from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.decisions.condition_set import ConditionSet
+from agentsession_operator.decisions.patch import merge_patch
 
 INTERVAL_SECONDS: Final = 5.0
 

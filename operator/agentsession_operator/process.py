@@ -12,18 +12,19 @@ from typing import Any, Final
 
 import kopf
 
-from agentsession_operator import tokenkey, watch
-from agentsession_operator.admitter import Admitter
-from agentsession_operator.cache import Cache
-from agentsession_operator.http import HttpServer, make_app
-from agentsession_operator.kube import ApiError, KubeApi
-from agentsession_operator.lease import Lease
-from agentsession_operator.pod import Installation
-from agentsession_operator.quotastatus import QuotaStatus
-from agentsession_operator.reconciler import Reconciler
-from agentsession_operator.reports import ReportDesk, ReportStore, TokenVerifier
-from agentsession_operator.resync import Resync
-from agentsession_operator.workqueue import WorkQueue
+from agentsession_operator.cluster import token_key as tokenkey
+from agentsession_operator.cluster import watch
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import ApiError, KubeApi
+from agentsession_operator.cluster.lease import Lease
+from agentsession_operator.cluster.resync import Resync
+from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.quota_status import QuotaStatus
+from agentsession_operator.control.reconciler import Reconciler
+from agentsession_operator.control.workqueue import WorkQueue
+from agentsession_operator.manifests.pod import Installation
+from agentsession_operator.reports.desk import ReportDesk, ReportStore, TokenVerifier
+from agentsession_operator.reports.http import HttpServer, make_app
 
 WORKERS: Final = 16
 STOP_SECONDS: Final = 5.0

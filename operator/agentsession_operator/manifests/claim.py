@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentsession_operator.api.objects import Session
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.objects import Session
-from agentsession_operator.owned import owned_meta
+from agentsession_operator.manifests.ownership import owned_meta
 
 JSON = dict[str, Any]
 

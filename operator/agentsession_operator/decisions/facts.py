@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agentsession_operator.admission import Wait
+from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.objects import Pod, Session
-from agentsession_operator.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved
 from session_runtime.wire import SessionReport
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agentsession_operator.api.names import bearer_token, pod_name, token_sha256
+from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session_class import ContainerResources
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.names import bearer_token, pod_name, token_sha256
-from agentsession_operator.objects import Session
-from agentsession_operator.owned import owned_meta
-from agentsession_operator.podstate import AGENT_CONTAINER, BUNDLE_CONTAINER, WORKSPACE_CONTAINER
-from agentsession_operator.resolve import Resolved
+from agentsession_operator.decisions.podstate import AGENT_CONTAINER, BUNDLE_CONTAINER, WORKSPACE_CONTAINER
+from agentsession_operator.decisions.resolve import Resolved
+from agentsession_operator.manifests.ownership import owned_meta
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
     REPORT_AUDIENCE,

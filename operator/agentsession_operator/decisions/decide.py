@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, cast
 
-from agentsession_operator import podstate, replacement
-from agentsession_operator.admission import Wait
+from agentsession_operator.api.names import claim_name, pod_name
+from agentsession_operator.api.objects import Pod
 from agentsession_operator.api.session import AgentSessionStatus, QueuePlace
 from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
-from agentsession_operator.conditions import ConditionSet
-from agentsession_operator.facts import Action, CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted
-from agentsession_operator.names import claim_name, pod_name
-from agentsession_operator.objects import Pod
-from agentsession_operator.reported import reported
-from agentsession_operator.resolve import Misconfigured, Resolved
-from agentsession_operator.summary import phase, summarise
+from agentsession_operator.decisions import podstate, replacement
+from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.condition_set import ConditionSet
+from agentsession_operator.decisions.facts import Action, CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted
+from agentsession_operator.decisions.report_status import reported
+from agentsession_operator.decisions.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions.summary import phase, summarise
 from session_runtime.wire import Outcome, SessionReport
 
 POSITIONS_SHOWN: Final = 50
