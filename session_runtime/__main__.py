@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from session_runtime.engine import OpenModel
+    from session_runtime.agent_assembly import OpenModel
 
 DESCRIPTION = """\
 Run one agent session and serve it over HTTP. The session is read from the environment variable AGENTSESSION_CONFIG
@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["chat"]:
-        from session_runtime.chat import main as chat
+        from session_runtime.client.chat import main as chat
 
         return chat(given[1:])
     if given[:1] in (["export"], ["import"]):
-        from session_runtime.archive import main as archive
+        from session_runtime.archive.archive import main as archive
 
         return archive(given[0], given[1:])
     return run(given)
@@ -62,7 +62,10 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     from pydantic import ValidationError
 
     from agent.redaction import Redactor
-    from session_runtime import console, engine, server, wire
+    from session_runtime import agent_assembly as engine
+    from session_runtime import process as server
+    from session_runtime import wire
+    from session_runtime.reporting import console
 
     console.set_up_logging(Redactor(engine.secret_values(os.environ)))
     try:

@@ -16,7 +16,7 @@ quotations that it rests on, what you did not find, and nothing else. Independen
 
 
 def research_tool() -> Tool:
-    """`research`, for the tools of an agent that is to have sub-agents (`agent/__main__.py`, `session_runtime/engine.py`).
+    """`research`, for the tools of an agent with sub-agents (`agent/__main__.py`, `session_runtime/agent_assembly.py`).
 
     The loop takes its calls (`agent.subagents`); which tools a sub-agent has, `AgentConfig.research_tools` says.
     """

@@ -29,14 +29,14 @@ from agent.workspace import LocalWorkspace  # noqa: E402 - after the path
 from bench.bare import BURST, EVENTS  # noqa: E402
 from bench.table import row, title  # noqa: E402
 from session_runtime.__main__ import bind  # noqa: E402
-from session_runtime.app import create_app  # noqa: E402
-from session_runtime.engine import opener  # noqa: E402
-from session_runtime.events import Frame  # noqa: E402
-from session_runtime.journal import Change, Journal  # noqa: E402
-from session_runtime.metrics import Metrics  # noqa: E402
-from session_runtime.server import http_server  # noqa: E402
-from session_runtime.session import Session  # noqa: E402
-from session_runtime.store import Commit, Store  # noqa: E402
+from session_runtime.agent_assembly import opener  # noqa: E402
+from session_runtime.http.app import create_app  # noqa: E402
+from session_runtime.process import http_server  # noqa: E402
+from session_runtime.reporting.metrics import Metrics  # noqa: E402
+from session_runtime.session.events import Frame  # noqa: E402
+from session_runtime.session.journal import Change, Journal  # noqa: E402
+from session_runtime.session.session import Session  # noqa: E402
+from session_runtime.session.store import Commit, Store  # noqa: E402
 from session_runtime.wire import AgentSettings, config_to_environment  # noqa: E402
 from unit.agent import openai_server  # noqa: E402
 from unit.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
@@ -82,7 +82,7 @@ def times_as_much(mine: float, theirs: float) -> str:
 
 
 def start_figures() -> None:
-    importing = "import gc; gc.disable(); import session_runtime.server"
+    importing = "import gc; gc.disable(); import session_runtime.process"
     kinds: dict[str, Callable[[], None]] = {
         "python": lambda: run([sys.executable, "-c", "pass"]),
         "imports": lambda: run([sys.executable, "-c", importing]),

@@ -96,7 +96,7 @@ def _scripted_server(kubectl: Kubectl, image: str) -> None:
 
 TALK = """
 import asyncio, json, sys
-from session_runtime.client import SessionClient
+from session_runtime.client.client import SessionClient
 
 async def main(token, text):
     async with SessionClient("http://127.0.0.1:8080", token) as client:

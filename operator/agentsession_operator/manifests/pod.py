@@ -187,7 +187,7 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
 
 
 def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim: WorkspaceStatus | None) -> JSON:
-    container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace", resolved, installation)
+    container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace.server", resolved, installation)
     container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
     container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR, *_disk_limits(container["resources"], claim)]
     container["workingDir"] = WORKSPACE_DIR
@@ -206,7 +206,7 @@ def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim
 
 def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
     """Brings the workspace's server to an image that does not have it. Only there: it costs a container's start."""
-    container = _container(BUNDLE_CONTAINER, "session_runtime.workspace_bundle", resolved, installation)
+    container = _container(BUNDLE_CONTAINER, "session_runtime.workspace.bundle", resolved, installation)
     container["args"] = [BUNDLE]
     container["resources"] = BUNDLE_RESOURCES
     container["volumeMounts"] = [{"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0]}]

@@ -20,12 +20,12 @@ from agent.compaction import SUMMARY_REQUEST
 from agent.messages import Message, ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
-from session_runtime import server
+from session_runtime import process as server
 from session_runtime.__main__ import bind
-from session_runtime.client import ReceivedEvent, SessionClient
+from session_runtime.client.client import ReceivedEvent, SessionClient
 from session_runtime.wire import AgentSettings, ApprovalRule, SessionConfig, config_to_environment
-from session_runtime.workspace import Server as WorkspaceServer
-from session_runtime.workspace import command_environment
+from session_runtime.workspace.server import Server as WorkspaceServer
+from session_runtime.workspace.server import command_environment
 
 TOKEN = "the-session-token"
 ROOT = Path(__file__).parents[3]

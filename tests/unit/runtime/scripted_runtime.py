@@ -19,7 +19,7 @@ from pathlib import Path
 
 from agent.testing import ScriptedModel
 from session_runtime import __main__ as main
-from session_runtime.store import Commit, Store
+from session_runtime.session.store import Commit, Store
 from unit.runtime.harness import AnsweringModel, ConversationModel, reply_from_json
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from agent.testing import calls, says
-from session_runtime.client import SessionClient, SessionError
+from session_runtime.client.client import SessionClient, SessionError
 from unit.runtime.harness import DEADLINE, TOKEN, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from agent.loop import IN_FLIGHT
-from session_runtime.client import ReceivedEvent
+from session_runtime.client.client import ReceivedEvent
 from unit.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, asking, runtime_process
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from agent.budget import Budget
 from agent.messages import Usage
 from agent.testing import calls, says
 from session_runtime import wire
-from session_runtime.engine import agent_config, mcp_servers, secret_values
+from session_runtime.agent_assembly import agent_config, mcp_servers, secret_values
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
     HEADER_PREFIX,

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from schemathesis import Case, GenerationMode
 
 from agent.testing import says
-from session_runtime import problems
+from session_runtime.http import problems
 from unit.runtime.harness import TOKEN, runtime
 
 EXAMPLES = 30

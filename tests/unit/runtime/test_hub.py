@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.testing import says
-from session_runtime import hub as hub_module
-from session_runtime.archive import restore
-from session_runtime.store import DATABASE, Store
+from session_runtime.archive import hub as hub_module
+from session_runtime.archive.archive import restore
+from session_runtime.session.store import DATABASE, Store
 from unit.agent.hub_server import TOKEN, HubServer, refused, serve
 from unit.runtime.harness import DEADLINE, ROOT, runtime
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_runtime.events import Draft, Frame, earliest, joined, latest, number
-from session_runtime.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
-from session_runtime.store import Store, Submitted
+from session_runtime.session.events import Draft, Frame, earliest, joined, latest, number
+from session_runtime.session.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
+from session_runtime.session.store import Store, Submitted
 
 pytestmark = pytest.mark.anyio
 

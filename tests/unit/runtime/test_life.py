@@ -14,11 +14,11 @@ import pytest
 
 from agent.retry import ModelError
 from agent.testing import calls, fails, says
-from session_runtime.outcome import CUT_OFF
-from session_runtime.session import MAX_RESUMES
-from session_runtime.store import Store
+from session_runtime.session.outcome import CUT_OFF
+from session_runtime.session.session import MAX_RESUMES
+from session_runtime.session.store import Store
 from session_runtime.wire import SessionReport
-from session_runtime.workspace import GREETING, finished_marker
+from session_runtime.workspace.server import GREETING, finished_marker
 from unit.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio

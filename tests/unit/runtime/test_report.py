@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from agent.conversation import PendingApproval
 from agent.messages import Message, Usage
 from agent.testing import says
-from session_runtime import report as reports
-from session_runtime import reporter as reporting
-from session_runtime.outcome import Ending
-from session_runtime.reporter import Reporter, sender
-from session_runtime.session import Snapshot
+from session_runtime.reporting import report as reports
+from session_runtime.reporting import reporter as reporting
+from session_runtime.reporting.reporter import Reporter, sender
+from session_runtime.session.outcome import Ending
+from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
 from unit.operator import virtual_time
 from unit.runtime.harness import DEADLINE, config, eventually, runtime

@@ -24,13 +24,13 @@ from agent.testing import Reply, calls, says
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
-from session_runtime.engine import agent_config, credentials, provider_environment
-from session_runtime.events import Draft
-from session_runtime.journal import Journal
-from session_runtime.outcome import CUT_OFF, Ending, after_turn, explained
-from session_runtime.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
-from session_runtime.store import Commit, Store, Submitted
-from session_runtime.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
+from session_runtime.agent_assembly import agent_config, credentials, provider_environment
+from session_runtime.session.events import Draft
+from session_runtime.session.journal import Journal
+from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
+from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
+from session_runtime.session.store import Commit, Store, Submitted
+from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from session_runtime.wire import AgentSettings
 from unit.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agent.conversation import Conversation, PendingApproval
 from agent.messages import Message, ToolCall
-from session_runtime.events import Frame
-from session_runtime.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix
+from session_runtime.session.events import Frame
+from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix
 
 CONVERSATION = Conversation(
     messages=(

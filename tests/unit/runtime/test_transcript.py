@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.events import EventType
-from session_runtime import transcript
-from session_runtime.events import Draft
+from session_runtime.reporting import transcript
+from session_runtime.session.events import Draft
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from agent.workspace import Entry, Listing, WorkspaceError
-from session_runtime import workspace_client
-from session_runtime.workspace import GREETING, MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
-from session_runtime.workspace_client import SocketWorkspace
+from session_runtime.workspace.client import SocketWorkspace
+from session_runtime.workspace.server import GREETING, MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace import client as workspace_client
 from unit.runtime.harness import DEADLINE, alive, eventually
 from unit.runtime.workspace_process import ROOT, server
 
@@ -187,7 +187,9 @@ async def test_sigterm_ends_the_server_with_status_143(short_path: Path) -> None
 
 
 async def test_it_starts_with_little(short_path: Path) -> None:
-    program = "import sys, session_runtime.workspace; print([m for m in sys.modules if m in ('pydantic', 'fastapi', 'httpx')])"
+    program = (
+        "import sys, session_runtime.workspace.server; print([m for m in sys.modules if m in ('pydantic', 'fastapi', 'httpx')])"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, env={"PYTHONPATH": str(ROOT)}, stdout=asyncio.subprocess.PIPE
     )

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.workspace import WorkspaceError
-from session_runtime.workspace import finished_marker
-from session_runtime.workspace_client import SocketWorkspace
-from session_runtime.workspace_limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity
+from session_runtime.workspace.client import SocketWorkspace
+from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity
+from session_runtime.workspace.server import finished_marker
 from unit.runtime.harness import DEADLINE, eventually
 from unit.runtime.workspace_process import NAMESPACE, contained, needs_namespace, server
 

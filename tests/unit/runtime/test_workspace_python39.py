@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from session_runtime.workspace_bundle import MODULES, PACKAGES, write_bundle
-from session_runtime.workspace_client import SocketWorkspace
+from session_runtime.workspace.bundle import MODULES, PACKAGES, write_bundle
+from session_runtime.workspace.client import SocketWorkspace
 from unit.runtime.workspace_process import ROOT, server
 
 pytestmark = pytest.mark.anyio

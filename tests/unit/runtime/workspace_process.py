@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from session_runtime.workspace_client import SocketWorkspace
+from session_runtime.workspace.client import SocketWorkspace
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ async def server(
     folder: Path,
     *before: str,
     options: tuple[str, ...] = (),
-    program: tuple[str, ...] = (sys.executable, "-m", "session_runtime.workspace"),
+    program: tuple[str, ...] = (sys.executable, "-m", "session_runtime.workspace.server"),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A workspace server on `w.sock`, working in `work`; `before` is the command that runs its program."""
     (folder / "work").mkdir(exist_ok=True)

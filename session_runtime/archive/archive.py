@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from session_runtime.store import DATABASE, MIGRATIONS
+from session_runtime.session.store import DATABASE, MIGRATIONS
 from session_runtime.wire import STATE_DIR
 
 FORMAT: Final = 1
@@ -129,7 +129,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 def _over_hub(command: str, options: argparse.Namespace) -> dict[str, Any]:
     from agent.tools.hub.client import HubSettings
-    from session_runtime import engine, hub
+    from session_runtime import agent_assembly as engine
+    from session_runtime.archive import hub
 
     # In a session's pod its credentials are there under a prefix.
     settings = HubSettings.from_credentials({**engine.credentials(os.environ), **os.environ})

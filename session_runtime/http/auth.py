@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from session_runtime.problems import ProblemError
+from session_runtime.http.problems import ProblemError
 
 SMALL_BODY: Final = 64 * 1024
 """Bytes that are taken of a request that is refused, and thrown away."""

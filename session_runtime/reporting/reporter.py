@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from session_runtime import report as reports
+from session_runtime.reporting import report as reports
 from session_runtime.wire import SessionReport
 
 logger = logging.getLogger(__name__)

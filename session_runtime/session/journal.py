@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from agent.conversation import Conversation
-from session_runtime.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
-from session_runtime.store import Commit, Store, Submitted
+from session_runtime.session.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
+from session_runtime.session.store import Commit, Store, Submitted
 
 CHUNK_SECONDS: Final = 0.25
 """Pieces of a message are written, and sent, at most this often, which is four commits a second; the first of a burst goes

@@ -21,7 +21,7 @@ from typing import Final
 
 from agent.conversation import Conversation
 from agent.messages import Message
-from session_runtime.events import Frame, earliest
+from session_runtime.session.events import Frame, earliest
 
 DATABASE: Final = "session.db"
 

@@ -21,17 +21,18 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.redaction import Redactor
-from session_runtime import engine, report
-from session_runtime.app import create_app
-from session_runtime.console import Console
-from session_runtime.journal import Change, Journal
-from session_runtime.metrics import Metrics
-from session_runtime.reporter import Reporter, sender
-from session_runtime.session import Session
-from session_runtime.store import Loaded, Store, StoreError
+from session_runtime import agent_assembly as engine
+from session_runtime.http.app import create_app
+from session_runtime.reporting import report
+from session_runtime.reporting.console import Console
+from session_runtime.reporting.metrics import Metrics
+from session_runtime.reporting.reporter import Reporter, sender
+from session_runtime.session.journal import Change, Journal
+from session_runtime.session.session import Session
+from session_runtime.session.store import Loaded, Store, StoreError
 from session_runtime.supervisor import Supervisor
 from session_runtime.wire import SessionConfig
-from session_runtime.workspace_client import SocketWorkspace
+from session_runtime.workspace.client import SocketWorkspace
 
 __all__ = ["Options", "StoreError", "http_server", "serve"]
 
@@ -152,7 +153,7 @@ class Process:
         repository = self._config.archive_repository
         if repository is None:
             return
-        from session_runtime import hub  # not before it is needed: it would be in the way of the start
+        from session_runtime.archive import hub  # not before it is needed: it would be in the way of the start
 
         try:
             async with asyncio.timeout(hub.UPLOAD_SECONDS):

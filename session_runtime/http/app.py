@@ -11,14 +11,14 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from session_runtime import api_page, problems
-from session_runtime.auth import LimitBody, RequireToken
-from session_runtime.journal import Journal
-from session_runtime.metrics import Metrics
-from session_runtime.problems import ProblemError
-from session_runtime.report import usage
-from session_runtime.session import IdReused, QueueFull, Session, SessionFinished, SubmissionRefused
-from session_runtime.submissions import AnySubmission, Receipt
+from session_runtime.http import api_page, problems
+from session_runtime.http.auth import LimitBody, RequireToken
+from session_runtime.http.problems import ProblemError
+from session_runtime.reporting.metrics import Metrics
+from session_runtime.reporting.report import usage
+from session_runtime.session.journal import Journal
+from session_runtime.session.session import IdReused, QueueFull, Session, SessionFinished, SubmissionRefused
+from session_runtime.session.submissions import AnySubmission, Receipt
 from session_runtime.wire import Activity, Outcome, PendingApproval, SessionConfig, Usage
 
 MAX_BODY: Final = 1024 * 1024

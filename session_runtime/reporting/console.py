@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Final, TextIO
 
 from agent.redaction import Redactor
-from session_runtime import transcript
-from session_runtime.events import Draft
+from session_runtime.reporting import transcript
+from session_runtime.session.events import Draft
 
 MAX_LINES: Final = 10_000
 """Lines that may wait for a log that does not move; further ones are dropped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from session_runtime.store import Submitted
+from session_runtime.session.store import Submitted
 
 TURNS = ("user_input", "approval")
 """Types of submissions that a turn works on."""

@@ -1,6 +1,6 @@
 """The workspace server as one file that any Python from 3.9 on runs: `python3 -I FILE`.
 
-    python -m session_runtime.workspace_bundle FILE
+    python -m session_runtime.workspace.bundle FILE
 
 This is how the server comes into an image that is not the runtime's: an init container with the runtime's image writes the
 file into a volume, and the workspace container runs it.
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-MODULES: Final = ("agent/workspace.py", "session_runtime/workspace.py", "session_runtime/workspace_limits.py")
+MODULES: Final = ("agent/workspace.py", "session_runtime/workspace/server.py", "session_runtime/workspace/limits.py")
 """All that the server consists of, besides the standard library."""
 
-PACKAGES: Final = ("agent/__init__.py", "session_runtime/__init__.py")
+PACKAGES: Final = ("agent/__init__.py", "session_runtime/__init__.py", "session_runtime/workspace/__init__.py")
 
 _MAIN: Final = """\
 import sys
@@ -27,11 +27,11 @@ if sys.version_info < (3, 9):
 
 import runpy
 
-runpy.run_module("session_runtime.workspace", run_name="__main__", alter_sys=True)
+runpy.run_module("session_runtime.workspace.server", run_name="__main__", alter_sys=True)
 """
 """What runs first. It is for the oldest Python too: it says what is missing."""
 
-_PARENT: Final = Path(__file__).parents[1]
+_PARENT: Final = Path(__file__).parents[2]
 
 
 def write_bundle(path: Path) -> None:
@@ -46,7 +46,7 @@ def write_bundle(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m session_runtime.workspace_bundle", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m session_runtime.workspace.bundle", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write, for example /bundle/workspace.pyz")
     write_bundle(parser.parse_args(arguments).file)
 

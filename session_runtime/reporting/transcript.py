@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from session_runtime.events import Draft, timestamp
+from session_runtime.session.events import Draft, timestamp
 
 MESSAGE_CHARACTERS: Final = 8_000
 """Longest message of the user or the model; a log line of 16 KiB is split by the container runtime."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from agent.tools.hub.client import HubClient, HubSettings
 from agent.tools.hub.content import fetch
 from agent.tools.tool import ToolError
-from session_runtime.archive import ArchiveError, export
+from session_runtime.archive.archive import ArchiveError, export
 from session_runtime.wire import SessionConfig
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from agent.conversation import Conversation
 from agent.events import Emit
 from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
-from session_runtime.session import OpenAgent, OpenedAgent
+from session_runtime.session.session import OpenAgent, OpenedAgent
 from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX, AgentSettings, SessionConfig
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ class SessionClient:
     async def submit(self, type_: str, **fields: Any) -> str:
         """Submit something and return its id. A try whose answer was lost is repeated under the same id.
 
-        The types and their fields are those of `session_runtime.submissions`.
+        The types and their fields are those of `session_runtime.session.submissions`.
         """
         body = {"id": f"sub_{uuid.uuid4().hex}", "type": type_, **fields}
         receipt = await self._ask("POST", "/v1/submissions", json=body)

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import httpx
 
-from session_runtime import transcript
-from session_runtime.client import ReceivedEvent, SessionClient, SessionError
-from session_runtime.events import Draft
+from session_runtime.client.client import ReceivedEvent, SessionClient, SessionError
+from session_runtime.reporting import transcript
+from session_runtime.session.events import Draft
 
 TOKEN_ENV: Final = "AGENTSESSION_TOKEN"  # noqa: S105 - a name, not a token
 

@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from session_runtime.events import Draft
-from session_runtime.session import Snapshot
+from session_runtime.session.events import Draft
+from session_runtime.session.session import Snapshot
 
 
 class Metrics:

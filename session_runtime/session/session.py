@@ -18,12 +18,12 @@ from agent.approval import ApprovalDecision
 from agent.conversation import Conversation, PendingApproval
 from agent.events import Emit, Event, tool_output
 from agent.messages import Message, Usage
-from session_runtime.events import Draft, ends_submission, timestamp
-from session_runtime.journal import Change, Journal
-from session_runtime.ledger import TURNS, Ledger
-from session_runtime.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
-from session_runtime.store import Commit, Loaded, Submitted
-from session_runtime.submissions import (
+from session_runtime.session.events import Draft, ends_submission, timestamp
+from session_runtime.session.journal import Change, Journal
+from session_runtime.session.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
+from session_runtime.session.store import Commit, Loaded, Submitted
+from session_runtime.session.submission_queue import TURNS, Ledger
+from session_runtime.session.submissions import (
     AnySubmission,
     Approval,
     Compact,

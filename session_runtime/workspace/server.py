@@ -1,6 +1,6 @@
 """The workspace server: runs commands and edits files for the agent, in a container that holds no credentials.
 
-    python -m session_runtime.workspace --socket /run/agentsession/workspace.sock --root /workspace
+    python -m session_runtime.workspace.server --socket /run/agentsession/workspace.sock --root /workspace
 
 It needs nothing but the standard library and Python 3.9, so that any image can be the workspace.
 
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence  # noqa: UP035 - Python 3.9
 
 from agent.workspace import LocalWorkspace, WorkspaceError
-from session_runtime.workspace_limits import (
+from session_runtime.workspace.limits import (
     CHECK_SECONDS,
     DISK_SHARE,
     FILE_SHARE,
@@ -391,7 +391,7 @@ def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace.server", description=__doc__.split("\n")[0])
     parser.add_argument("--socket", type=Path, default=Path("/run/agentsession/workspace.sock"), help="where to listen")
     parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the folder in which commands run")
     parser.add_argument(

@@ -7,8 +7,8 @@ from typing import Final
 
 from agent.conversation import PendingApproval as AgentApproval
 from agent.messages import Usage as AgentUsage
-from session_runtime.engine import budget
-from session_runtime.session import Snapshot
+from session_runtime.agent_assembly import budget
+from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionConfig, SessionReport, Usage
 
 TERMINATION_BYTES: Final = 4096
