@@ -20,12 +20,12 @@ from agent.approval import Rule
 from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.conversation import Conversation
-from agent.model import LiteLLMModel
+from agent.model.model import LiteLLMModel
 from agent.plan import plan_tool
 from agent.reasoning import ReasoningEffort
 from agent.redaction import SURROGATE
-from agent.session_file import SessionFile, SessionFileError
-from agent.terminal import COMMANDS, Terminal, visible
+from agent.terminal.session_file import SessionFile, SessionFileError
+from agent.terminal.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.research import research_tool

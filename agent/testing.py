@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.messages import Message, ModelChunk, ToolCallDelta, Usage
-from agent.retry import ModelError
+from agent.model.retry import ModelError
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from session_runtime.session.session import OpenAgent, OpenedAgent
 from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX, AgentSettings, SessionConfig
 
 if TYPE_CHECKING:
-    from agent.model import Model
+    from agent.model.model import Model
     from agent.tools.mcp import McpServer
     from agent.tools.router import ToolRouter
     from agent.workspace import Workspace
@@ -104,7 +104,7 @@ def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tupl
 
 def litellm_model(config: AgentConfig) -> Model:
     """The model of any provider; litellm itself is imported with the first call."""
-    from agent.model import LiteLLMModel
+    from agent.model.model import LiteLLMModel
 
     return LiteLLMModel(
         config.model, base_url=config.base_url, api_key=config.api_key, reasoning_effort=config.reasoning_effort
@@ -119,7 +119,7 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
     async def open_agent(emit: Emit, conversation: Conversation) -> AsyncIterator[OpenedAgent]:
         os.environ.update(provider_environment(os.environ))
         await asyncio.to_thread(_import_agent, bool(config.agent.mcp_servers))
-        from agent.loop import Agent
+        from agent.loop.agent import Agent
 
         async with _router(config.agent, workspace) as router:
             agent = Agent(settings, open_model(settings), router, emit, conversation)
@@ -151,8 +151,8 @@ def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
 
 def _import_agent(with_mcp: bool) -> None:
     """Slow the first time, and then nothing."""
-    import agent.loop
-    import agent.model
+    import agent.loop.agent
+    import agent.model.model
     import agent.plan
     import agent.tools.hub
     import agent.tools.mcp

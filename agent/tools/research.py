@@ -18,7 +18,7 @@ quotations that it rests on, what you did not find, and nothing else. Independen
 def research_tool() -> Tool:
     """`research`, for the tools of an agent with sub-agents (`agent/__main__.py`, `session_runtime/agent_assembly.py`).
 
-    The loop takes its calls (`agent.subagents`); which tools a sub-agent has, `AgentConfig.research_tools` says.
+    The loop takes its calls (`agent.loop.subagents`); which tools a sub-agent has, `AgentConfig.research_tools` says.
     """
 
     async def call(arguments: dict[str, Any]) -> str:

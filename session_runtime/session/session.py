@@ -52,7 +52,7 @@ _SUBMISSION: Final[TypeAdapter[Submission]] = TypeAdapter(AnySubmission)
 
 
 class Agent(Protocol):
-    """What a session needs of an agent; `agent.loop.Agent` is one."""
+    """What a session needs of an agent; `agent.loop.agent.Agent` is one."""
 
     @property
     def conversation(self) -> Conversation: ...

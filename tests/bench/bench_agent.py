@@ -58,7 +58,9 @@ server.serve_forever()
 
 IMPORT = "import resource, sys; sys.path[:0] = [{root!r}]; {code}; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
-SESSION = "import agent.loop, agent.model, agent.plan, agent.tools.mcp, agent.tools.web_fetch, agent.tools.workspace"
+SESSION = (
+    "import agent.loop.agent, agent.model.model, agent.plan, agent.tools.mcp, agent.tools.web_fetch, agent.tools.workspace"
+)
 """What the engine of the session runtime imports before the first turn."""
 
 ENVIRONMENT = {
@@ -203,7 +205,7 @@ def start_figures(table: Table) -> None:
         ("Python alone", "pass"),
         ("import agent", "import agent"),
         ("what a session imports", SESSION),
-        ("  and litellm, with the first model call", f"{SESSION}; agent.model.load_litellm()"),
+        ("  and litellm, with the first model call", f"{SESSION}; agent.model.model.load_litellm()"),
         ("python -m agent, to its prompt", "import agent.__main__"),
         ("import litellm", "import litellm"),
     ):
@@ -258,11 +260,11 @@ def mebibytes(kibibytes: int) -> str:
 
 
 async def history_figures(table: Table) -> None:
-    from agent.compaction import total_tokens
     from agent.config import AgentConfig
     from agent.conversation import Conversation
     from agent.events import Event
-    from agent.loop import Agent
+    from agent.loop.agent import Agent
+    from agent.loop.compaction import total_tokens
     from agent.messages import Message, ToolCall
     from agent.testing import ScriptedModel, says
     from agent.tools.router import ToolRouter

@@ -71,8 +71,8 @@ def agentsession(url: str) -> Turn:
     """This repository's loop, with all that it does for a session."""
     from agent.config import AgentConfig
     from agent.events import Event
-    from agent.loop import Agent
-    from agent.model import LiteLLMModel
+    from agent.loop.agent import Agent
+    from agent.model.model import LiteLLMModel
     from agent.tools.router import ToolRouter
     from agent.tools.tool import Tool
 

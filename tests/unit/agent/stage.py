@@ -10,7 +10,7 @@ from typing import Any
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Event
-from agent.loop import Agent
+from agent.loop.agent import Agent
 from agent.testing import Reply, ScriptedModel
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool

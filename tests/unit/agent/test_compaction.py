@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.compaction import choose_cut, summary_of, total_tokens
 from agent.conversation import Conversation
+from agent.loop.compaction import choose_cut, summary_of, total_tokens
 from agent.messages import Message, ToolCall, Usage
-from agent.retry import ContextOverflowError
+from agent.model.retry import ContextOverflowError
 from agent.testing import calls, fails, says
 from agent.tools.tool import Tool, parameters
 from unit.agent.stage import stage

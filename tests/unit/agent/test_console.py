@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.session_file import SessionFile
+from agent.terminal.session_file import SessionFile
 from unit.agent.console import ROOT, console
 from unit.agent.openai_server import Answer, OpenAIServer, serve
 from unit.agent.test_workspace import gone, read_pid, until

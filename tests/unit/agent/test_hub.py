@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.loop import TurnOutcome
+from agent.loop.agent import TurnOutcome
 from agent.testing import calls, says
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.hub import client as hub_client
@@ -49,7 +49,7 @@ def test_the_tools_and_which_of_them_only_read(tmp_path: Path) -> None:
 def test_the_library_is_not_imported_before_a_call() -> None:
     check = """
 import pathlib, sys
-import agent.__main__, agent.loop
+import agent.__main__, agent.loop.agent
 from agent.tools.hub import HubSettings, hub_tools
 from agent.workspace import LocalWorkspace
 hub_tools(HubSettings("t"), LocalWorkspace(pathlib.Path(".")))

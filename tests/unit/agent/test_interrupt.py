@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from agent.loop import TurnOutcome
-from agent.model_step import INTERRUPTED
-from agent.retry import RateLimitedError
+from agent.loop.agent import TurnOutcome
+from agent.loop.model_step import INTERRUPTED
+from agent.model.retry import RateLimitedError
 from agent.testing import calls, fails, says
 from agent.tools.research import research_tool
 from agent.tools.tool import Tool, parameters

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from agent.approval import ApprovalDecision, Rule
 from agent.conversation import Conversation
 from agent.events import TURN_ENDS, Event
-from agent.loop import ABANDONED, CUT_OFF, TurnOutcome
+from agent.loop.agent import ABANDONED, CUT_OFF, TurnOutcome
 from agent.messages import ToolCall, Usage
+from agent.model.retry import ContextOverflowError, ModelError, RateLimitedError
 from agent.plan import plan_tool
-from agent.retry import ContextOverflowError, ModelError, RateLimitedError
 from agent.testing import Reply
 from agent.tools.research import research_tool
 from agent.tools.tool import Tool, ToolError, parameters

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent.loop.tool_step import MAX_PARALLEL
 from agent.messages import Message, ModelChunk, Thought
-from agent.retry import ModelError
+from agent.model.retry import ModelError
 from agent.testing import ScriptedModel, calls, fails, says
-from agent.tool_step import MAX_PARALLEL
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace

@@ -13,11 +13,11 @@ import pytest
 from agent import messages
 from agent.config import AgentConfig
 from agent.events import Event
-from agent.loop import Agent
+from agent.loop.agent import Agent
 from agent.messages import Message, ModelChunk, ToolCall
-from agent.model import LiteLLMModel
+from agent.model.model import LiteLLMModel
+from agent.model.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.reasoning import LEVELS, lowered, supported
-from agent.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace

@@ -12,9 +12,9 @@ import pytest
 from agent.approval import ApprovalDecision, Rule
 from agent.budget import Budget
 from agent.conversation import Conversation
+from agent.loop.model_step import INTERRUPTED
 from agent.messages import Message, ModelChunk, Usage
-from agent.model_step import INTERRUPTED
-from agent.retry import ContextOverflowError, ModelError
+from agent.model.retry import ContextOverflowError, ModelError
 from agent.testing import Reply, ScriptedModel, calls, fails, says
 from agent.tools.research import RESEARCH_TOOL, research_tool
 from agent.tools.tool import Tool, parameters

@@ -17,8 +17,8 @@ from agent.__main__ import agent_config, parse, split_environment, with_secrets
 from agent.approval import Rule
 from agent.budget import Budget
 from agent.config import AgentConfig
-from agent.session_file import SessionFile
-from agent.terminal import Terminal
+from agent.terminal.session_file import SessionFile
+from agent.terminal.terminal import Terminal
 from agent.testing import Reply, ScriptedModel, calls, says
 from agent.tools.mcp import McpServer
 from agent.tools.router import ToolRouter

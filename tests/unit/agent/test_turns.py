@@ -13,10 +13,9 @@ from agent.budget import Budget
 from agent.conversation import Conversation
 from agent.doom_loop import find_loop
 from agent.events import TURN_ENDS
-from agent.loop import CUT_OFF
+from agent.loop.agent import CUT_OFF
 from agent.messages import Message, ToolCall
-from agent.plan import plan_tool
-from agent.retry import (
+from agent.model.retry import (
     ContextOverflowError,
     ModelError,
     ModelUnavailableError,
@@ -24,6 +23,7 @@ from agent.retry import (
     retry_after,
     retry_wait,
 )
+from agent.plan import plan_tool
 from agent.testing import calls, fails, says
 from agent.tools.tool import Tool, parameters
 from unit.agent.stage import Stage, stage
@@ -140,7 +140,7 @@ def test_a_retry_after_in_each_of_its_forms(header: str, seconds: float | None) 
 
 
 async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
+    monkeypatch.setattr("agent.model.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
     broken = fails(ModelUnavailableError("gone"), text="Once upon")
     s = stage(broken, broken, says("The end."))
     assert (await s.agent.run_turn("tell me")).message == "The end."
@@ -153,7 +153,7 @@ async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: p
 
 
 async def test_it_gives_up_after_three_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
+    monkeypatch.setattr("agent.model.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
     s = stage(*[fails(ModelUnavailableError("gone"))] * 4)
     assert (await s.agent.run_turn("tell me")).status == "error"
     assert len(s.model.requests) == 3

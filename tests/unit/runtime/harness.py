@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from agent.compaction import SUMMARY_REQUEST
+from agent.loop.compaction import SUMMARY_REQUEST
 from agent.messages import Message, ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace

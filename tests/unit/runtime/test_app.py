@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.retry import ModelError
+from agent.model.retry import ModelError
 from agent.testing import calls, fails, says
 from unit.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
 from unit.runtime.sse import Follower

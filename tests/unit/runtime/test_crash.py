@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.loop import IN_FLIGHT
+from agent.loop.agent import IN_FLIGHT
 from session_runtime.client.client import ReceivedEvent
 from unit.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, asking, runtime_process
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.retry import ModelError
+from agent.model.retry import ModelError
 from agent.testing import calls, fails, says
 from session_runtime.session.outcome import CUT_OFF
 from session_runtime.session.session import MAX_RESUMES

@@ -17,9 +17,9 @@ from agent.approval import Rule
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Emit
-from agent.loop import Agent
+from agent.loop.agent import Agent
 from agent.messages import Message, ToolCall
-from agent.model import Model
+from agent.model.model import Model
 from agent.testing import Reply, calls, says
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter

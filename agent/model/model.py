@@ -14,8 +14,7 @@ from functools import cache, cached_property
 from typing import Any, Protocol
 
 from agent.messages import Message, ModelChunk, Thought, ToolCallDelta, Usage
-from agent.reasoning import ReasoningEffort, lowered, supported
-from agent.retry import (
+from agent.model.retry import (
     ContextOverflowError,
     ModelError,
     ModelUnavailableError,
@@ -23,6 +22,7 @@ from agent.retry import (
     RequestRefusedError,
     retry_after,
 )
+from agent.reasoning import ReasoningEffort, lowered, supported
 
 logger = logging.getLogger(__name__)
 

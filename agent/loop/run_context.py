@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from agent.conversation import Conversation, PendingApproval
 from agent.events import Emit, Event, EventType
-from agent.interrupt import InterruptSignal
+from agent.loop.interrupt import InterruptSignal
 from agent.messages import Usage
-from agent.model import Model
+from agent.model.model import Model
 from agent.redaction import Redactor
 
 T = TypeVar("T")

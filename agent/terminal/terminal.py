@@ -13,9 +13,9 @@ from agent.approval import ApprovalDecision
 from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
 from agent.events import Event
-from agent.loop import Agent, TurnOutcome
-from agent.model import Model
-from agent.terminal_input import InputInterrupted, LineReader, edit
+from agent.loop.agent import Agent, TurnOutcome
+from agent.model.model import Model
+from agent.terminal.line_reader import InputInterrupted, LineReader, edit
 from agent.tools.router import ToolRouter
 
 SHOWN_LINES = 12

@@ -10,14 +10,14 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 from agent.approval import Verdict, denial, judge, refusal, within_cap
-from agent.calls import parse
 from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
 from agent.events import tool_output
-from agent.interrupt import GRACE, retrieve
+from agent.loop.calls import parse
+from agent.loop.interrupt import GRACE, retrieve
+from agent.loop.run_context import ConsentNeeded, RunContext
 from agent.messages import ToolCall, Usage
 from agent.plan import PLAN_TOOL
-from agent.run_context import ConsentNeeded, RunContext
 from agent.tools.router import ToolRouter, argument_problem
 from agent.tools.tool import ToolResult, cut_output
 

@@ -12,17 +12,17 @@ from agent.approval import ApprovalDecision
 from agent.config import AgentConfig
 from agent.conversation import BegunCall, Conversation, PendingApproval
 from agent.events import Emit, EventType, tool_output
-from agent.interrupt import Interrupted, InterruptSignal
+from agent.loop.interrupt import Interrupted, InterruptSignal
+from agent.loop.model_step import INTERRUPTED
+from agent.loop.run_context import ConsentNeeded, RunContext, TurnFailed
+from agent.loop.subagents import SubAgents
+from agent.loop.turn import Turn
 from agent.messages import Message, Usage
-from agent.model import Model
-from agent.model_step import INTERRUPTED
+from agent.model.model import Model
+from agent.model.retry import ModelError
 from agent.prompt import system_prompt
 from agent.redaction import Redactor
-from agent.retry import ModelError
-from agent.run_context import ConsentNeeded, RunContext, TurnFailed
-from agent.subagents import SubAgents
 from agent.tools.router import ToolRouter
-from agent.turn import Turn
 
 logger = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.compactor import Compactor
 from agent.config import AgentConfig
 from agent.doom_loop import calls_of_turn, find_loop, warning
+from agent.loop.compactor import Compactor
+from agent.loop.model_step import ModelStep
+from agent.loop.run_context import RunContext, TurnFailed
+from agent.loop.tool_step import Delegate, ToolStep
 from agent.messages import Message
-from agent.model_step import ModelStep
+from agent.model.retry import ContextOverflowError
 from agent.plan import continuation
-from agent.retry import ContextOverflowError
-from agent.run_context import RunContext, TurnFailed
-from agent.tool_step import Delegate, ToolStep
 from agent.tools.router import ToolRouter
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.compaction import (
+from agent.loop.compaction import (
     BYTES_PER_TOKEN,
     SUMMARY_REQUEST,
     TAIL,
@@ -19,9 +19,9 @@ from agent.compaction import (
     transcript,
     with_short_results,
 )
+from agent.loop.model_step import ModelStep
+from agent.loop.run_context import RunContext, TurnFailed
 from agent.messages import Message
-from agent.model_step import ModelStep
-from agent.run_context import RunContext, TurnFailed
 from agent.tools.tool import cut_output
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.conversation import Conversation
-from agent.retry import ModelError
-from agent.run_context import RunContext, SubContext, TurnFailed
+from agent.loop.run_context import RunContext, SubContext, TurnFailed
+from agent.loop.turn import Turn
+from agent.model.retry import ModelError
 from agent.tools.research import RESEARCH_TOOL, SYSTEM
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, ToolResult
-from agent.turn import Turn
 
 NO_ANSWER = "[it ended without an answer]"
 

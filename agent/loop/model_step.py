@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from agent.calls import call_ids, masked, usable_calls, with_advice
-from agent.compaction import text_tokens
 from agent.config import AgentConfig
-from agent.interrupt import Interrupted
+from agent.loop.calls import call_ids, masked, usable_calls, with_advice
+from agent.loop.compaction import text_tokens
+from agent.loop.interrupt import Interrupted
+from agent.loop.run_context import RunContext, TurnFailed
 from agent.messages import Answer, Message, ModelChunk
-from agent.retry import ModelError, retry_wait
-from agent.run_context import RunContext, TurnFailed
+from agent.model.retry import ModelError, retry_wait
 from agent.tools.router import ToolRouter
 
 T = TypeVar("T")
