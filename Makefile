@@ -13,7 +13,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := $(CACHE)/bench-$(shell sha256sum requirements/bench.txt | cut -c 1-12)
-KIND := tests/cluster/kind
+KIND := tools/cluster/kind
 CLUSTER ?= agentsession
 # litellm must not ask the network for prices when it is imported.
 export LITELLM_LOCAL_MODEL_COST_MAP := True
@@ -41,7 +41,7 @@ $(VENV)/.complete: requirements/dev.txt pyproject.toml | $(UV)
 	@touch $@
 
 demo: setup ## the main job, on a cluster of its own: install, a session, its answer, the quota at work
-	@$(BIN)/python tests/demo/demo.py
+	@$(BIN)/python tools/demo/demo.py
 
 demo-down: ## remove the demo's cluster
 	@$(KIND) delete cluster --name agentsession
@@ -58,12 +58,12 @@ test-e2e: setup images ## tests on a real cluster with real containers
 	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
 
 test-crash-runtime: setup ## kill a session's process at every transaction of a conversation (4 minutes; `make test` tries 5)
-	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/runtime/test_crash.py
+	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/session_runtime/test_crash.py
 
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy --strict operator/agentsession_operator session_runtime agent tests/cluster/agentsession_cluster tests/support
+	@$(BIN)/mypy --strict operator/agentsession_operator session_runtime agent tools/cluster/agentsession_cluster tests/support
 	@$(BIN)/lint-imports
 	@$(BIN)/python manifests/render --check
 
@@ -75,7 +75,7 @@ manifests: setup ## write the CRDs and install.yaml anew
 	@$(BIN)/python manifests/render
 
 images: ## build the container images (docker or buildah, whichever is there)
-	@tests/images/build
+	@tools/images/build
 
 bench: setup images ## benchmarks of the operator on a cluster of their own, as a table
 	@$(BIN)/python tests/bench/bench_cluster.py

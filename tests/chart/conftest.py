@@ -18,7 +18,7 @@ def helm_path() -> str:
     """$HELM, or the helm that comes with the test cluster, which builds it where it is missing."""
     if named := os.environ.get("HELM"):
         return named
-    command = [str(ROOT / "tests" / "cluster" / "kind"), "bin", "helm"]
+    command = [str(ROOT / "tools" / "cluster" / "kind"), "bin", "helm"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KIND = ROOT / "tests" / "cluster" / "kind"
+KIND = ROOT / "tools" / "cluster" / "kind"
 
 
 def kind(*arguments: str, timeout: float = 1500) -> str:

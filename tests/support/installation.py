@@ -46,7 +46,7 @@ class Kubectl:
 
 def build_images() -> dict[str, tuple[str, str]]:
     """Build what is not built yet: image name to its reference and its archive."""
-    output = subprocess.run([ROOT / "tests/images/build"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600).stdout
+    output = subprocess.run([ROOT / "tools/images/build"], stdout=subprocess.PIPE, text=True, check=True, timeout=3600).stdout
     built = {}
     for line in output.splitlines():
         reference, _, archive = line.partition(" ")

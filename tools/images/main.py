@@ -1,4 +1,4 @@
-"""`tests/images/build`: from the checkout to archives that a cluster can load, doing only what changed."""
+"""`tools/images/build`: from the checkout to archives that a cluster can load, doing only what changed."""
 
 from __future__ import annotations
 

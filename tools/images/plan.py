@@ -52,7 +52,7 @@ IMAGES = (
             "requirements/build.txt",
             "requirements/local-model.txt",
             "requirements/local-model-weights.txt",
-            "tests/local_model/serve.py",
+            "session_runtime/local_model/serve.py",
         ),
         cold="1 minute",
         warm="10 s",
@@ -140,10 +140,10 @@ UV_NAMES = {"index-url": "DEFAULT_INDEX", "extra-index-url": "INDEX"}
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line of `tests/images/build`."""
+    """The command line of `tools/images/build`."""
     names = [image.name for image in IMAGES]
     parser = argparse.ArgumentParser(
-        prog="tests/images/build",
+        prog="tools/images/build",
         description="Build the images agentsession/{" + ",".join(names) + "}.",
         epilog="Prints a line per image on stdout: NAME:TAG and the path of its docker-archive. The tag is a hash of what the "
         "image is made of; an image whose archive is there already is not built again. Archives, the base and buildah's "

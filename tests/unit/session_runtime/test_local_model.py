@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local_model import serve
+from session_runtime.local_model import serve
 
 
 def test_defaults_fit_a_pod() -> None:

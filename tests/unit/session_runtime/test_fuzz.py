@@ -13,10 +13,10 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from schemathesis import Case, GenerationMode
+from unit.runtime.harness import TOKEN, runtime
 
 from agent.testing import says
 from session_runtime.http import problems
-from unit.runtime.harness import TOKEN, runtime
 
 EXAMPLES = 30
 """Requests for each operation, of each kind."""

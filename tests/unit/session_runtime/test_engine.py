@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.runtime.harness import config, free_port, runtime, runtime_process
 
 from agent.approval import Rule
 from agent.budget import Budget
@@ -28,7 +29,6 @@ from session_runtime.wire import (
 from unit.agent import hub_server
 from unit.agent.openai_server import Answer, serve
 from unit.agent.test_mcp import http, mcp_app
-from unit.runtime.harness import config, free_port, runtime, runtime_process
 
 TOKEN = "a-very-secret-token"
 NOTES = McpServerSettings(

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from unit.runtime.harness import runtime
 
 from agent.testing import calls, says
 from session_runtime.archive.archive import ArchiveError, export, main, restore
 from session_runtime.session.store import DATABASE, MIGRATIONS, Store
-from unit.runtime.harness import runtime
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

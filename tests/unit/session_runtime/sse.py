@@ -9,7 +9,6 @@ import socket
 from typing import Any
 
 import httpx
-
 from unit.runtime.harness import TOKEN
 
 

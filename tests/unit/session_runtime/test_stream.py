@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from agent.testing import calls, says
 from unit.runtime.harness import DEADLINE, RuntimeProcess, eventually, runtime, runtime_process
 from unit.runtime.sse import Follower, StuckFollower
+
+from agent.testing import calls, says
 
 FOLLOWERS = 900
 STUCK = 100

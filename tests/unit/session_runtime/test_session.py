@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 
 from agent.approval import Rule
 from agent.config import AgentConfig
@@ -32,7 +33,6 @@ from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent,
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from session_runtime.wire import AgentSettings
-from unit.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 
 SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.runtime.harness import DEADLINE, config, eventually, runtime
 
 from agent.conversation import PendingApproval
 from agent.messages import Message, Usage
@@ -25,7 +26,6 @@ from session_runtime.session.outcome import Ending
 from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
 from unit.operator import virtual_time
-from unit.runtime.harness import DEADLINE, config, eventually, runtime
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CONFIG = config(uid="uid")

@@ -1,0 +1,1 @@
+"""The small model of the demo: llama.cpp behind an OpenAI-compatible API. Only the local-model image runs it."""
