@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.decisions.admission import Caps, Ledger, Plan, Waiting, caps_of, plan
-from tests.unit.operator.builders import quota
+from support.control_plane.builders import quota
 
 
 def asks(uid: str, user: str, second: int) -> Waiting:

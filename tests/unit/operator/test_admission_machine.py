@@ -20,7 +20,7 @@ from agentsession_operator.decisions.facts import Facts, Granted
 from agentsession_operator.decisions.ledger import build_ledger
 from agentsession_operator.decisions.replacement import IN_A_ROW
 from agentsession_operator.decisions.resolve import resolve
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     NOW,
     READY,
     STARTING,

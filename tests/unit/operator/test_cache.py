@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentsession_operator.api.objects import Session
 from agentsession_operator.cluster.cache import Cache, Store
-from tests.unit.operator.builders import READY, admitted, ended, finished, pod, quota, session, session_class
+from support.control_plane.builders import READY, admitted, ended, finished, pod, quota, session, session_class
 
 REMOVED = 0
 

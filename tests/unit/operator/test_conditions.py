@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.decisions.condition_set import MAX_MESSAGE, ConditionSet
-from tests.unit.operator.builders import EARLIER, STAMP, condition
+from support.control_plane.builders import EARLIER, STAMP, condition
 
 
 def conditions(*current: dict[str, object]) -> ConditionSet:

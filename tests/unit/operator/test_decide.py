@@ -18,7 +18,7 @@ from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decisi
 from agentsession_operator.decisions.patch import only_activity
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
 from session_runtime.wire import SessionReport
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     COMPLETED,
     CREATED,
     EARLIER,

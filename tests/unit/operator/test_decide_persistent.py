@@ -10,7 +10,7 @@ from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.decisions.facts import CreatePod, Decision
 from agentsession_operator.decisions.podstate import STARTING as STARTING_TEXT
 from agentsession_operator.decisions.replacement import TOLERATED
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     EARLIER,
     JSON,
     NO_CLASS,

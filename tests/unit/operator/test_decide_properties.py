@@ -17,7 +17,7 @@ from agentsession_operator.decisions.decide import OUTCOME_GRACE, decide
 from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
 from agentsession_operator.decisions.patch import merge_patch
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     JSON,
     NO_CLASS,
     READY,

@@ -9,7 +9,7 @@ import pytest
 from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.decisions.admission import Wait
 from agentsession_operator.decisions.facts import CreatePod, Granted
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     EARLIER,
     JSON,
     NO_CLASS,

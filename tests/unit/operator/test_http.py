@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from agentsession_operator.reports.http import MAX_REPORT_BYTES, make_app
-from tests.unit.operator.builders import report
+from support.control_plane.builders import report
 from tests.unit.operator.test_reports import desk, token
 
 pytestmark = pytest.mark.anyio

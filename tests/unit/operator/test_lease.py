@@ -22,8 +22,8 @@ from agentsession_operator.cluster.lease import (
     LeaseLost,
     NotLeader,
 )
-from tests.unit.operator.apiserver import UNREACHABLE, ApiServer
-from tests.unit.operator.virtual_time import run
+from support.control_plane.apiserver import UNREACHABLE, ApiServer
+from support.control_plane.virtual_time import run
 
 PATH = lease_path("system", NAME)
 HELD_SECONDS = DURATION_SECONDS - MARGIN_SECONDS

@@ -9,7 +9,7 @@ import pytest
 from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.decisions.admission import Waiting
 from agentsession_operator.decisions.ledger import build_ledger
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     CREATED,
     READY,
     admitted,

@@ -26,7 +26,7 @@ from session_runtime.wire import (
     McpHeader,
     config_from_environment,
 )
-from tests.unit.operator.builders import INSTALLATION, JSON, resolved, session
+from support.control_plane.builders import INSTALLATION, JSON, resolved, session
 from tests.unit.operator.test_names import session_names, uids
 
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")

@@ -8,7 +8,7 @@ import pytest
 
 from agentsession_operator.api.objects import Pod
 from agentsession_operator.decisions.podstate import final_report, loss, readiness, started_at
-from tests.unit.operator.builders import (
+from support.control_plane.builders import (
     EARLIER,
     JSON,
     READY,

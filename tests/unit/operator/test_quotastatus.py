@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentsession_operator.control.quota_status import quota_status
-from tests.unit.operator.builders import STAMP, quota
+from support.control_plane.builders import STAMP, quota
 
 
 def test_the_counts_stand_in_the_status_with_the_generation_that_they_hold_for() -> None:

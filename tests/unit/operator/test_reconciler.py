@@ -16,8 +16,8 @@ from agentsession_operator.control.admitter import Admitter
 from agentsession_operator.control.reconciler import Reconciler
 from agentsession_operator.control.workqueue import WorkQueue
 from agentsession_operator.reports.desk import ReportStore
-from tests.unit.operator.apiserver import UNREACHABLE, ApiServer
-from tests.unit.operator.builders import (
+from support.control_plane.apiserver import UNREACHABLE, ApiServer
+from support.control_plane.builders import (
     ADMITTED,
     INSTALLATION,
     JSON,
@@ -30,7 +30,7 @@ from tests.unit.operator.builders import (
     report,
     session_body,
 )
-from tests.unit.operator.virtual_time import run
+from support.control_plane.virtual_time import run
 
 SESSION = path_of(SESSIONS, "team", "demo")
 POD = core_path("pods", "team", pod_name("demo", "uid-of-demo"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentsession_operator.api.workspace import LostPods
 from agentsession_operator.decisions.replacement import IN_A_ROW, TOLERATED, one_more, wait_for_next
-from tests.unit.operator.builders import NOW, STAMP, later
+from support.control_plane.builders import NOW, STAMP, later
 
 
 def test_the_waits_grow_from_nothing_to_minutes() -> None:

@@ -18,7 +18,7 @@ from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi
 from agentsession_operator.reports.desk import Refused, ReportDesk, ReportStore, TokenVerifier
 from session_runtime.wire import SessionReport
-from tests.unit.operator.builders import READY, admitted, pod, report
+from support.control_plane.builders import READY, admitted, pod, report
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from agent.tools.selection import ToolSelection as Selection
 from agentsession_operator.api.objects import SessionClass, choose_class
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ToolSelection
-from tests.unit.operator.builders import classes, session, session_class
+from support.control_plane.builders import classes, session, session_class
 
 TOOLS = ("bash", "read", "write", "edit", "web_fetch", "hub__search")
 

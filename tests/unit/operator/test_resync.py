@@ -12,7 +12,7 @@ from agentsession_operator.api.objects import Session
 from agentsession_operator.cluster.cache import Store
 from agentsession_operator.cluster.resync import correct
 from agentsession_operator.cluster.watch import take
-from tests.unit.operator.builders import JSON, session, session_body
+from support.control_plane.builders import JSON, session, session_body
 
 NAMES = "abcd"
 

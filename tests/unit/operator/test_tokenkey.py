@@ -8,7 +8,7 @@ import pytest
 
 from agentsession_operator.cluster.kube import ApiError, core_path
 from agentsession_operator.cluster.token_key import SECRET_NAME, UnusableKey, read_or_create
-from tests.unit.operator.apiserver import ApiServer
+from support.control_plane.apiserver import ApiServer
 
 pytestmark = pytest.mark.anyio
 

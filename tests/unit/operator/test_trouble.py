@@ -10,7 +10,7 @@ from hypothesis import given
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.manifests.event import event, new_trouble
-from tests.unit.operator.builders import STAMP, condition, session
+from support.control_plane.builders import STAMP, condition, session
 from tests.unit.operator.test_names import session_names
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

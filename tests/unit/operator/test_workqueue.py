@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.control.workqueue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue, backoff
-from tests.unit.operator.virtual_time import run
+from support.control_plane.virtual_time import run
 
 
 def now() -> float:

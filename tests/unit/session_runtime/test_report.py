@@ -25,7 +25,7 @@ from session_runtime.reporting.reporter import Reporter, sender
 from session_runtime.session.outcome import Ending
 from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
-from unit.operator import virtual_time
+from support.control_plane import virtual_time
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CONFIG = config(uid="uid")
