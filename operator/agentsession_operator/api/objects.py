@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NewType, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,18 +16,23 @@ from agentsession_operator.api.session_class import AgentSessionClassSpec
 
 JSON = Mapping[str, Any]
 
+SessionUID = NewType("SessionUID", str)
+PodUID = NewType("PodUID", str)
+UID = TypeVar("UID", bound=str)
+"""Which kind of object a UID belongs to, so that mypy reports a pod's UID where a session's is meant."""
+
 
 class UnreadableObject(Exception):
     """An object that is not what it should be, as one stored before its schema was narrowed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(Generic[UID]):
     """Identity and version of an object."""
 
     namespace: str
     name: str
-    uid: str
+    uid: UID
     version: int
     """The resourceVersion. Kubernetes promises that those of one resource compare as integers (KEP-5504)."""
     generation: int
@@ -36,7 +41,7 @@ class Meta:
     deleting: bool
 
     @classmethod
-    def of(cls, body: JSON) -> Meta:
+    def of(cls, body: JSON) -> Meta[UID]:
         meta = body["metadata"]
         return cls(
             namespace=meta.get("namespace", ""),
@@ -53,7 +58,7 @@ class Meta:
 class Session:
     """An AgentSession."""
 
-    meta: Meta
+    meta: Meta[SessionUID]
     spec: AgentSessionSpec
     status: AgentSessionStatus
 
@@ -89,7 +94,7 @@ class Session:
 class SessionClass:
     """An AgentSessionClass."""
 
-    meta: Meta
+    meta: Meta[str]
     spec: AgentSessionClassSpec
     is_default: bool
 
@@ -108,7 +113,7 @@ class SessionClass:
 class Quota:
     """A SessionQuota. `spec` is None where it cannot be read: then nothing is admitted under it."""
 
-    meta: Meta
+    meta: Meta[str]
     spec: SessionQuotaSpec | None
     status: JSON
 
@@ -125,8 +130,8 @@ class Quota:
 class Pod:
     """A session's pod."""
 
-    meta: Meta
-    session_uid: str
+    meta: Meta[PodUID]
+    session_uid: SessionUID
     session_name: str
     user: str
     phase: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from agentsession_operator.api.objects import Meta, Pod, Quota, Session, SessionClass
 
@@ -12,7 +12,7 @@ class HasMeta(Protocol):
     """An object with identity and version."""
 
     @property
-    def meta(self) -> Meta: ...
+    def meta(self) -> Meta[Any]: ...
 
 
 T = TypeVar("T", bound=HasMeta)

@@ -24,7 +24,7 @@ def build_ledger(
     home = {session.meta.uid: session.meta.namespace for session in sessions}
     # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot. A pod that names
     # a session of another namespace is none of ours, and must not keep that session from its slot: anybody can write a label.
-    running = {
+    running: dict[str, str] = {
         pod.session_uid: pod.user
         for pod in pods
         if not pod.ended and home.get(pod.session_uid, pod.meta.namespace) == pod.meta.namespace
