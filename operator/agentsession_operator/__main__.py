@@ -14,19 +14,19 @@ from kubernetes.aio.config import ConfigException
 
 from agentsession_operator.api import names
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.cluster import token_key as tokenkey
-from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
+from agentsession_operator.cluster import token_key
+from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi, path_of
 from agentsession_operator.process import Operator, Options, PartDied
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; every option can be given as an environment variable too."""
+    """The command line. Most options can also be set as environment variables, which their help names."""
     root = argparse.ArgumentParser(prog="agentsession-operator", description="Runs AgentSessions under quotas.")
     root.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"), help="default: the pod's service account")
     root.add_argument(
         "--namespace",
         default=os.environ.get("POD_NAMESPACE", "agentsession-system"),
-        help="the operator's own namespace, where its lease and its key are (default: $POD_NAMESPACE, agentsession-system)",
+        help="the operator's own namespace, which holds its lease and its key (default: $POD_NAMESPACE, agentsession-system)",
     )
     commands = root.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--identity",
         default=os.environ.get("POD_UID") or f"{socket.gethostname()}-{uuid.uuid4()}",
-        help="name in the lease; must differ between processes that run at the same time ($POD_UID)",
+        help="holder name in the lease; must differ between processes that run at the same time ($POD_UID)",
     )
     run.add_argument("--log-level", default=os.environ.get("LOG_LEVEL", "INFO"), choices=["DEBUG", "INFO", "WARNING"])
     token = commands.add_parser("token", help="print the bearer token of a session's API")
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Entry point; exits 1 with a sentence where it cannot go on."""
+    """Entry point. Exits with status 1 and a message if it cannot continue."""
     arguments = parser().parse_args()
     try:
         if arguments.command == "token":
@@ -56,7 +56,7 @@ def main() -> None:
             _require(arguments)
             _set_up_logging(arguments.log_level)
             asyncio.run(_run(arguments))
-    except (ApiError, ConfigException, tokenkey.UnusableKey, PartDied) as error:
+    except (ApiError, ConfigException, token_key.UnusableKey, PartDied) as error:
         sys.exit(f"agentsession-operator: {error}")
 
 
@@ -69,7 +69,7 @@ def _require(arguments: argparse.Namespace) -> None:
 
 def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # kopf tells of every event and every attempt to connect; what matters of that is in our own log and metrics.
+    # kopf logs every event and every attempt to connect. What matters of that is in our own log and metrics.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
 
@@ -86,20 +86,22 @@ async def _run(arguments: argparse.Namespace) -> None:
         http_port=arguments.http_port,
     )
     if arguments.kubeconfig:
-        os.environ["KUBECONFIG"] = arguments.kubeconfig  # kopf looks there and nowhere else
-    await Operator(options, await KubeApi.connect(arguments.kubeconfig)).run()
+        os.environ["KUBECONFIG"] = arguments.kubeconfig  # kopf looks nowhere else
+    await Operator(options, await Connection.open(arguments.kubeconfig)).run()
 
 
 async def _token(arguments: argparse.Namespace) -> str:
     namespace, _, name = arguments.session.partition("/")
     if not name:
         sys.exit("agentsession-operator: name the session as NAMESPACE/NAME")
-    api = await KubeApi.connect(arguments.kubeconfig)
+    connection = await Connection.open(arguments.kubeconfig)
+    # Without the lease: the only write is the creation of the key, if no operator has run yet, and the first creation wins.
+    api = KubeApi(connection, may_write=lambda: None)
     try:
         session = await api.get(path_of(SESSIONS, namespace, name))
-        return names.bearer_token(await tokenkey.read_or_create(api, arguments.namespace), session["metadata"]["uid"])
+        return names.bearer_token(await token_key.read_or_create(api, arguments.namespace), session["metadata"]["uid"])
     finally:
-        await api.close()
+        await connection.close()
 
 
 if __name__ == "__main__":

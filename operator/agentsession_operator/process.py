@@ -1,4 +1,8 @@
-"""The operator put together: what runs, in which order it starts, and what its health is made of."""
+"""The operator, assembled: what runs, in which order it starts, and what its health consists of.
+
+The way of a change: watch.py -> kinds.py -> cache.py -> wakeups.py -> workqueue.py -> reconciler.py, and from wakeups.py to
+admitter.py when it concerns a slot.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,23 @@ from typing import Any, Final
 
 import kopf
 
-from agentsession_operator.cluster import token_key as tokenkey
-from agentsession_operator.cluster import watch
+from agentsession_operator.api.objects import SessionUID
+from agentsession_operator.cluster import token_key, watch
 from agentsession_operator.cluster.cache import Cache
-from agentsession_operator.cluster.kube import ApiError, KubeApi
+from agentsession_operator.cluster.kinds import followed
+from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi
 from agentsession_operator.cluster.lease import Lease
 from agentsession_operator.cluster.resync import Resync
 from agentsession_operator.control.admitter import Admitter
 from agentsession_operator.control.quota_status import QuotaStatus
 from agentsession_operator.control.reconciler import Reconciler
+from agentsession_operator.control.session_objects import SessionObjects
+from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
 from agentsession_operator.manifests.pod import Installation
-from agentsession_operator.reports.desk import ReportDesk, ReportStore, TokenVerifier
+from agentsession_operator.reports.desk import ReportDesk, ReportStore
 from agentsession_operator.reports.http import HttpServer, make_app
+from agentsession_operator.reports.verifier import TokenVerifier
 
 WORKERS: Final = 16
 STOP_SECONDS: Final = 5.0
@@ -33,15 +41,15 @@ log = logging.getLogger(__name__)
 
 
 class PartDied(Exception):
-    """A part that must run as long as the operator does has ended."""
+    """A part that must run as long as the operator has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator is started with."""
+    """The operator's settings."""
 
     namespace: str
-    """Its own: the lease and the token key live there."""
+    """The operator's own: it holds the lease and the token key."""
     identity: str
     runtime_image: str
     image_pull_policy: str
@@ -52,47 +60,29 @@ class Options:
 
 
 class Operator:
-    """One process. `run` returns when it was asked to stop, and raises when a part of it died."""
+    """One process. `run` returns when the process is asked to stop, and raises when a part has ended."""
 
-    def __init__(self, options: Options, api: KubeApi) -> None:
-        self._options, self._api = options, api
-        self._queue = WorkQueue()
-        self._cache = Cache(session_changed=self._queue.add, slots_changed=self._wake, settings_changed=self._settings_changed)
-        self._admitter = Admitter(api, self._cache, self._queue.add)
-        self._reports = ReportStore(self._queue.add)
-        self._lease = Lease(api, options.namespace, options.identity)
-        self._resync = Resync(api, self._cache, self._settings_changed)
-        self._token_key: bytes | None = None
+    def __init__(self, options: Options, connection: Connection) -> None:
+        self._options, self._connection = options, connection
+        self._lease = Lease(connection, options.namespace, options.identity)
+        self._api = KubeApi(connection, may_write=self._lease.check)
+        self._queue: WorkQueue[SessionUID] = WorkQueue()
+        self._wakeups = Wakeups(self._queue)
+        self._cache = Cache(self._wakeups)
+        self._reports = ReportStore(self._wakeups)
+        self._resync = Resync(self._api, self._cache)
         self._dead: str | None = None
         self._stop = asyncio.Event()
-        api.may_write = self._lease.check
-
-    def _wake(self) -> None:
-        self._admitter.wake()
-
-    def _settings_changed(self) -> None:
-        """A class or a quota is another: whoever has no pod yet may fare differently now."""
-        if not self._cache.complete:
-            return
-        for session in self._cache.sessions.all():
-            if not session.finished and self._cache.pod_of(session.meta.uid) is None:
-                self._queue.add(session.meta.uid)
-        self._wake()
-
-    def _installation(self) -> Installation:
-        assert self._token_key is not None  # noqa: S101 - read before the workers start
-        options = self._options
-        return Installation(options.runtime_image, options.image_pull_policy, options.report_url, self._token_key)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises what the first part that died raised."""
+        """Serve until SIGTERM or SIGINT. Raises PartDied if a part ends before that."""
         self._take_signals()
         desk = ReportDesk(self._cache, self._reports, TokenVerifier(self._api))
         server = HttpServer(
             make_app(desk, healthy=self.health, ready=self.readiness), self._options.http_host, self._options.http_port
         )
         async with contextlib.AsyncExitStack() as cleanup:
-            cleanup.push_async_callback(self._api.close)
+            cleanup.push_async_callback(self._connection.close)
             serving, leading = _part("http server", server.serve()), _part("operator", self._lead())
             parts = [serving, leading]
             cleanup.push_async_callback(_end, [leading])
@@ -104,14 +94,13 @@ class Operator:
         log.info("stopped")
 
     async def _lead(self) -> None:
-        """What only one operator at a time may do."""
+        """What one operator at a time may do."""
         await self._lease.acquire()
         try:
             keeping = _part("lease", self._lease.keep())
             parts = [keeping]
             try:
-                await self._prepare(keeping)
-                parts += self._start()
+                parts += self._start(await self._prepare(keeping))
                 done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
                 self._report_deaths(list(done))
             finally:
@@ -119,26 +108,33 @@ class Operator:
         finally:
             await self._lease.release()
 
-    async def _prepare(self, keeping: asyncio.Task[None]) -> None:
-        """Read what must be known before the first decision, for as long as it takes, while the lease is kept."""
-        while self._token_key is None:
+    async def _prepare(self, keeping: asyncio.Task[None]) -> bytes:
+        """Read what must be known before the first decision, for as long as it takes, while the lease is kept: the objects, and
+        the token key, which is returned."""
+        key: bytes | None = None
+        while key is None:
             try:
-                self._token_key = await tokenkey.read_or_create(self._api, self._options.namespace)
+                key = await token_key.read_or_create(self._api, self._options.namespace)
             except ApiError as error:
-                log.warning("the token key cannot be read yet: %s", error)
+                log.warning("cannot read the token key, trying again: %s", error)
                 await asyncio.sleep(1.0)
         first = _part("first lists", self._resync.first())
         done, _ = await asyncio.wait([first, keeping], return_when=asyncio.FIRST_COMPLETED)
         self._report_deaths([part for part in done if part is keeping])
         await first
+        return key
 
-    def _start(self) -> list[asyncio.Task[Any]]:
-        reconciler = Reconciler(self._api, self._cache, self._queue, self._admitter, self._reports, self._installation)
+    def _start(self, key: bytes) -> list[asyncio.Task[Any]]:
+        options = self._options
+        installation = Installation(options.runtime_image, options.image_pull_policy, options.report_url, key)
+        objects = SessionObjects(self._api, self._cache, installation)
+        admitter = Admitter(self._api, self._cache, objects, self._queue, self._wakeups)
+        reconciler = Reconciler(self._api, self._cache, self._queue, admitter, objects, self._reports)
         return [
             _part("watches", self._watch()),
             _part("relist", self._resync.run()),
-            _part("admission", self._admitter.run()),
-            _part("quota status", QuotaStatus(self._api, self._cache, self._admitter).run()),
+            _part("admission", admitter.run()),
+            _part("quota status", QuotaStatus(self._api, self._cache, admitter).run()),
             *(_part(f"worker {number}", reconciler.work()) for number in range(WORKERS)),
         ]
 
@@ -147,13 +143,14 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _watch(self) -> None:
-        # kopf takes the signals for itself when it starts, and at one waits 5 s for every task there is, ours too. So they are
-        # taken back, and kopf is ended as the other parts are.
+        # kopf handles the signals itself once it has started, and then waits 5 s for every task, ours too. So the handlers are
+        # set again, and kopf is stopped like the other parts.
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         started.add_done_callback(lambda _: self._take_signals())
+        kinds = followed(self._cache)
         await kopf.operator(
-            registry=watch.registry(self._cache, self._options.kubeconfig),
-            settings=watch.settings(),
+            registry=watch.registry(kinds, self._options.kubeconfig),
+            settings=watch.settings(kinds),
             standalone=True,
             clusterwide=True,
             ready_flag=started,
@@ -165,19 +162,19 @@ class Operator:
                 continue
             error = part.exception()
             if isinstance(error, PartDied):
-                raise error  # a part of this part, and told already
+                raise error  # a part of this part, and logged already
             self._dead = f"{part.get_name()} has ended: {error!r}"
-            log.critical("%s; the process ends, to be started anew", self._dead)
+            log.critical("%s; the process exits, and the kubelet starts it again", self._dead)
             raise PartDied(self._dead) from error
 
     def health(self) -> str | None:
-        """Liveness: a dead part, or caches that have not been confirmed for minutes."""
+        """Liveness: a part that has ended, or a cache that no list has confirmed for minutes."""
         return self._dead or (self._resync.health() if self._cache.complete else None)
 
     def readiness(self) -> str | None:
-        """Readiness: leading, with complete caches and nothing dead."""
+        """Readiness: leading, with a complete cache and no part that has ended."""
         if not self._cache.complete:
-            return "waiting for the lease, or for the first lists"
+            return "waiting for the lease or for the first lists"
         try:
             self._lease.check()
         except Exception as error:
@@ -190,7 +187,7 @@ def _part(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
 
 
 async def _end(parts: list[asyncio.Task[Any]]) -> None:
-    """Cancel, and wait, but not for ever."""
+    """Cancel, and wait at most STOP_SECONDS."""
     for part in parts:
         part.cancel()
     await asyncio.wait(parts, timeout=STOP_SECONDS)

@@ -10,22 +10,22 @@ from chart.rendered import NAMESPACE, ROOT, Objects, Render, only
 
 CLUSTER = {
     # (API group, resource, verb): who asks for it
-    ("agentsession.dev", "agentsessions", "get"): ["reconciler", "admitter", "__main__"],
-    ("agentsession.dev", "agentsessions", "list"): ["resync", "watch"],
+    ("agentsession.dev", "agentsessions", "get"): ["reconciler", "admitter", "session_objects", "__main__"],
+    ("agentsession.dev", "agentsessions", "list"): ["kinds", "watch"],
     ("agentsession.dev", "agentsessions", "watch"): ["watch"],
     ("agentsession.dev", "agentsessions/status", "patch"): ["reconciler", "admitter"],
-    ("agentsession.dev", "agentsessionclasses", "list"): ["resync", "watch"],
+    ("agentsession.dev", "agentsessionclasses", "list"): ["kinds", "watch"],
     ("agentsession.dev", "agentsessionclasses", "watch"): ["watch"],
-    ("agentsession.dev", "sessionquotas", "list"): ["resync", "watch"],
+    ("agentsession.dev", "sessionquotas", "list"): ["kinds", "watch"],
     ("agentsession.dev", "sessionquotas", "watch"): ["watch"],
-    ("agentsession.dev", "sessionquotas/status", "patch"): ["quotastatus"],
-    ("", "pods", "get"): ["reconciler"],
-    ("", "pods", "list"): ["resync", "watch"],
+    ("agentsession.dev", "sessionquotas/status", "patch"): ["quota_status"],
+    ("", "pods", "get"): ["session_objects"],
+    ("", "pods", "list"): ["kinds", "watch"],
     ("", "pods", "watch"): ["watch"],
-    ("", "pods", "create"): ["reconciler"],
-    ("", "pods", "delete"): ["reconciler"],
-    ("", "persistentvolumeclaims", "get"): ["reconciler"],
-    ("", "persistentvolumeclaims", "create"): ["reconciler"],
+    ("", "pods", "create"): ["session_objects"],
+    ("", "pods", "delete"): ["session_objects"],
+    ("", "persistentvolumeclaims", "get"): ["session_objects"],
+    ("", "persistentvolumeclaims", "create"): ["session_objects"],
     ("", "events", "create"): ["reconciler"],
     # kopf's resource observer (kopf/_core/reactor/observation.py); namespaces it leaves alone, since it runs clusterwide.
     ("apiextensions.k8s.io", "customresourcedefinitions", "list"): ["watch"],
@@ -36,8 +36,8 @@ OWN_NAMESPACE = {
     ("coordination.k8s.io", "leases", "get", "agentsession-operator"): ["lease"],
     ("coordination.k8s.io", "leases", "update", "agentsession-operator"): ["lease"],
     ("coordination.k8s.io", "leases", "create", "*"): ["lease"],
-    ("", "secrets", "get", "agentsession-token-key"): ["tokenkey"],
-    ("", "secrets", "create", "*"): ["tokenkey"],
+    ("", "secrets", "get", "agentsession-token-key"): ["token_key"],
+    ("", "secrets", "create", "*"): ["token_key"],
 }
 # The public keys of the cluster (reports): by a role that Kubernetes itself keeps. Discovery (kopf) is anybody's.
 KUBERNETES_OWN = {"system:service-account-issuer-discovery"}
@@ -70,11 +70,10 @@ def test_the_role_in_its_own_namespace_grants_what_the_code_uses_and_nothing_els
 
 
 def test_the_names_that_are_granted_are_the_ones_in_the_code() -> None:
-    from agentsession_operator.cluster import lease
-    from agentsession_operator.cluster import token_key as tokenkey
+    from agentsession_operator.cluster import lease, token_key
 
     names = {name for _, _, _, name in OWN_NAMESPACE} - {"*"}
-    assert names == {lease.NAME, tokenkey.SECRET_NAME}
+    assert names == {lease.NAME, token_key.SECRET_NAME}
 
 
 def test_every_module_that_addresses_the_api_server_is_in_the_list() -> None:
@@ -82,7 +81,7 @@ def test_every_module_that_addresses_the_api_server_is_in_the_list() -> None:
     package = ROOT / "operator" / "agentsession_operator"
     talking = {
         path.stem
-        for path in package.glob("*.py")
+        for path in package.rglob("*.py")
         if any(call in path.read_text() for call in ("path_of(", "core_path(", "lease_path(", "kopf.on."))
     }
     listed = {module for modules in [*CLUSTER.values(), *OWN_NAMESPACE.values()] for module in modules}

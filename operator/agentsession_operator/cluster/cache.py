@@ -1,11 +1,15 @@
-"""What the operator has seen of the cluster: the newest version of every object, from watches, lists and its own writes."""
+"""What the operator has seen of the cluster: the newest version of each object, from watches, lists and its own writes.
+
+A change is published to one listener (control/wakeups.py) before `put` or `remove` returns. Nothing in this module awaits:
+between the objects and the index of pods there is no moment at which another task could see one without the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from agentsession_operator.api.objects import Meta, Pod, Quota, Session, SessionClass
+from agentsession_operator.api.objects import UID, Meta, Pod, PodUID, Quota, Session, SessionClass, SessionUID
 
 
 class HasMeta(Protocol):
@@ -20,21 +24,37 @@ T = TypeVar("T", bound=HasMeta)
 _TOMBSTONES = 10_000
 
 
-class Store(Generic[T]):
+class Listener(Protocol):
+    """Is told of each change. `before` is None for a new object, `after` for a deleted one, and never are both.
+
+    Implemented by control/wakeups.py, which this layer must not import. The methods are called while the cache is being
+    changed, so they neither await nor change it.
+    """
+
+    def session_changed(self, cache: Cache, before: Session | None, after: Session | None) -> None: ...
+    def pod_changed(self, cache: Cache, before: Pod | None, after: Pod | None) -> None: ...
+    def class_changed(self, cache: Cache, before: SessionClass | None, after: SessionClass | None) -> None: ...
+    def quota_changed(self, cache: Cache, before: Quota | None, after: Quota | None) -> None: ...
+    def completed(self, cache: Cache) -> None:
+        """All kinds have been listed for the first time."""
+        ...
+
+
+class Store(Generic[UID, T]):
     """Objects of one kind by UID.
 
-    Several sources tell of the same object in any order, so an older version never replaces a newer one, and a deleted
-    object never comes back: UIDs are not used twice.
+    Several sources report the same object in any order. So an older version never replaces a newer one, and a deleted
+    object never comes back: UIDs are not reused.
     """
 
     def __init__(self, changed: Callable[[T | None, T | None], None]) -> None:
-        self._objects: dict[str, T] = {}
-        self._deleted: dict[str, None] = {}
+        self._objects: dict[UID, T] = {}
+        self._deleted: dict[UID, None] = {}
         self._changed = changed
 
     def put(self, item: T) -> bool:
-        """Take a version in; False where it is not news."""
-        uid = item.meta.uid
+        """Store a version. False if it is not newer than the stored one."""
+        uid: UID = item.meta.uid
         before = self._objects.get(uid)
         if uid in self._deleted or (before is not None and before.meta.version >= item.meta.version):
             return False
@@ -42,8 +62,8 @@ class Store(Generic[T]):
         self._changed(before, item)
         return True
 
-    def remove(self, uid: str) -> bool:
-        """The object is gone; False where that is not news."""
+    def remove(self, uid: UID) -> bool:
+        """Record that the object is gone. False if it was not stored."""
         before = self._objects.pop(uid, None)
         self._deleted[uid] = None
         while len(self._deleted) > _TOMBSTONES:
@@ -53,7 +73,7 @@ class Store(Generic[T]):
         self._changed(before, None)
         return True
 
-    def get(self, uid: str) -> T | None:
+    def get(self, uid: UID) -> T | None:
         return self._objects.get(uid)
 
     def all(self) -> list[T]:
@@ -64,49 +84,42 @@ class Store(Generic[T]):
 
 
 class Cache:
-    """The four kinds that decisions depend on, and who is told when they change."""
+    """The four kinds that decisions depend on."""
 
-    def __init__(
-        self,
-        *,
-        session_changed: Callable[[str], None],
-        slots_changed: Callable[[], None],
-        settings_changed: Callable[[], None],
-    ) -> None:
-        """`session_changed` gets the UID of a session of which something changed, its pod included; `slots_changed` says
-        that somebody may have come for a slot or left one; `settings_changed` that a class or a quota is another."""
-        self._session_changed, self._slots_changed = session_changed, slots_changed
-        self.sessions: Store[Session] = Store(self._on_session)
-        self.pods: Store[Pod] = Store(self._on_pod)
-        self.classes: Store[SessionClass] = Store(lambda _before, _after: settings_changed())
-        self.quotas: Store[Quota] = Store(self._on_quota)
-        self._settings_changed = settings_changed
-        self._pods_of: dict[str, dict[str, Pod]] = {}
-        self.complete = False
-        """Set once everything has been listed: before that, nobody may be admitted."""
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.sessions: Store[SessionUID, Session] = Store(lambda *change: listener.session_changed(self, *change))
+        self.pods: Store[PodUID, Pod] = Store(self._index_pod)
+        self.classes: Store[str, SessionClass] = Store(lambda *change: listener.class_changed(self, *change))
+        self.quotas: Store[str, Quota] = Store(lambda *change: listener.quota_changed(self, *change))
+        self._pods_of: dict[SessionUID, dict[PodUID, Pod]] = {}
+        self._complete = False
 
-    def pod_of(self, session_uid: str) -> Pod | None:
-        """The session's pod: of several the youngest, and none of another namespace, where anybody may have forged it."""
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been listed. No session may be admitted before that."""
+        return self._complete
+
+    def mark_complete(self) -> None:
+        """Everything has been listed."""
+        self._complete = True
+        self._listener.completed(self)
+
+    def pod_of(self, session_uid: SessionUID) -> Pod | None:
+        """The session's pod: of several the newest, and none of another namespace, where any user may have forged it."""
         session = self.sessions.get(session_uid)
         pods = self._pods_of.get(session_uid, {}).values()
         own = (pod for pod in pods if session is None or pod.meta.namespace == session.meta.namespace)
         return max(own, key=lambda pod: pod.meta.version, default=None)
 
-    def pods_of(self, session_uid: str) -> list[Pod]:
+    def pods_of(self, session_uid: SessionUID) -> list[Pod]:
         """All pods that carry the session's UID."""
         return list(self._pods_of.get(session_uid, {}).values())
 
     def classes_by_name(self) -> dict[str, SessionClass]:
         return {item.meta.name: item for item in self.classes.all()}
 
-    def _on_session(self, before: Session | None, after: Session | None) -> None:
-        known = after or before
-        assert known is not None  # noqa: S101 - a change has a before or an after
-        self._session_changed(known.meta.uid)
-        if before is None or after is None or _claim_on_a_slot(before) != _claim_on_a_slot(after):
-            self._slots_changed()
-
-    def _on_pod(self, before: Pod | None, after: Pod | None) -> None:
+    def _index_pod(self, before: Pod | None, after: Pod | None) -> None:
         if before is not None:
             pods = self._pods_of[before.session_uid]
             del pods[before.meta.uid]
@@ -114,15 +127,4 @@ class Cache:
                 del self._pods_of[before.session_uid]
         if after is not None:
             self._pods_of.setdefault(after.session_uid, {})[after.meta.uid] = after
-        for uid in {pod.session_uid for pod in (before, after) if pod is not None}:
-            self._session_changed(uid)
-        if after is None or after.ended:
-            self._slots_changed()
-
-    def _on_quota(self, before: Quota | None, after: Quota | None) -> None:
-        if before is None or after is None or before.spec != after.spec:
-            self._settings_changed()
-
-
-def _claim_on_a_slot(session: Session) -> tuple[bool, bool, bool]:
-    return session.admitted, session.finished, session.spec.suspend
+        self._listener.pod_changed(self, before, after)

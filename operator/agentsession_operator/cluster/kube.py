@@ -1,7 +1,10 @@
-"""The API server, as the operator uses it: a few calls on JSON objects, each with a deadline, each write behind the lease.
+"""The API server, as the operator uses it: a few calls on JSON objects, each with a deadline.
 
-`kubernetes.aio` gives configuration, authentication and connections. Its typed models are left out on purpose: they cost
-several milliseconds of CPU a call, and the operator's own kinds have none.
+Two layers: a `Transport` sends any request, and `KubeApi` asks its gate before every write. Only the lease uses the
+transport directly, because it must be written before the gate can open.
+
+`kubernetes.aio` provides configuration, authentication and connections. Its typed models are not used: they cost several
+milliseconds of CPU per call, and the operator's own kinds have none.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlencode
 
 import aiohttp
@@ -22,7 +25,7 @@ JSON = dict[str, Any]
 
 REQUEST_SECONDS: Final = 15.0
 WRITE_SECONDS: Final = 5.0
-"""Deadline of a write, here and at the server: within the lease's margin, so that none lands after the lease has run out."""
+"""Deadline of a write, here and at the server. Shorter than the lease's margin, so no write lands after the lease expires."""
 LIST_SECONDS: Final = 60.0
 _CONNECTIONS: Final = 32
 _USER_AGENT: Final = "agentsession-operator"
@@ -49,74 +52,14 @@ class ApiError(Exception):
 
     @property
     def outcome_unknown(self) -> bool:
-        """Whether a write may have been carried out all the same: no answer came, or the server failed half way."""
+        """Whether a write may have been carried out anyway: no answer came, or the server failed halfway."""
         return self.code == 0 or self.code >= 500
 
 
-class KubeApi:
-    """A connection to one API server. `may_write` is asked before every write, and raises where it may not."""
+class Transport(Protocol):
+    """Sends one request. Its holder can write without the lease: only `Lease` and `KubeApi` get one."""
 
-    def __init__(self, connection: client.ApiClient, may_write: Callable[[], None]) -> None:
-        self._client, self.may_write = connection, may_write
-
-    @classmethod
-    async def connect(cls, kubeconfig: str | None) -> KubeApi:
-        """Use a kubeconfig file where one is named, else the pod's service account.
-
-        Raises config.ConfigException where neither is there.
-        """
-        settings = client.Configuration()
-        if kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
-            await config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
-        else:
-            config.load_incluster_config(client_configuration=settings)
-        settings.connection_pool_maxsize = _CONNECTIONS
-        return cls(client.ApiClient(settings), lambda: None)
-
-    async def close(self) -> None:
-        await self._client.close()
-
-    # Reads.
-
-    async def get(self, path: str, query: Mapping[str, str] | None = None, *, timeout: float = REQUEST_SECONDS) -> JSON:
-        """Raises ApiError."""
-        return await self._call("GET", path, query=query, timeout=timeout)
-
-    async def list_all(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
-        """A consistent list of everything, read from etcd and not from a cache of the server's."""
-        return await self.get(path, query, timeout=LIST_SECONDS)
-
-    # Writes.
-
-    async def create(self, path: str, body: JSON) -> JSON:
-        """Raises ApiError."""
-        self.may_write()
-        return await self._call("POST", path, body)
-
-    async def patch_status(self, path: str, version: int, status: object) -> JSON:
-        """Merge into the status of the object as it was at `version`; a later version is a conflict. Raises ApiError."""
-        self.may_write()
-        body = {"metadata": {"resourceVersion": str(version)}, "status": status}
-        return await self._call("PATCH", f"{path}/status", body, content_type="application/merge-patch+json")
-
-    async def replace(self, path: str, body: JSON) -> JSON:
-        """Raises ApiError. Not behind the lease: it is how the lease is kept."""
-        return await self._call("PUT", path, body)
-
-    async def create_ungated(self, path: str, body: JSON) -> JSON:
-        """Raises ApiError. For the lease itself, and what must be there before it."""
-        return await self._call("POST", path, body)
-
-    async def delete(self, path: str, *, uid: str) -> None:
-        """Delete the object if it is still the one with this UID. One that is gone is fine. Raises ApiError."""
-        self.may_write()
-        try:
-            await self._call("DELETE", path, {"preconditions": {"uid": uid}})
-        except ApiError as error:
-            if not error.gone and not error.conflict:
-                raise
-
-    async def _call(
+    async def request(
         self,
         method: str,
         path: str,
@@ -126,7 +69,45 @@ class KubeApi:
         content_type: str = "application/json",
         timeout: float = REQUEST_SECONDS,
     ) -> JSON:
-        # The token issuer's keys are served as application/jwk-set+json and as nothing else.
+        """The answer's JSON object. `timeout` is in seconds; a write always has WRITE_SECONDS. Raises ApiError."""
+        ...
+
+
+class Connection:
+    """The transport to one API server, over HTTP."""
+
+    def __init__(self, connection: client.ApiClient) -> None:
+        self._client = connection
+
+    @classmethod
+    async def open(cls, kubeconfig: str | None) -> Connection:
+        """Use the kubeconfig file if one is named, else the pod's service account.
+
+        Raises config.ConfigException if neither exists.
+        """
+        settings = client.Configuration()
+        if kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
+            await config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
+        else:
+            config.load_incluster_config(client_configuration=settings)
+        settings.connection_pool_maxsize = _CONNECTIONS
+        return cls(client.ApiClient(settings))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: JSON | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        timeout: float = REQUEST_SECONDS,
+    ) -> JSON:
+        """See Transport."""
+        # The token issuer's keys are served as application/jwk-set+json only.
         headers = {"Content-Type": content_type, "Accept": "application/json, */*;q=0.1", "User-Agent": _USER_AGENT}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         if method != "GET":
@@ -145,6 +126,51 @@ class KubeApi:
         return answer
 
 
+class KubeApi:
+    """Reads and gated writes. `may_write` is called before every write and raises if writing is not allowed."""
+
+    def __init__(self, transport: Transport, may_write: Callable[[], None]) -> None:
+        self._transport, self._may_write = transport, may_write
+
+    # Reads.
+
+    async def get(self, path: str) -> JSON:
+        """Raises ApiError."""
+        return await self._transport.request("GET", path)
+
+    async def list_all(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
+        """A consistent list of all objects, read from etcd instead of the server's cache. Raises ApiError."""
+        return await self._transport.request("GET", path, query=query, timeout=LIST_SECONDS)
+
+    # Writes.
+
+    async def create(self, path: str, body: JSON) -> JSON:
+        """Raises ApiError, and what the gate raises."""
+        self._may_write()
+        return await self._transport.request("POST", path, body)
+
+    async def patch_status(self, path: str, version: int, status: object) -> JSON:
+        """Merge into the status of the object as of `version`; a later version is a conflict.
+
+        Raises ApiError, and what the gate raises.
+        """
+        self._may_write()
+        body = {"metadata": {"resourceVersion": str(version)}, "status": status}
+        return await self._transport.request("PATCH", f"{path}/status", body, content_type="application/merge-patch+json")
+
+    async def delete(self, path: str, *, uid: str) -> None:
+        """Delete the object if it still has this UID. It is no error if the object is gone.
+
+        Raises ApiError, and what the gate raises.
+        """
+        self._may_write()
+        try:
+            await self._transport.request("DELETE", path, {"preconditions": {"uid": uid}})
+        except ApiError as error:
+            if not error.gone and not error.conflict:
+                raise
+
+
 def _parse(raw: bytes) -> JSON:
     try:
         return cast(JSON, json.loads(raw))
@@ -153,7 +179,7 @@ def _parse(raw: bytes) -> JSON:
 
 
 def _resource(path: str) -> str:
-    """The resource of a path, for metrics: never a name, which would make a time series for each object."""
+    """The resource of a path, for metrics. Never an object's name: each would create a time series."""
     parts = path.strip("/").split("/")
     start = 2 if parts[0] == "api" else 3
     if len(parts) > start + 1 and parts[start] == "namespaces":

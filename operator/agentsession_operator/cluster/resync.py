@@ -1,7 +1,7 @@
-"""The periodic relist: completes the caches at the start, and corrects what a watch missed.
+"""The periodic relist: it fills the cache at the start, and corrects what a watch missed.
 
-A watch can miss a deletion (kopf does not synthesise any after a 410) or die without a word, and then an operator that only
-listens leaks slots and reports health. So everything is listed now and then and compared.
+A watch can miss a deletion (kopf does not synthesize any after a 410) or die unnoticed. An operator that only watches would
+then leak slots and report that it is healthy. So everything is listed and compared from time to time.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from agentsession_operator import metrics
-from agentsession_operator.api.meta import CLASSES, QUOTAS, SESSION_UID_LABEL, SESSIONS
-from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass
-from agentsession_operator.cluster.cache import Cache, Store
-from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
-from agentsession_operator.cluster.watch import take
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kinds import followed
+from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 FIRST_SECONDS: Final = 10.0
-"""The second list: it closes the gap between the first one and the start of the watches."""
+"""When the second list is made: it closes the gap between the first list and the start of the watches."""
 INTERVAL_SECONDS: Final = 120.0
 WATCH_GRACE_SECONDS: Final = 5.0
-"""How far a watch may lag behind a list before that is a fault of the watch."""
+"""How far a watch may lag behind a list before that counts as a fault of the watch."""
 STALE_SECONDS: Final = 3 * INTERVAL_SECONDS
 FAULTS_TOLERATED: Final = 2
 
@@ -33,8 +30,9 @@ log = logging.getLogger(__name__)
 class Resync:
     """Lists, compares, corrects."""
 
-    def __init__(self, api: KubeApi, cache: Cache, completed: Callable[[], None]) -> None:
-        self._api, self._cache, self._completed = api, cache, completed
+    def __init__(self, api: KubeApi, cache: Cache) -> None:
+        self._api, self._cache = api, cache
+        self._kinds = followed(cache)
         self._last = time.monotonic()
         self._faults = 0
 
@@ -42,28 +40,27 @@ class Resync:
         """What is wrong, or None: the last list is too old, or the watches lag behind list after list."""
         age = time.monotonic() - self._last
         if age > STALE_SECONDS:
-            return f"nothing could be listed for {age:.0f} s"
+            return f"no list has succeeded for {age:.0f} s"
         if self._faults > FAULTS_TOLERATED:
-            return f"the watches have missed changes in {self._faults} relists in a row"
+            return f"the watches missed changes before each of the last {self._faults} relists"
         return None
 
     async def first(self) -> None:
-        """Fill the caches; tries until it has. Only then may anyone be admitted."""
+        """Fill the cache, and try until that succeeds. Only then may a session be admitted."""
         while True:
             try:
                 await self._compare(grace=0)
             except ApiError as error:
-                log.warning("the first lists failed; trying again: %s", error)
+                log.warning("the first lists failed, trying again: %s", error)
                 await asyncio.sleep(1.0)
             else:
-                self._cache.complete = True
                 self._last = time.monotonic()
-                log.info("caches complete: %d sessions, %d pods", len(self._cache.sessions), len(self._cache.pods))
-                self._completed()
+                log.info("the cache is complete: %d sessions, %d pods", len(self._cache.sessions), len(self._cache.pods))
+                self._cache.mark_complete()
                 return
 
     async def run(self) -> None:
-        """Compare for ever."""
+        """Compare until cancelled."""
         await asyncio.sleep(FIRST_SECONDS)
         await self._once(count_faults=False)
         while True:
@@ -74,48 +71,21 @@ class Resync:
         try:
             corrected = await self._compare(grace=WATCH_GRACE_SECONDS)
         except ApiError as error:
-            log.warning("relist failed: %s", error)
+            log.warning("the relist failed: %s", error)
             return
         self._last = time.monotonic()
         self._faults = self._faults + 1 if corrected and count_faults else 0
 
     async def _compare(self, *, grace: float) -> int:
-        """Number of corrections."""
-        cache = self._cache
-        kinds: list[tuple[str, str, Mapping[str, str], Store[Any], Callable[[Mapping[str, Any]], Any]]] = [
-            (QUOTAS, path_of(QUOTAS), {}, cache.quotas, Quota.of),
-            (CLASSES, path_of(CLASSES), {}, cache.classes, SessionClass.of),
-            (SESSIONS, path_of(SESSIONS), {}, cache.sessions, Session.of),
-            ("pods", core_path("pods"), {"labelSelector": SESSION_UID_LABEL}, cache.pods, Pod.of),
-        ]
-        lists = [await self._api.list_all(path, query) for _, path, query, _, _ in kinds]
+        """Number of corrections. A `grace` of 0 seconds is the first list, which finds everything missing."""
+        lists = [await self._api.list_all(kind.path, kind.query) for kind in self._kinds]
         if grace:
             await asyncio.sleep(grace)  # what the watch is about to deliver is not its fault
         corrected = 0
-        for (resource, _, _, store, read), listed in zip(kinds, lists, strict=True):
-            number = correct(store, read, listed)
+        for kind, listed in zip(self._kinds, lists, strict=True):
+            number = kind.correct(listed)
             if number and grace:
-                log.warning("the watch of %s had missed %d changes", resource, number)
-                metrics.WATCH_CORRECTIONS.labels(resource).inc(number)
+                log.warning("the watch of %s missed %d changes; the relist corrected them", kind.plural, number)
+                metrics.WATCH_CORRECTIONS.labels(kind.plural).inc(number)
             corrected += number
         return corrected
-
-
-def correct(store: Store[Any], read: Callable[[Mapping[str, Any]], Any], listed: Mapping[str, Any]) -> int:
-    """Bring a store up to a list; the number of objects that were missing, stale or left over.
-
-    An object that the store knows in a version younger than the list was created after it, and stays.
-    """
-    version = int(listed["metadata"]["resourceVersion"])
-    uids = {body["metadata"]["uid"] for body in listed["items"]}
-    corrected = 0
-    for body in listed["items"]:
-        known = store.get(body["metadata"]["uid"])
-        if known is None or known.meta.version < int(body["metadata"]["resourceVersion"]):
-            take(store, read, None, body)
-            after = store.get(body["metadata"]["uid"])
-            corrected += after is not known
-    for item in store.all():
-        if item.meta.uid not in uids and item.meta.version <= version:
-            corrected += store.remove(item.meta.uid)
-    return corrected

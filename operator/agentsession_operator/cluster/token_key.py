@@ -1,4 +1,4 @@
-"""The key of the bearer tokens: one Secret, made at the first start."""
+"""The key of the bearer tokens: one Secret, created at the first start."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BYTES: Final = 32
 
 
 class UnusableKey(Exception):
-    """The Secret is there and holds no key."""
+    """The Secret exists but holds no usable key."""
 
 
 async def read_or_create(api: KubeApi, namespace: str) -> bytes:
-    """The key; made where there is none. Raises ApiError, UnusableKey."""
+    """The key, which is created if there is none. Raises ApiError, UnusableKey."""
     try:
         return _key(await api.get(core_path("secrets", namespace, SECRET_NAME)))
     except ApiError as error:
@@ -48,7 +48,7 @@ def _key(secret: dict[str, object]) -> bytes:
         key = b""
     if len(key) < _BYTES:
         raise UnusableKey(
-            f"Secret {SECRET_NAME}: data.{_FIELD} must hold at least {_BYTES} bytes. Delete the Secret to have it made anew; "
-            "clients of running sessions then need new tokens."
+            f"Secret {SECRET_NAME}: data.{_FIELD} must hold at least {_BYTES} bytes. Delete the Secret, and the operator "
+            "creates a new key at its next start; clients of running sessions then need new tokens."
         )
     return key

@@ -1,30 +1,25 @@
-"""kopf's part: it watches and reconnects; the handlers put what they see into the cache, and nothing else.
+"""kopf's part: it watches and reconnects; the handlers only put what they see into the cache.
 
-Only `on.event` handlers: kopf's finalizers, annotations, indices and daemons would cost writes on every object and can wedge
-deletions. kopf does not say which objects vanished while it was not looking (a 410 relist): see resync.
+There are only `on.event` handlers: kopf's finalizers, annotations, indices and daemons would cost writes on every object and
+can block deletions. kopf does not report objects that were deleted while it did not watch (a 410 relist): see resync.py.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
 
 from agentsession_operator import metrics
-from agentsession_operator.api.meta import CLASSES, GROUP, QUOTAS, SESSION_UID_LABEL, SESSIONS, VERSION
-from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass, UnreadableObject
-from agentsession_operator.cluster.cache import Cache, Store
-
-log = logging.getLogger(__name__)
+from agentsession_operator.cluster.kinds import Kind
 
 _BACKOFFS: Final = (0.5, 1, 2, 5, 10)
 
 
 class _EndlessBackoffs:
-    """kopf stops for good when its backoffs run out, which an API server away for a minute is enough for."""
+    """kopf gives up when its backoffs run out. An API server that is away for a minute is enough for that."""
 
     def __iter__(self) -> Iterator[float]:
         return itertools.chain(_BACKOFFS, itertools.repeat(_BACKOFFS[-1]))
@@ -33,7 +28,7 @@ class _EndlessBackoffs:
 class _NoDiffs(kopf.DiffBaseStorage):
     """No record of what objects were before: `on.event` handlers need none.
 
-    kopf would copy each object several times for every event to compare it with that record: more than half of the operator's
+    To compare an object with that record, kopf would copy it several times for each event: more than half of the operator's
     CPU time with 1,000 sessions.
     """
 
@@ -47,7 +42,7 @@ class _NoDiffs(kopf.DiffBaseStorage):
         return None
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(kinds: Sequence[Kind[Any, Any]]) -> kopf.OperatorSettings:
     """kopf's settings for an operator that only watches."""
     result = kopf.OperatorSettings()
     result.peering.standalone = True
@@ -57,15 +52,17 @@ def settings() -> kopf.OperatorSettings:
     result.networking.connect_timeout = 10
     result.networking.request_timeout = 60
     result.watching.connect_timeout = 10
-    result.watching.label_selectors["pods"] = SESSION_UID_LABEL
-    # A watch that is silent for so long is opened again, in case the connection died without a word.
+    for kind in kinds:
+        if kind.selector is not None:
+            result.watching.label_selectors[kind.plural] = kind.selector
+    # A watch that is silent for this long is opened again, in case the connection died unnoticed.
     result.watching.server_timeout = 300
     result.watching.client_timeout = 330
     return result
 
 
-def registry(cache: Cache, kubeconfig: str | None) -> kopf.OperatorRegistry:
-    """The handlers that feed the cache."""
+def registry(kinds: Sequence[Kind[Any, Any]], kubeconfig: str | None) -> kopf.OperatorRegistry:
+    """The handlers that keep the stores of these kinds up to date."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -74,31 +71,15 @@ def registry(cache: Cache, kubeconfig: str | None) -> kopf.OperatorRegistry:
             return found
         return kopf.login_with_kubeconfig(**kwargs)
 
-    def feed(store: Store[Any], read: Callable[[Mapping[str, Any]], Any], resource: str) -> Callable[..., Any]:
-        async def handler(event: Mapping[str, Any], **_: Any) -> None:
-            metrics.WATCH_EVENTS.labels(resource).inc()
-            take(store, read, event["type"], event["object"])
-
-        handler.__name__ = f"see_{resource}"
-        return handler
-
-    def watch(plural: str, store: Store[Any], read: Callable[[Mapping[str, Any]], Any]) -> None:
-        kopf.on.event(GROUP, VERSION, plural, registry=handlers)(feed(store, read, plural))
-
-    watch(QUOTAS, cache.quotas, Quota.of)
-    watch(CLASSES, cache.classes, SessionClass.of)
-    watch(SESSIONS, cache.sessions, Session.of)
-    kopf.on.event("", "v1", "pods", registry=handlers)(feed(cache.pods, Pod.of, "pods"))
+    for kind in kinds:
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(_handler(kind))
     return handlers
 
 
-def take(store: Store[Any], read: Callable[[Mapping[str, Any]], Any], kind: str | None, body: Mapping[str, Any]) -> None:
-    """Put one event into a store. An object that cannot be read is reported and left out."""
-    if kind == "DELETED":
-        store.remove(body["metadata"]["uid"])
-        return
-    try:
-        store.put(read(body))
-    except UnreadableObject as error:
-        meta = body["metadata"]
-        log.error("%s/%s is left alone: %s", meta.get("namespace", ""), meta["name"], error)
+def _handler(kind: Kind[Any, Any]) -> Callable[..., Any]:
+    async def handler(event: Mapping[str, Any], **_: Any) -> None:
+        metrics.WATCH_EVENTS.labels(kind.plural).inc()
+        kind.take(event["type"], event["object"])
+
+    handler.__name__ = f"see_{kind.plural}"
+    return handler

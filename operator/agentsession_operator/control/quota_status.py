@@ -1,4 +1,4 @@
-"""How full the quotas are, written to their status every few seconds where it has changed."""
+"""How full the quotas are, written to their status every few seconds if it has changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class QuotaStatus:
-    """Writes the status of every quota: all count the same sessions, against caps of their own."""
+    """Writes the status of every quota: all count the same sessions, each against its own caps."""
 
     def __init__(self, api: KubeApi, cache: Cache, admitter: Admitter) -> None:
         self._api, self._cache, self._admitter = api, cache, admitter
@@ -36,11 +36,12 @@ class QuotaStatus:
                 try:
                     await self._write(quota)
                 except (ApiError, NotLeader) as error:
-                    log.info("status of quota %s: %s", quota.meta.name, error)
+                    log.info("quota %s: its status was not written, trying again: %s", quota.meta.name, error)
 
     async def _write(self, quota: Quota) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        desired = quota_status(quota, used=self._admitter.used, queued=self._admitter.queued, now=now)
+        counts = self._admitter.counts
+        desired = quota_status(quota, used=counts.held, queued=counts.waiting, now=now)
         patch = merge_patch(dict(quota.status), desired)
         if patch:
             path = path_of(QUOTAS, name=quota.meta.name)
@@ -53,7 +54,12 @@ def quota_status(quota: Quota, *, used: int, queued: int, now: str) -> dict[str,
     current = [Condition.model_validate(condition) for condition in quota.status.get("conditions", ())]
     conditions = ConditionSet(current, generation=quota.meta.generation, now=now)
     if quota.spec is None:
-        conditions.set("Ready", "False", "Unreadable", "The spec cannot be read; nothing is admitted until it is mended.")
+        conditions.set(
+            "Ready",
+            "False",
+            "Unreadable",
+            "The spec cannot be read. No session is admitted until the quota is fixed or deleted.",
+        )
     else:
         conditions.set("Ready", "True", "Enforced", "New sessions start only within these caps.")
     status = SessionQuotaStatus(

@@ -1,29 +1,51 @@
-"""A queue of keys: each is there once, is worked on by one worker at a time, and backs off by itself when its work fails."""
+"""The work queue: the sessions to reconcile. The life of a key:
+
+1. `add` puts it on the queue. A key is on the queue at most once: news that comes while it waits changes nothing, because the
+   worker reads the newest facts when it starts.
+2. `get` hands it to one worker. While that worker is busy, no other worker gets the key; an `add` is only noted.
+3. `done` ends the work. A noted `add` puts the key on the queue again, once. A failure makes an appointment with a backoff,
+   which doubles with each further failure of this key, up to LONGEST_BACKOFF, without a limit of tries. A success ends the
+   backoff. News does not wait for the backoff.
+4. `add_after` makes an appointment for a decision that depends on time. A key has one appointment, the earliest; when it is
+   due, it is an `add`.
+
+A key that has no news, no worker and no appointment leaves nothing behind. client-go's rate-limiting queue works the same way.
+
+Only `get` awaits. The other methods change several collections that must agree, so they must not await: asyncio runs nothing
+else in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from typing import Final
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
 
 from agentsession_operator import metrics
 
 FIRST_BACKOFF: Final = 0.2
+"""Seconds to wait after the first failure."""
 LONGEST_BACKOFF: Final = 60.0
+"""Seconds."""
+
+K = TypeVar("K", bound=Hashable)
 
 
-class WorkQueue:
-    """As client-go's rate-limiting queue: a key that is added while it is worked on comes again afterwards, once."""
+class WorkQueue(Generic[K]):
+    """See the module's docstring."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
-        self._working: set[str] = set()
-        self._again: set[str] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._failures: dict[str, int] = {}
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._queued: set[K] = set()
+        self._working: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
 
-    def add(self, key: str) -> None:
+    # No await from here to `get`.
+
+    def add(self, key: K) -> None:
         """Work on the key soon."""
         if key in self._working:
             self._again.add(key)
@@ -32,8 +54,8 @@ class WorkQueue:
             self._ready.put_nowait(key)
             metrics.QUEUE_LENGTH.set(len(self._queued))
 
-    def add_after(self, key: str, seconds: float) -> None:
-        """Work on the key in some time; an earlier appointment stands."""
+    def add_after(self, key: K, seconds: float) -> None:
+        """Work on the key in this many seconds. An earlier appointment stays."""
         loop = asyncio.get_running_loop()
         when = loop.time() + max(seconds, 0)
         timer = self._timers.get(key)
@@ -43,20 +65,12 @@ class WorkQueue:
             timer.cancel()
         self._timers[key] = loop.call_at(when, self._due, key)
 
-    def _due(self, key: str) -> None:
+    def _due(self, key: K) -> None:
         del self._timers[key]
         self.add(key)
 
-    async def get(self) -> str:
-        """The next key; call `done` with it afterwards, whatever came of it."""
-        key = await self._ready.get()
-        self._queued.discard(key)
-        self._working.add(key)
-        metrics.QUEUE_LENGTH.set(len(self._queued))
-        return key
-
-    def done(self, key: str, *, failed: bool) -> None:
-        """The work on the key has ended. A failure makes it come again, later each time, without a limit of tries."""
+    def done(self, key: K, *, failed: bool) -> None:
+        """The work on the key has ended. If it failed, the key comes again after a backoff."""
         self._working.discard(key)
         if failed:
             failures = self._failures.get(key, 0)
@@ -68,7 +82,16 @@ class WorkQueue:
             self._again.discard(key)
             self.add(key)
 
+    async def get(self) -> K:
+        """The next key. Call `done` with it afterwards, also when the work raised."""
+        key = await self._ready.get()
+        # No await from here on: the key must not be out of both sets.
+        self._queued.discard(key)
+        self._working.add(key)
+        metrics.QUEUE_LENGTH.set(len(self._queued))
+        return key
+
 
 def backoff(failures: int, chance: float) -> float:
-    """Seconds to wait after so many failures in a row; `chance` in [0, 1) spreads them by half."""
+    """Seconds to wait after this many earlier failures in a row; `chance` in [0, 1) spreads the wait by a quarter each way."""
     return min(FIRST_BACKOFF * 2.0 ** min(failures, 16), LONGEST_BACKOFF) * (0.75 + chance / 2)

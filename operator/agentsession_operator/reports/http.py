@@ -1,4 +1,4 @@
-"""The operator's HTTP server: health, metrics, and the desk that takes session pods' reports."""
+"""The operator's HTTP server: health, metrics, and the reports of session pods."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from agentsession_operator import metrics
-from agentsession_operator.reports.desk import Refused, ReportDesk
+from agentsession_operator.reports.desk import ReportDesk
+from agentsession_operator.reports.verifier import Refused
 from session_runtime.wire import SessionReport
 
 STOP_SECONDS: Final = 3.0
 MAX_REPORT_BYTES: Final = 256 * 1024
-"""The last message has 4 KiB; the rest is room for the arguments of calls that wait for approval."""
+"""The last message has at most 4 KiB; the rest is for the arguments of calls that wait for approval."""
 
 Probe = Callable[[], str | None]
 """What is wrong, or None."""
 
 
 def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
-    """The application. `healthy` failing restarts the container; `ready` failing takes it off the Service."""
+    """The application. If `healthy` fails, the kubelet restarts the container; if `ready` fails, the Service skips it."""
     app = FastAPI(title="AgentSession operator", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
@@ -61,7 +62,7 @@ def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, which is read only after the token has been checked, and no further than a report can be. Raises Refused."""
+    """The body. It is read after the token has been checked, up to the size that a report can have. Raises Refused."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -75,7 +76,7 @@ def _probe(problem: str | None) -> Response:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn as one task among others: signals belong to the operator, which stops its parts in order."""
+    """uvicorn as one task among others: the operator handles the signals, and stops its parts in order."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         super().__init__(
@@ -92,7 +93,7 @@ class HttpServer(uvicorn.Server):
         )
 
     async def stop(self, serving: asyncio.Task[Any]) -> None:
-        """End the task that serves, and close its sockets; requests under way get a moment."""
+        """End the task that serves, and close its sockets. Requests in progress get STOP_SECONDS."""
         self.should_exit = True
         done, _ = await asyncio.wait([serving], timeout=STOP_SECONDS)
         if not done:

@@ -1,14 +1,18 @@
-"""A small API server in memory: versions, compare-and-swap, deletion by UID. It answers at once."""
+"""A small API server in memory, as a transport: versions, compare-and-swap, deletion by UID. It answers at once."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final
 
+from agentsession_operator.api.meta import CLASSES, QUOTAS, SESSIONS
 from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 JSON = dict[str, Any]
+
+COLLECTIONS: Final = frozenset({SESSIONS, CLASSES, QUOTAS, "pods"})
+"""Paths that end in one of these are lists; no object of the tests has such a name."""
 
 
 def not_found(path: str) -> ApiError:
@@ -23,26 +27,26 @@ UNREACHABLE = ApiError(0, "Unreachable", "no answer")
 
 
 class ApiServer:
-    """Speaks as `KubeApi` does. `calls` are the writes that it was sent, as (verb, path)."""
+    """A `Transport`. `calls` are the writes that it was sent, as (verb, path); a status has the path of its object."""
 
     def __init__(self) -> None:
         self.objects: dict[str, JSON] = {}
         self.calls: list[tuple[str, str]] = []
         self.version = 0
-        self.may_write: Callable[[], None] = lambda: None
         self.answer: Callable[[str, str], None] = lambda _verb, _path: None
-        """Asked before every call; raises to refuse it."""
+        """Called before every request; raises to refuse it."""
         self.lost_answers: set[tuple[str, str]] = set()
-        """Writes that are carried out and not answered, once each."""
+        """Writes that are carried out but not answered, once each."""
 
     @property
     def kube(self) -> KubeApi:
-        return cast(KubeApi, self)
+        """The calls of an operator that may write."""
+        return KubeApi(self, may_write=lambda: None)
 
     # Behind the scenes.
 
     def put(self, path: str, body: Mapping[str, Any]) -> JSON:
-        """Store an object as somebody else would: with another version."""
+        """Store an object as another client would: with a new version."""
         self.version += 1
         stored = copy.deepcopy(dict(body))
         stored["metadata"] = {**stored.get("metadata", {}), "resourceVersion": str(self.version)}
@@ -54,14 +58,58 @@ class ApiServer:
         self.version += 1
         del self.objects[path]
 
-    # The calls.
+    # The transport.
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None, *, timeout: float = 15.0) -> JSON:
-        self.answer("GET", path)
-        return self._found(path)
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: JSON | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        timeout: float = 15.0,
+    ) -> JSON:
+        if method == "GET":
+            self.answer("GET", path)
+            return self._list(path) if path.rsplit("/", 1)[1] in COLLECTIONS else self._found(path)
+        path = path.removesuffix("/status")
+        self.answer(method, path)
+        self.calls.append((method, path))
+        answer = self._write(method, path, body or {})
+        if (method, path) in self.lost_answers:
+            self.lost_answers.discard((method, path))
+            raise UNREACHABLE
+        return answer
 
-    async def list_all(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
-        self.answer("LIST", path)
+    def _write(self, method: str, path: str, body: JSON) -> JSON:
+        match method:
+            case "POST":
+                at = f"{path}/{body['metadata']['name']}"
+                if at in self.objects:
+                    raise ApiError(409, "AlreadyExists", f"{at} already exists")
+                return self.put(at, body)
+            case "PUT":
+                self._compare(path, body)
+                return self.put(path, body)
+            case "PATCH":
+                current = self._compare(path, body)
+                return self.put(path, {**current, "status": _merged(current.get("status"), body["status"])})
+            case "DELETE":
+                if self._found(path)["metadata"]["uid"] != body["preconditions"]["uid"]:
+                    raise conflict(path)
+                self.remove(path)
+                return {}
+        raise AssertionError(f"{method} is not known here")
+
+    def _compare(self, path: str, body: JSON) -> JSON:
+        """The stored object, if the request names its version."""
+        current = self._found(path)
+        if current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+            raise conflict(path)
+        return current
+
+    def _list(self, path: str) -> JSON:
         prefix, _, plural = path.rpartition("/")
         items = [
             copy.deepcopy(body)
@@ -69,51 +117,6 @@ class ApiServer:
             if at.startswith(f"{prefix}/") and at.split("/")[-2] == plural
         ]
         return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
-
-    async def create(self, path: str, body: JSON) -> JSON:
-        self.may_write()
-        return await self.create_ungated(path, body)
-
-    async def create_ungated(self, path: str, body: JSON) -> JSON:
-        self._call("POST", path)
-        at = f"{path}/{body['metadata']['name']}"
-        if at in self.objects:
-            raise ApiError(409, "AlreadyExists", f"{at} already exists")
-        return self._done("POST", path, self.put(at, body))
-
-    async def replace(self, path: str, body: JSON) -> JSON:
-        self._call("PUT", path)
-        if self._found(path)["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-            raise conflict(path)
-        return self._done("PUT", path, self.put(path, body))
-
-    async def patch_status(self, path: str, version: int, status: object) -> JSON:
-        self.may_write()
-        self._call("PATCH", path)
-        current = self._found(path)
-        if current["metadata"]["resourceVersion"] != str(version):
-            raise conflict(path)
-        return self._done("PATCH", path, self.put(path, {**current, "status": _merged(current.get("status"), status)}))
-
-    async def delete(self, path: str, *, uid: str) -> None:
-        self.may_write()
-        self._call("DELETE", path)
-        if path in self.objects and self.objects[path]["metadata"]["uid"] == uid:
-            self.remove(path)
-        self._done("DELETE", path, {})
-
-    async def close(self) -> None:
-        pass
-
-    def _call(self, verb: str, path: str) -> None:
-        self.answer(verb, path)
-        self.calls.append((verb, path))
-
-    def _done(self, verb: str, path: str, answer: JSON) -> JSON:
-        if (verb, path) in self.lost_answers:
-            self.lost_answers.discard((verb, path))
-            raise UNREACHABLE
-        return answer
 
     def _found(self, path: str) -> JSON:
         if path not in self.objects:

@@ -1,17 +1,24 @@
-"""An event loop on which time passes only when there is nothing else to do, and then at once."""
+"""An event loop on which time passes only when there is nothing else to do, and then at once.
+
+A module whose async tests run on it overrides the fixture:
+
+    @pytest.fixture
+    def anyio_backend() -> Backend:
+        return VIRTUAL_TIME
+"""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Where the loop would sleep, the clock is put forward."""
+    """Advances the clock instead of sleeping."""
 
     now = 0.0
 
@@ -19,12 +26,14 @@ class _Selector(selectors.DefaultSelector):
         events: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if not events:
             if timeout is None:
-                raise AssertionError("everything waits, and nothing will ever happen")
+                raise AssertionError("every task waits, and no timer is due")
             self.now += timeout
         return events
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class Loop(asyncio.SelectorEventLoop):
+    """Its `time` starts at 0, and `asyncio.sleep` takes no real time."""
+
     def __init__(self) -> None:
         self._clock = _Selector()
         super().__init__(self._clock)
@@ -33,7 +42,13 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._clock.now
 
 
+Backend = tuple[str, dict[str, Any]]
+
+VIRTUAL_TIME: Final[Backend] = ("asyncio", {"loop_factory": Loop})
+"""What the `anyio_backend` fixture of a module returns whose tests run on this clock."""
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. `asyncio.get_running_loop().time()` begins at 0, and `asyncio.sleep` takes no real time."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    """Run to the end on a clock of its own, which starts at 0: for hypothesis, whose examples must not share one."""
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(main)

@@ -7,7 +7,8 @@ import pytest
 
 from agentsession_operator.reports.http import MAX_REPORT_BYTES, make_app
 from support.control_plane.builders import report
-from tests.unit.operator.test_reports import desk, token
+from support.control_plane.desk import desk
+from support.control_plane.tokens import token
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ def test_the_counts_stand_in_the_status_with_the_generation_that_they_hold_for()
 def test_a_quota_that_cannot_be_read_says_what_follows() -> None:
     (ready,) = quota_status(quota(maxSessions="many"), used=0, queued=0, now=STAMP)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "Unreadable")
-    assert "nothing is admitted" in ready["message"]
+    assert "No session is admitted" in ready["message"]
 
 
 def test_a_status_that_holds_is_computed_as_it_is() -> None:

@@ -1,0 +1,114 @@
+"""Which change wakes what. Every piece of news passes here on its way to the work queue and the admitter:
+
+    news                                    reconcile               run an admission pass
+    session appears or is deleted           that session            yes
+    session changes                         that session            if its claim on a slot changed
+    pod changes                             its session             if the pod ended or is gone
+    class changes                           sessions without a pod  yes
+    quota changes                           sessions without a pod  if its spec changed
+    first lists are complete                sessions without a pod  yes
+    report of a session pod                 that session            no
+
+The functions `*_change` are the table; `Wakeups` carries it out for the cache and the report store, which stand in lower layers
+and know it by their Listener protocols only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass, SessionUID
+from agentsession_operator.cluster import cache as cluster_cache
+from agentsession_operator.control.transitions import transitions
+from agentsession_operator.control.workqueue import WorkQueue
+from agentsession_operator.reports import desk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """What a change wakes."""
+
+    sessions: tuple[SessionUID, ...] = ()
+    """Sessions to reconcile."""
+    admission: bool = False
+    """Whether a slot may have become free, or a session may have come for one."""
+    settings: bool = False
+    """Whether sessions without a pod may fare differently now: reconcile them, and run an admission pass."""
+
+
+def session_change(before: Session | None, after: Session | None) -> Wakeup:
+    """A session appeared, changed, or was deleted."""
+    uids = _uids(before, after)
+    if before is None or after is None:
+        return Wakeup(uids, admission=True)
+    return Wakeup(uids, admission=_claim_on_a_slot(before) != _claim_on_a_slot(after))
+
+
+def pod_change(before: Pod | None, after: Pod | None) -> Wakeup:
+    """A pod appeared, changed, or is gone. Its label may have changed too: then both sessions are concerned."""
+    uids = dict.fromkeys(pod.session_uid for pod in (before, after) if pod is not None)
+    return Wakeup(tuple(uids), admission=after is None or after.ended)
+
+
+def class_change(_before: SessionClass | None, _after: SessionClass | None) -> Wakeup:
+    """A class appeared, changed, or was deleted."""
+    return Wakeup(settings=True)
+
+
+def quota_change(before: Quota | None, after: Quota | None) -> Wakeup:
+    """A quota appeared, changed, or was deleted. Its status is our own writing, and wakes nothing."""
+    return Wakeup(settings=before is None or after is None or before.spec != after.spec)
+
+
+def _claim_on_a_slot(session: Session) -> tuple[bool, bool, bool]:
+    return session.admitted, session.finished, session.spec.suspend
+
+
+def _uids(*versions: Session | None) -> tuple[SessionUID, ...]:
+    return tuple(dict.fromkeys(session.meta.uid for session in versions if session is not None))
+
+
+class Wakeups(cluster_cache.Listener, desk.Listener):
+    """Carries the table out: puts sessions on the queue, makes an admission pass due, and logs what happened to a session."""
+
+    def __init__(self, queue: WorkQueue[SessionUID]) -> None:
+        self._queue = queue
+        self.admission = asyncio.Event()
+        """Set while an admission pass is due. The admitter waits for it and clears it."""
+
+    def session_changed(self, cache: cluster_cache.Cache, before: Session | None, after: Session | None) -> None:
+        if (known := after or before) is not None:
+            for line in transitions(before, after):
+                log.info("session %s/%s: %s", known.meta.namespace, known.meta.name, line)
+        self._apply(cache, session_change(before, after))
+
+    def pod_changed(self, cache: cluster_cache.Cache, before: Pod | None, after: Pod | None) -> None:
+        self._apply(cache, pod_change(before, after))
+
+    def class_changed(self, cache: cluster_cache.Cache, before: SessionClass | None, after: SessionClass | None) -> None:
+        self._apply(cache, class_change(before, after))
+
+    def quota_changed(self, cache: cluster_cache.Cache, before: Quota | None, after: Quota | None) -> None:
+        self._apply(cache, quota_change(before, after))
+
+    def completed(self, cache: cluster_cache.Cache) -> None:
+        self._apply(cache, Wakeup(settings=True))
+
+    def report_arrived(self, session: SessionUID) -> None:
+        self._queue.add(session)
+
+    def _apply(self, cache: cluster_cache.Cache, wakeup: Wakeup) -> None:
+        for uid in wakeup.sessions:
+            self._queue.add(uid)
+        # Before the first lists are complete, `completed` is still to come and includes every change of settings.
+        settings = wakeup.settings and cache.complete
+        if settings:
+            for session in cache.sessions.all():
+                if not session.finished and cache.pod_of(session.meta.uid) is None:
+                    self._queue.add(session.meta.uid)
+        if wakeup.admission or settings:
+            self.admission.set()

@@ -1,0 +1,362 @@
+"""One operator writes at a time: leases against an API server that compares and swaps, on a clock of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentsession_operator.cluster.kube import WRITE_SECONDS, ApiError, lease_path
+from agentsession_operator.cluster.lease import (
+    DURATION_SECONDS,
+    MARGIN_SECONDS,
+    NAME,
+    RENEW_SECONDS,
+    Lease,
+    LeaseLost,
+    NotLeader,
+)
+from support.control_plane.apiserver import UNREACHABLE, ApiServer
+from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
+
+
+PATH = lease_path("system", NAME)
+HELD_SECONDS = DURATION_SECONDS - MARGIN_SECONDS
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def lease_of(server: ApiServer, identity: str) -> Lease:
+    return Lease(server, "system", identity, clock=now)
+
+
+def holds(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except NotLeader:
+        return False
+    return True
+
+
+def holder(server: ApiServer) -> str:
+    return str(server.objects[PATH]["spec"]["holderIdentity"])
+
+
+async def test_nothing_may_be_written_before_the_lease_is_held() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    assert not holds(lease)
+    await lease.acquire()
+    assert holds(lease)
+    assert (holder(server), now()) == ("a", 0)
+
+
+async def test_without_renewal_writing_stops_before_anybody_else_may_begin() -> None:
+    lease = lease_of(ApiServer(), "a")
+    await lease.acquire()
+    await asyncio.sleep(HELD_SECONDS)
+    assert holds(lease)
+    await asyncio.sleep(0.01)
+    assert not holds(lease)
+
+
+async def test_a_kept_lease_is_held_for_as_long_as_it_is_kept() -> None:
+    lease = lease_of(ApiServer(), "a")
+    await lease.acquire()
+    keeping = asyncio.create_task(lease.keep())
+    for _ in range(1000):
+        await asyncio.sleep(0.5)
+        assert holds(lease)
+    keeping.cancel()
+
+
+async def test_a_follower_waits_for_as_long_as_the_lease_is_renewed() -> None:
+    server = ApiServer()
+    first, second = lease_of(server, "a"), lease_of(server, "b")
+    await first.acquire()
+    keeping, waiting = asyncio.create_task(first.keep()), asyncio.create_task(second.acquire())
+    await asyncio.sleep(300)
+    assert not waiting.done()
+    keeping.cancel()
+    died = now()
+    await waiting
+    assert DURATION_SECONDS - RENEW_SECONDS < now() - died < DURATION_SECONDS + 3
+    assert holder(server) == "b"
+
+
+async def test_a_released_lease_is_taken_at_once() -> None:
+    server = ApiServer()
+    first, second = lease_of(server, "a"), lease_of(server, "b")
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await asyncio.sleep(5)
+    await first.release()
+    assert not holds(first)
+    released = now()
+    await waiting
+    assert now() - released <= 1
+
+
+async def test_releasing_what_is_not_held_writes_nothing() -> None:
+    server = ApiServer()
+    await lease_of(server, "a").release()
+    assert server.calls == []
+
+
+async def test_releasing_is_a_courtesy_that_may_fail() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    server.remove(PATH)
+    await lease.release()
+    assert not holds(lease)
+
+
+async def test_a_container_that_is_started_again_need_not_wait_for_itself() -> None:
+    server = ApiServer()
+    await lease_of(server, "pod-uid").acquire()
+    await lease_of(server, "pod-uid").acquire()
+    assert now() == 0
+
+
+async def test_a_leader_that_finds_another_in_its_place_ends() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    server.objects[PATH]["spec"]["holderIdentity"] = "b"
+    server.put(PATH, server.objects[PATH])
+    with pytest.raises(LeaseLost, match="held by b"):
+        await lease.keep()
+    assert not holds(lease)
+
+
+async def test_a_renewal_that_came_through_unanswered_is_no_loss() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    server.lost_answers.add(("PUT", PATH))
+    keeping = asyncio.create_task(lease.keep())
+    await asyncio.sleep(60)
+    assert holds(lease)
+    assert not keeping.done()
+    keeping.cancel()
+
+
+async def test_an_acquisition_that_came_through_unanswered_is_made_sure_of() -> None:
+    server = ApiServer()
+    server.lost_answers.add(("POST", lease_path("system")))
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    assert holds(lease)
+    assert now() < DURATION_SECONDS
+
+
+async def test_an_api_server_that_is_away_for_a_while_costs_the_right_to_write_and_not_the_lease() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    keeping = asyncio.create_task(lease.keep())
+
+    def away(_verb: str, _path: str) -> None:
+        raise UNREACHABLE
+
+    server.answer = away
+    await asyncio.sleep(60)
+    assert not holds(lease)
+    assert not keeping.done()
+    server.answer = lambda _verb, _path: None
+    await asyncio.sleep(RENEW_SECONDS + 1)
+    assert holds(lease)
+    keeping.cancel()
+
+
+async def test_a_lease_that_somebody_deleted_is_made_anew() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    keeping = asyncio.create_task(lease.keep())
+    await asyncio.sleep(5)
+    server.remove(PATH)
+    await asyncio.sleep(60)
+    assert not keeping.done()
+    assert holds(lease)
+    assert holder(server) == "a"
+    keeping.cancel()
+
+
+@pytest.mark.parametrize("spec", [{}, {"holderIdentity": ""}, {"holderIdentity": None}])
+async def test_a_lease_without_a_holder_is_free(spec: dict[str, Any]) -> None:
+    server = ApiServer()
+    server.put(PATH, {"metadata": {"name": NAME}, "spec": spec})
+    await lease_of(server, "a").acquire()
+    assert holder(server) == "a"
+
+
+async def test_a_follower_honours_the_duration_that_the_holder_promised() -> None:
+    server = ApiServer()
+    server.put(PATH, {"metadata": {"name": NAME}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 100}})
+    await lease_of(server, "a").acquire()
+    assert now() > 100
+
+
+# Two, three operators; a network that delays, loses and cuts off; processes that die.
+
+
+@dataclass
+class Network:
+    """The way of one operator to the API server. A call takes `there` and `back`; after its deadline it has no answer."""
+
+    server: ApiServer
+    delays: Iterator[tuple[float, float]]
+    cut_off: tuple[float, float] = (0, 0)
+    """From when to when nothing gets through, in seconds of this network's life."""
+    born: float = field(default_factory=now)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Any = None,
+        content_type: str = "application/json",
+        timeout: float = 15.0,
+    ) -> Any:
+        deadline = timeout if method == "GET" else WRITE_SECONDS
+        there, back = next(self.delays)
+        if self.cut_off[0] <= now() - self.born < self.cut_off[1]:
+            await asyncio.sleep(deadline)
+            raise UNREACHABLE
+        # The server ends what takes longer than the deadline; an answer may come too late all the same.
+        carried_out = asyncio.create_task(self._carry_out(there, method, path, body))
+        try:
+            async with asyncio.timeout(deadline):
+                answer = await asyncio.shield(carried_out)
+                await asyncio.sleep(back)
+                return answer
+        except TimeoutError:
+            raise UNREACHABLE from None
+        finally:
+            carried_out.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _carry_out(self, there: float, method: str, path: str, body: Any) -> Any:
+        await asyncio.sleep(there)
+        return await self.server.request(method, path, body)
+
+
+@dataclass
+class Process:
+    """An operator, as far as its lease goes: it follows, leads, dies, and comes back."""
+
+    identity: str
+    network: Network
+    begins: float
+    dies: Iterator[float]
+    """How long each of its lives lasts."""
+    lease: Lease | None = None
+    last_held: float = field(default=float("-inf"))
+
+    async def run(self) -> None:
+        await asyncio.sleep(self.begins)
+        for life in self.dies:
+            self.lease = Lease(self.network, "system", self.identity, clock=now)
+            try:
+                async with asyncio.timeout(life):
+                    await self.lease.acquire()
+                    await self.lease.keep()
+            except (TimeoutError, LeaseLost):
+                self.lease = None
+            await asyncio.sleep(2)
+
+
+fast = st.tuples(st.sampled_from([0.0, 0.01]), st.just(0.0))
+slow = st.tuples(st.sampled_from([0.0, 1.0, 3.9, 4.9]), st.sampled_from([0.0, 2.0, 4.5, 6.0]))
+ways = st.lists(fast, min_size=1, max_size=1) | st.lists(fast | slow, min_size=1, max_size=8)
+
+
+@st.composite
+def processes(draw: st.DrawFn) -> list[dict[str, Any]]:
+    return [
+        {
+            "identity": identity,
+            "delays": draw(ways),
+            "cut_off": (start := draw(st.integers(0, 60)), start + draw(st.sampled_from([0, 10, 30, 60]))),
+            "begins": draw(st.sampled_from([0, 0.5, 3, 20])),
+            "dies": draw(st.lists(st.sampled_from([5, 21.7, 1000]), min_size=1, max_size=5)),
+        }
+        for identity in "abc"[: draw(st.integers(2, 3))]
+    ]
+
+
+@given(processes())
+async def test_two_operators_never_both_may_write_and_a_new_one_waits_for_the_writes_of_the_old(
+    plans: list[dict[str, Any]],
+) -> None:
+    server = ApiServer()
+    all_ = [
+        Process(
+            plan["identity"],
+            Network(server, cycle(plan["delays"]), plan["cut_off"]),
+            plan["begins"],
+            iter(plan["dies"]),
+        )
+        for plan in plans
+    ]
+    tasks = [asyncio.create_task(process.run()) for process in all_]
+    began = now()
+    while now() - began < 150:
+        await asyncio.sleep(0.24)
+        leaders = [process for process in all_ if process.lease is not None and holds(process.lease)]
+        assert len(leaders) <= 1
+        for leader in leaders:
+            others = [process.last_held for process in all_ if process is not leader]
+            assert now() - max(others) > WRITE_SECONDS - 0.5
+            leader.last_held = now()
+    for task in tasks:
+        assert not task.done() or task.exception() is None
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+@given(st.lists((fast | slow).filter(lambda way: sum(way) < RENEW_SECONDS), min_size=1, max_size=8), st.floats(0, 30))
+async def test_somebody_leads_soon_after_the_leader_has_died(way: list[tuple[float, float]], life: float) -> None:
+    server = ApiServer()
+    first = Process("a", Network(server, cycle(way)), 0, iter([30 + life, 1e9]))
+    second = Process("b", Network(server, cycle(way)), 1, iter([1e9]))
+    tasks = [asyncio.create_task(process.run()) for process in (first, second)]
+    await asyncio.sleep(30 + life + DURATION_SECONDS + 20)
+    assert [process for process in (first, second) if process.lease is not None and holds(process.lease)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_errors_of_the_api_server_never_end_the_wait() -> None:
+    server = ApiServer()
+    tries = 0
+
+    def failing(_verb: str, _path: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 10:
+            raise (UNREACHABLE, ApiError(403, "Forbidden", "no"), ApiError(500, "InternalError", "x"))[tries % 3]
+
+    server.answer = failing
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    assert holds(lease)
