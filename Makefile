@@ -58,7 +58,7 @@ test-e2e: setup images ## tests on a real cluster with real containers
 	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
 
 test-crash-runtime: setup ## kill a session's process at every transaction of a conversation (4 minutes; `make test` tries 5)
-	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/session_runtime/test_crash.py
+	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/session_runtime/session/test_crash.py
 
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.cluster_name = "agentsession-e2e"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests run on asyncio, through anyio's plugin. A module with a clock of its own overrides this."""
     return "asyncio"

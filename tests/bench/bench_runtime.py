@@ -25,9 +25,6 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from unit.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
-from unit.runtime.sse import StuckFollower, request  # noqa: E402
-
 from agent.workspace import LocalWorkspace  # noqa: E402 - after the path
 from bench.bare import BURST, EVENTS  # noqa: E402
 from bench.table import row, title  # noqa: E402
@@ -41,6 +38,8 @@ from session_runtime.session.journal import Change, Journal  # noqa: E402
 from session_runtime.session.session import Session  # noqa: E402
 from session_runtime.session.store import Commit, Store  # noqa: E402
 from session_runtime.wire import AgentSettings, config_to_environment  # noqa: E402
+from support.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
+from support.runtime.sse import StuckFollower, request  # noqa: E402
 from unit.agent import openai_server  # noqa: E402
 
 STARTS = 10

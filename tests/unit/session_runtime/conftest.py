@@ -9,11 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder whose path is short enough for a Unix socket in it (108 bytes)."""
     path = Path(tempfile.mkdtemp(prefix="as-"))

@@ -13,16 +13,18 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from schemathesis import Case, GenerationMode
-from unit.runtime.harness import TOKEN, runtime
+from schemathesis.core.result import Ok
 
 from agent.testing import says
 from session_runtime.http import problems
+from support.runtime.harness import TOKEN, runtime
+
+pytestmark = pytest.mark.anyio
 
 EXAMPLES = 30
 """Requests for each operation, of each kind."""
 
 
-@pytest.mark.anyio
 async def test_no_request_breaks_the_server(short_path: Path) -> None:
     async with runtime(short_path, *[says("ok")] * 1000) as run:
         document = (await run.http.get("/v1/openapi.json")).json()
@@ -38,6 +40,7 @@ def fuzz(url: str, document: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     tried: dict[tuple[str, str], int] = {}
     with requests.Session() as session:
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok), result
             operation = result.ok()
             varies = bool(operation.query or operation.headers or operation.body)
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if varies else (GenerationMode.POSITIVE,):
@@ -55,7 +58,7 @@ def attempt(url: str, session: requests.Session, cases: Any, tried: dict[tuple[s
         suppress_health_check=list(HealthCheck),
     )
     @given(cases)
-    def send(case: Case) -> None:
+    def send(case: Case[Any]) -> None:
         # A shutdown works, and ends what is to be tried.
         assume(not (isinstance(case.body, dict) and case.body.get("type") == "shutdown"))
         headers = {"Authorization": f"Bearer {TOKEN}"}

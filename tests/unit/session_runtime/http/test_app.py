@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from unit.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
-from unit.runtime.sse import Follower
 
 from agent.model.retry import ModelError
 from agent.testing import calls, fails, says
+from support.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
+from support.runtime.sse import Follower
 
 pytestmark = pytest.mark.anyio
 

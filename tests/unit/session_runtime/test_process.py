@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from unit.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 from agent.model.retry import ModelError
 from agent.testing import calls, fails, says
@@ -20,6 +19,7 @@ from session_runtime.session.session import MAX_RESUMES
 from session_runtime.session.store import Store
 from session_runtime.wire import SessionReport
 from session_runtime.workspace.server import GREETING, finished_marker
+from support.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
 

@@ -17,11 +17,10 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from unit.runtime.harness import AnsweringModel, ConversationModel, reply_from_json
-
 from agent.testing import ScriptedModel
 from session_runtime import __main__ as main
 from session_runtime.session.store import Commit, Store
+from support.runtime.harness import AnsweringModel, ConversationModel, reply_from_json
 
 
 def model() -> ScriptedModel:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.runtime.harness import DEADLINE, config, eventually, runtime
 
 from agent.conversation import PendingApproval
 from agent.messages import Message, Usage
@@ -26,6 +25,9 @@ from session_runtime.session.outcome import Ending
 from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
 from support.control_plane import virtual_time
+from support.runtime.harness import DEADLINE, config, eventually, runtime
+
+pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CONFIG = config(uid="uid")
@@ -202,7 +204,6 @@ def received(receiver: Operator, count: int) -> Callable[[], bool]:
     return lambda: len(receiver.received) >= count
 
 
-@pytest.mark.anyio
 async def test_reports_come_at_once_on_change_and_regularly(tmp_path: Path, quick: None) -> None:
     async with operator() as receiver, reporter(receiver, told := Told(), tmp_path / "token"):
         await eventually(received(receiver, 1))
@@ -215,7 +216,6 @@ async def test_reports_come_at_once_on_change_and_regularly(tmp_path: Path, quic
         assert sequences == list(range(1, len(sequences) + 1))
 
 
-@pytest.mark.anyio
 async def test_many_changes_make_few_reports(tmp_path: Path) -> None:
     async with operator() as receiver, reporter(receiver, told := Told(), tmp_path / "token"):
         await eventually(received(receiver, 1))
@@ -227,7 +227,6 @@ async def test_many_changes_make_few_reports(tmp_path: Path) -> None:
         assert len(receiver.received) <= 3
 
 
-@pytest.mark.anyio
 async def test_an_operator_that_is_away_gets_the_latest_when_it_is_back(tmp_path: Path, quick: None) -> None:
     async with operator(0, 500, 503, 429, 204) as receiver, reporter(receiver, told := Told(), tmp_path / "token"):
         await eventually(received(receiver, 2))
@@ -273,7 +272,6 @@ def test_an_operator_that_is_away_for_an_hour_costs_nothing_but_freshness() -> N
     assert sequences == list(range(1, len(tries) + 1))
 
 
-@pytest.mark.anyio
 async def test_a_refusal_is_logged_once_and_not_hammered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -288,7 +286,6 @@ async def test_a_refusal_is_logged_once_and_not_hammered(
     assert "403" in refusals[0].message
 
 
-@pytest.mark.anyio
 async def test_the_token_is_read_anew_each_time(tmp_path: Path, quick: None) -> None:
     token = tmp_path / "token"
     token.write_text("first\n")
@@ -300,7 +297,6 @@ async def test_the_token_is_read_anew_each_time(tmp_path: Path, quick: None) -> 
         assert receiver.tokens[0] == "bearer first"
 
 
-@pytest.mark.anyio
 async def test_the_last_report_is_given_up_when_nobody_takes_it(tmp_path: Path, quick: None) -> None:
     async with operator(0) as receiver:
         send = sender(receiver.url, tmp_path / "token")
@@ -310,7 +306,6 @@ async def test_the_last_report_is_given_up_when_nobody_takes_it(tmp_path: Path, 
         assert len(receiver.received) >= 2
 
 
-@pytest.mark.anyio
 async def test_a_session_reports_from_start_to_outcome(short_path: Path) -> None:
     async with operator(500, 204) as receiver:
         answer = says("It is done.", delay=0.3)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.runtime.harness import DEADLINE, alive, eventually
-from unit.runtime.workspace_process import ROOT, server
 
 from agent.workspace import Entry, Listing, WorkspaceError
 from session_runtime.workspace import client as workspace_client
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.server import GREETING, MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
+from support.runtime.harness import DEADLINE, alive, eventually
+from support.runtime.workspace_process import ROOT, server
 
 pytestmark = pytest.mark.anyio
 

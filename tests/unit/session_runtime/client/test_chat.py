@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from unit.runtime.harness import DEADLINE, ROOT, TOKEN, asking, eventually, runtime, runtime_process
 
 from agent.testing import calls, says
+from support.runtime.harness import DEADLINE, ROOT, TOKEN, asking, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from unit.runtime.workspace_process import ROOT, server
 
 from session_runtime.workspace.bundle import MODULES, PACKAGES, write_bundle
 from session_runtime.workspace.client import SocketWorkspace
+from support.runtime.workspace_process import ROOT, server
 
 pytestmark = pytest.mark.anyio
 

@@ -105,31 +105,30 @@ def test_the_first_and_the_last_frames_are_those_that_fit_and_at_least_one() -> 
     starts=st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1), st.booleans()), max_size=6),
     tail=st.sampled_from([1, 500, 1_000_000]),
 )
-def test_every_follower_sees_the_exact_sequence(sizes: list[int], starts: list[tuple[int, float, bool]], tail: int) -> None:
+async def test_every_follower_sees_the_exact_sequence(
+    sizes: list[int], starts: list[tuple[int, float, bool]], tail: int
+) -> None:
     """Followers join at any moment of a running stream, from any point before it, slow or fast; some from memory, some
     from the database."""
 
-    async def scenario() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            async with open_journal(Path(folder), tail=tail) as journal:
-                followers: list[tuple[int, asyncio.Task[list[Frame]]]] = []
-                for step, size in enumerate(sizes):
-                    for at, share, slow in starts:
-                        if at == step:
-                            after = int(share * journal.last_seq)
-                            followers.append((after, asyncio.create_task(collect(journal, after, 0.001 * slow))))
-                    for piece in range(size):
-                        journal.chunk(journal.draft("assistant_chunk", {"message_id": f"{step}.{piece}", "text": "x"}))
-                        if piece % 7 == 0:
-                            await asyncio.sleep(0)
-                    await journal.write(Change(journal.draft("turn_complete", {"message": str(step)})))
-                journal.close()
-                everything = await collect(journal)
-                assert [f.seq for f in everything] == list(range(1, sum(sizes) + len(sizes) + 1))
-                for after, follower in followers:
-                    assert await follower == everything[after:]
-
-    asyncio.run(scenario())
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_journal(Path(folder), tail=tail) as journal:
+            followers: list[tuple[int, asyncio.Task[list[Frame]]]] = []
+            for step, size in enumerate(sizes):
+                for at, share, slow in starts:
+                    if at == step:
+                        after = int(share * journal.last_seq)
+                        followers.append((after, asyncio.create_task(collect(journal, after, 0.001 * slow))))
+                for piece in range(size):
+                    journal.chunk(journal.draft("assistant_chunk", {"message_id": f"{step}.{piece}", "text": "x"}))
+                    if piece % 7 == 0:
+                        await asyncio.sleep(0)
+                await journal.write(Change(journal.draft("turn_complete", {"message": str(step)})))
+            journal.close()
+            everything = await collect(journal)
+            assert [f.seq for f in everything] == list(range(1, sum(sizes) + len(sizes) + 1))
+            for after, follower in followers:
+                assert await follower == everything[after:]
 
 
 async def test_reconnecting_anywhere_continues_without_gap_or_duplicate(tmp_path: Path) -> None:

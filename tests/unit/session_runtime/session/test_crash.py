@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
-from unit.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, asking, runtime_process
 
 from agent.loop.agent import IN_FLIGHT
 from session_runtime.client.client import ReceivedEvent
+from support.runtime.harness import DEADLINE, TOKEN, RuntimeProcess, asking, runtime_process
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,8 @@ import socket
 from typing import Any
 
 import httpx
-from unit.runtime.harness import TOKEN
+
+from support.runtime.harness import TOKEN
 
 
 class Follower:

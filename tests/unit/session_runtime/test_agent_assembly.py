@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.runtime.harness import config, free_port, runtime, runtime_process
 
 from agent.approval import Rule
 from agent.budget import Budget
@@ -26,9 +25,12 @@ from session_runtime.wire import (
     SessionReport,
     ToolSelection,
 )
+from support.runtime.harness import config, free_port, runtime, runtime_process
 from unit.agent import hub_server
 from unit.agent.openai_server import Answer, serve
 from unit.agent.test_mcp import http, mcp_app
+
+pytestmark = pytest.mark.anyio
 
 TOKEN = "a-very-secret-token"
 NOTES = McpServerSettings(
@@ -77,14 +79,12 @@ def test_what_a_newer_operator_says_is_ignored_by_an_older_runtime() -> None:
 # What the model can call.
 
 
-@pytest.mark.anyio
 async def test_a_tool_is_offered_when_every_selection_offers_it(short_path: Path) -> None:
     selections = (ToolSelection(allow=("b*", "web_*", "plan")), ToolSelection(deny=("web_*",)))
     async with runtime(short_path, agent=AgentSettings(model="scripted", tools=selections)) as run:
         assert (await run.until("ready")).data["tools"] == ["bash", "plan"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(("networks", "success"), [((), False), (("127.0.0.0/8",), True)])
 async def test_web_fetch_reaches_a_private_network_when_the_session_may(
     short_path: Path, networks: tuple[str, ...], success: bool
@@ -96,7 +96,6 @@ async def test_web_fetch_reaches_a_private_network_when_the_session_may(
         assert (await run.until("tool_output")).data["success"] is success
 
 
-@pytest.mark.anyio
 async def test_the_hub_tools_act_as_who_the_sessions_credentials_say(short_path: Path) -> None:
     async with hub_server.serve() as hub:
         hub.add("model", "ann/tiny", **{"README.md": b"# Tiny"})
@@ -119,7 +118,6 @@ def asks(tool: str, **arguments: Any) -> Answer:
     return Answer(({"tool_calls": [call]},), "tool_calls")
 
 
-@pytest.mark.anyio
 async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_header(short_path: Path) -> None:
     seen: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
@@ -166,7 +164,6 @@ async def test_a_task_asks_before_it_calls_an_mcp_server_which_alone_sees_its_he
 # Budgets.
 
 
-@pytest.mark.anyio
 async def test_a_task_without_budget_left_is_over_and_an_interactive_session_stays(short_path: Path) -> None:
     spends = calls(("plan", {"plan": []}), usage=Usage(input_tokens=7, output_tokens=3))
     settings = AgentSettings(model="scripted", budget=wire.Budget(tokens=10))

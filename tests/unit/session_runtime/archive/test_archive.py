@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from unit.runtime.harness import runtime
 
 from agent.testing import calls, says
 from session_runtime.archive.archive import ArchiveError, export, main, restore
 from session_runtime.session.store import DATABASE, MIGRATIONS, Store
+from support.runtime.harness import runtime
+
+pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-@pytest.mark.anyio
 async def test_a_session_goes_on_elsewhere(short_path: Path, tmp_path: Path) -> None:
     script = (calls(("write", {"path": "a/b.txt", "content": "kept"})), says("written"), says("it is kept"))
     (here := short_path / "here").mkdir()

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.runtime.harness import DEADLINE, RuntimeProcess, eventually, runtime, runtime_process
-from unit.runtime.sse import Follower, StuckFollower
 
 from agent.testing import calls, says
+from support.runtime.harness import DEADLINE, RuntimeProcess, eventually, runtime, runtime_process
+from support.runtime.sse import Follower, StuckFollower
+
+pytestmark = pytest.mark.anyio
 
 FOLLOWERS = 900
 STUCK = 100
@@ -33,13 +35,14 @@ CONNECTIONS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3000)), max_
 
 @settings(max_examples=20, deadline=None)
 @given(steps=STEPS, clients=st.lists(st.tuples(st.booleans(), CONNECTIONS), min_size=1, max_size=5))
-def test_every_client_sees_the_exact_sequence(
+async def test_every_client_sees_the_exact_sequence(
     steps: list[tuple[int, int]], clients: list[tuple[bool, list[tuple[int, int]]]]
 ) -> None:
     script = [calls(*[("bash", {"command": "echo x"})] * n, text="x" * size, piece=4, delay=0.002) for size, n in steps if n]
     script.append(says("the end", piece=2, delay=0.002))
 
-    async def scenario(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="as-") as name:
+        folder = Path(name)
         async with runtime(folder, *script) as run:
             leader = Follower(run.url, "turn")
             await run.submit("user_input", text="go", id="turn")
@@ -64,9 +67,6 @@ def test_every_client_sees_the_exact_sequence(
             assert leader.bodies == turn
             for (only_the_turn, _), follower in zip(clients, followers, strict=True):
                 assert follower.bodies == (turn if only_the_turn else everything)
-
-    with tempfile.TemporaryDirectory(prefix="as-") as folder:
-        asyncio.run(scenario(Path(folder)))
 
 
 def _stored(folder: Path) -> list[bytes]:
@@ -93,7 +93,6 @@ def outputs(steps: int, each: int) -> list[dict[str, Any]]:
     return [{"calls": [call] * each, "piece": 1000} for _ in range(steps)] + [{"text": "that was it"}]
 
 
-@pytest.mark.anyio
 async def test_a_thousand_followers_see_it_all_and_the_stuck_ones_are_dropped_and_resume(
     short_path: Path, many_files: None
 ) -> None:
@@ -120,7 +119,6 @@ async def test_a_thousand_followers_see_it_all_and_the_stuck_ones_are_dropped_an
             assert one.bodies == everything
 
 
-@pytest.mark.anyio
 async def test_what_waits_for_stuck_followers_is_bounded(short_path: Path, many_files: None) -> None:
     """10 MB of events: for a hundred followers that is 1 GB, if all of it waited for them."""
     async with runtime_process(short_path, *outputs(4, 100)) as run, run.client() as client:

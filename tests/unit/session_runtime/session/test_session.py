@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 
 from agent.approval import Rule
 from agent.config import AgentConfig
@@ -33,6 +32,9 @@ from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent,
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from session_runtime.wire import AgentSettings
+from support.runtime.harness import AnsweringModel, ConversationModel, config, eventually
+
+pytestmark = pytest.mark.anyio
 
 SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
 
@@ -90,7 +92,6 @@ async def life(
         await journal.release()
 
 
-@pytest.mark.anyio
 async def test_a_pending_approval_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
     bought: list[str] = []
     async with life(tmp_path, bought, *SCRIPT) as now:
@@ -115,7 +116,6 @@ RESEARCH = {
 }
 
 
-@pytest.mark.anyio
 async def test_a_question_of_a_sub_agent_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
     looked: list[str] = []
     async with life(tmp_path, looked, model=AnsweringModel(RESEARCH)) as first:
@@ -139,7 +139,6 @@ async def test_a_question_of_a_sub_agent_survives_a_restart_and_is_decided(tmp_p
     assert output["output"] == "found"
 
 
-@pytest.mark.anyio
 async def test_a_turn_that_is_cut_off_for_good_in_a_sub_agent_ends_what_had_begun(tmp_path: Path) -> None:
     """As it stands in the database of a process that ended again and again while a sub-agent's call was under way."""
     wanted, theirs = ToolCall("r", "research", '{"task": "find tea"}'), ToolCall("l", "look", '{"what": "tea"}')
@@ -161,7 +160,6 @@ async def test_a_turn_that_is_cut_off_for_good_in_a_sub_agent_ends_what_had_begu
     assert frames[len(outputs)]["type"] == "error"
 
 
-@pytest.mark.anyio
 async def test_text_in_place_of_a_decision_abandons_the_call(tmp_path: Path) -> None:
     async with life(tmp_path, [], SCRIPT[0], says("never mind then")) as now:
         await now.submit(UserInput(text="shop"))
@@ -170,7 +168,6 @@ async def test_text_in_place_of_a_decision_abandons_the_call(tmp_path: Path) -> 
         assert now.session.snapshot().last_message == "never mind then"
 
 
-@pytest.mark.anyio
 async def test_a_decision_about_nothing_is_an_error_of_that_submission(tmp_path: Path) -> None:
     async with life(tmp_path, []) as now:
         await now.submit(Approval(id="a", decisions=[]))
@@ -181,7 +178,6 @@ async def test_a_decision_about_nothing_is_an_error_of_that_submission(tmp_path:
         assert submitted.ended_by == frames[-1].seq
 
 
-@pytest.mark.anyio
 async def test_a_task_waits_for_approval_before_it_has_an_outcome(tmp_path: Path) -> None:
     async with life(tmp_path, [], *SCRIPT, mode="Task", prompt="shop") as now:
         await now.idle()
@@ -196,7 +192,6 @@ async def test_a_task_waits_for_approval_before_it_has_an_outcome(tmp_path: Path
             await now.session.submit(Undo())
 
 
-@pytest.mark.anyio
 async def test_a_kill_between_the_outcome_and_the_end_does_not_lose_the_outcome(tmp_path: Path) -> None:
     async with life(tmp_path, [], says("done"), mode="Task", prompt="go") as now:
 
@@ -214,7 +209,6 @@ async def test_a_kill_between_the_outcome_and_the_end_does_not_lose_the_outcome(
         assert now.session.finished
 
 
-@pytest.mark.anyio
 async def test_a_shutdown_is_finished_by_the_next_process(tmp_path: Path) -> None:
     async with life(tmp_path, []) as now:
         await now.idle()
@@ -229,7 +223,6 @@ async def test_a_shutdown_is_finished_by_the_next_process(tmp_path: Path) -> Non
         assert submitted.ended_by == now.journal.last_seq
 
 
-@pytest.mark.anyio
 async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     async with life(tmp_path, [], says("hm", hangs=True)) as now:
         await now.session.submit(UserInput(text="first"))
@@ -275,7 +268,6 @@ def test_an_error_is_explained_with_the_model_and_the_remedy() -> None:
     assert explained("gpt", {"kind": "iteration_limit", "message": "too long"}) == "too long"
 
 
-@pytest.mark.anyio
 async def test_a_shutdown_ends_everything_that_is_open(tmp_path: Path) -> None:
     async with life(tmp_path, [], says("hm", hangs=True)) as now:
         await now.session.submit(UserInput(id="a", text="first"))

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from unit.runtime.harness import DEADLINE
-from unit.runtime.workspace_process import server
 
 from agent.workspace import LIST_LIMIT, READ_LIMIT, WorkspaceError
 from session_runtime.workspace import client as workspace_client
 from session_runtime.workspace.client import OUTPUT_LIMIT, SocketWorkspace
 from session_runtime.workspace.server import GREETING, MESSAGE_LIMIT
+from support.runtime.harness import DEADLINE
+from support.runtime.workspace_process import server
 
 pytestmark = pytest.mark.anyio
 

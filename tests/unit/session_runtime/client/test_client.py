@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from unit.runtime.harness import DEADLINE, TOKEN, runtime, runtime_process
 
 from agent.testing import calls, says
 from session_runtime.client.client import SessionClient, SessionError
+from support.runtime.harness import DEADLINE, TOKEN, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,1 @@
+"""Helpers of the tests of the session runtime: whole runtimes and workspace servers that tests start and kill."""
