@@ -158,8 +158,8 @@ class KubeApi:
         body = {"metadata": {"resourceVersion": str(version)}, "status": status}
         return await self._transport.request("PATCH", f"{path}/status", body, content_type="application/merge-patch+json")
 
-    async def delete(self, path: str, *, uid: str) -> None:
-        """Delete the object if it still has this UID. It is no error if the object is gone.
+    async def delete(self, path: str, *, uid: str) -> bool:
+        """Delete the object if it still has this UID. False if it is gone already, which is no error.
 
         Raises ApiError, and what the gate raises.
         """
@@ -169,6 +169,8 @@ class KubeApi:
         except ApiError as error:
             if not error.gone and not error.conflict:
                 raise
+            return False
+        return True
 
 
 def _parse(raw: bytes) -> JSON:

@@ -76,8 +76,8 @@ class SessionObjects:
     async def delete_pod(self, pod: Pod) -> None:
         """Delete exactly this pod."""
         path = core_path("pods", pod.meta.namespace, pod.meta.name)
-        await self._api.delete(path, uid=pod.meta.uid)
-        log.info("session %s/%s: deleted pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
+        if await self._api.delete(path, uid=pod.meta.uid):
+            log.info("session %s/%s: deleted pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
         if pod.ended:
             # Such a pod is gone at once, and its session waits for its name. A watch that is just starting would not report it.
             await self._forget_if_gone(pod, path)

@@ -1,0 +1,113 @@
+"""The relist: it completes the cache, corrects what the watches missed, and says when they miss too much."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agentsession_operator.api.meta import CLASSES, QUOTAS, SESSIONS
+from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kube import core_path, path_of
+from agentsession_operator.cluster.resync import FAULTS_TOLERATED, FIRST_SECONDS, INTERVAL_SECONDS, WATCH_GRACE_SECONDS, Resync
+from agentsession_operator.control.wakeups import Wakeups
+from agentsession_operator.control.workqueue import WorkQueue
+from support.control_plane.apiserver import UNREACHABLE, ApiServer
+from support.control_plane.builders import pod_body, session_body
+from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
+
+pytestmark = pytest.mark.anyio
+
+SESSION = path_of(SESSIONS, "", "demo")
+POD = core_path("pods", "", "demo")
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
+
+
+class Relist:
+    """A relist of a cache that no watch feeds."""
+
+    def __init__(self) -> None:
+        self.server = ApiServer()
+        self.cache = Cache(Wakeups(WorkQueue()))
+        self.resync = Resync(self.server.kube, self.cache)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.resync.run())
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def test_the_first_lists_complete_the_cache() -> None:
+    relist = Relist()
+    relist.server.put(SESSION, session_body())
+    relist.server.put(POD, pod_body())
+    await relist.resync.first()
+    assert (len(relist.cache.sessions), len(relist.cache.pods), relist.cache.complete) == (1, 1, True)
+
+
+@pytest.mark.parametrize("missing", [SESSIONS, CLASSES, QUOTAS, "pods"])
+async def test_the_cache_is_incomplete_until_every_kind_is_listed(missing: str) -> None:
+    relist = Relist()
+
+    def away(_verb: str, path: str) -> None:
+        if path.endswith(f"/{missing}"):
+            raise UNREACHABLE
+
+    relist.server.answer = away
+    listing = asyncio.create_task(relist.resync.first())
+    await asyncio.sleep(600)
+    assert not relist.cache.complete
+    relist.server.answer = lambda _verb, _path: None
+    await listing
+    assert relist.cache.complete
+
+
+async def test_a_change_that_the_watch_missed_is_corrected_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    relist = Relist()
+    await relist.resync.first()
+    relist.server.put(SESSION, session_body())
+    with caplog.at_level(logging.WARNING):
+        async with relist.running():
+            await asyncio.sleep(60)
+    assert len(relist.cache.sessions) == 1
+    assert "the watch of agentsessions missed 1 changes" in caplog.text
+
+
+async def test_watches_that_miss_changes_again_and_again_are_unhealthy() -> None:
+    relist = Relist()
+    await relist.resync.first()
+    async with relist.running():
+        await asyncio.sleep(2 * FIRST_SECONDS)
+        for number in range(FAULTS_TOLERATED + 1):
+            assert relist.resync.health() is None
+            relist.server.put(f"{SESSION}-{number}", session_body(f"demo-{number}"))
+            await asyncio.sleep(INTERVAL_SECONDS + WATCH_GRACE_SECONDS)
+        assert "missed changes" in str(relist.resync.health())
+        await asyncio.sleep(INTERVAL_SECONDS + WATCH_GRACE_SECONDS)
+        assert relist.resync.health() is None
+
+
+async def test_a_failed_list_does_not_end_the_relist() -> None:
+    relist = Relist()
+    await relist.resync.first()
+
+    def away(_verb: str, _path: str) -> None:
+        raise UNREACHABLE
+
+    relist.server.answer = away
+    async with relist.running():
+        await asyncio.sleep(3 * INTERVAL_SECONDS)
+        relist.server.answer = lambda _verb, _path: None
+        relist.server.put(SESSION, session_body())
+        await asyncio.sleep(2 * INTERVAL_SECONDS)
+    assert len(relist.cache.sessions) == 1
