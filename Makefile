@@ -106,3 +106,7 @@ lock: | $(UV) ## resolve the requirement sets anew, with hashes
 	  $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	    --no-annotate --no-header --extra $$extra -o requirements/$$extra.txt pyproject.toml; \
 	done
+
+.PHONY: test-faults
+test-faults: setup ## faults between the operator and a real API server, with a table of what was expected and what was seen
+	@$(BIN)/pytest -q tests/faults

@@ -1,0 +1,114 @@
+"""Fault tests: an operator process on a real API server with a proxy in between. `make test-faults` runs them.
+
+Each test records what it expects and what it saw; the table at the end shows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from support.api import Api
+from support.cluster import current_cluster, kind
+from support.faults.world import World, world
+from tests.api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
+
+CLUSTER = "agentsession-faults"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    test: str
+    fault: str
+    expected: str
+    seen: str
+    holds: bool
+
+
+_rows: list[Row] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/faults/" in item.nodeid or item.nodeid.startswith("faults/"):
+            item.add_marker(pytest.mark.api)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of the fault tests' own, or the one that the person asks for."""
+    existing = current_cluster()
+    if existing is not None:
+        yield existing
+        return
+    path = tmp_path_factory.mktemp("cluster") / "kubeconfig"
+    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
+    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
+    yield path
+    kind("delete", "cluster", "--name", CLUSTER)
+
+
+class OpenWorld(Protocol):
+    """Opens a world; it is closed after the test."""
+
+    def __call__(self, *, cap: int = 50, per_user: int = 10, start: bool = True) -> World: ...
+
+
+@pytest.fixture
+def open_world(
+    api: Api,  # noqa: F811
+    operator_kubeconfig: Path,  # noqa: F811
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[OpenWorld]:
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())
+    with ExitStack() as stack:
+
+        def enter(*, cap: int = 50, per_user: int = 10, start: bool = True) -> World:
+            opened: AbstractContextManager[World] = world(
+                api, operator_kubeconfig, tmp_path, f"faults-{name[:50].strip('-')}", cap=cap, per_user=per_user, start=start
+            )
+            return stack.enter_context(opened)
+
+        yield enter
+
+
+Record = Callable[[str, str, str, bool], None]
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Put a line into the table: fault, what is expected, what was seen, whether that is what was expected."""
+
+    def note(fault: str, expected: str, seen: str, holds: bool) -> None:
+        _rows.append(Row(request.node.nodeid, fault, expected, seen, holds))
+        assert holds, f"{fault}: expected {expected}; seen {seen}"
+
+    return note
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.failed and not any(row.test == item.nodeid and not row.holds for row in _rows):
+        error = str(call.excinfo.value if call.excinfo else "")
+        _rows.append(Row(item.nodeid, item.name, f"the test's {report.when} succeeds", error, False))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _rows:
+        return
+    terminalreporter.section("faults")
+    wide = [max(len(str(getattr(row, name))) for row in _rows) for name in ("fault", "expected")]
+    terminalreporter.line(f"       {'fault':{wide[0]}}  {'expected':{wide[1]}}  seen")
+    for row in _rows:
+        mark = "ok   " if row.holds else "FAILS"
+        terminalreporter.line(f"{mark}  {row.fault:{wide[0]}}  {row.expected:{wide[1]}}  {' '.join(row.seen.split())[:200]}")

@@ -1,0 +1,182 @@
+"""An operator in a world of faults: API server, proxy, operator process, node and judge, as one context manager.
+
+with world(api, operator_kubeconfig, directory, "my-test", cap=2) as w:
+    w.proxy.use(Rule(reserves("a2"), Reset(), Hold("late"), times=1))
+    w.create("a1", user="alice")
+    w.create("a2", user="alice")
+    w.until(lambda: w.proxy.held("late") == 1, "the reservation under way")
+    ...
+    assert not w.history().breaches(at_most(2))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.api import JSON, Api, Refused, condition, pods_path, session, sessions_path
+from support.faults.background import Background
+from support.faults.judge import History
+from support.faults.node import Node
+from support.faults.proxy import Proxy
+from support.faults.recorder import Recorder
+from support.kubelet import Kubelet
+from support.operator_process import NAMESPACE, OperatorProcess
+from support.quota import Quota
+from support.waiting import eventually
+
+T = TypeVar("T")
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/agentsession-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that a fault test needs."""
+
+    api: Api
+    """The administrator's client. It does not go through the proxy."""
+    namespace: str
+    proxy: Proxy
+    operator: OperatorProcess
+    recorder: Recorder
+    node: Node
+    kubelet: Kubelet
+    quota: Quota
+    operator_kubeconfig: Path
+    """Of the proxy, for another operator."""
+
+    def create(self, name: str, user: str = "alice", **spec: Any) -> JSON:
+        """Create a session, past the proxy."""
+        return self.api.create(sessions_path(self.namespace), session(name, user=user, **spec))
+
+    def delete(self, name: str, **options: Any) -> None:
+        """Delete a session, past the proxy."""
+        self.api.call("DELETE", sessions_path(self.namespace, name), options)
+
+    def read(self, name: str) -> JSON:
+        """A session as it is now. Raises Refused."""
+        return self.api.get(sessions_path(self.namespace, name))
+
+    def condition(self, name: str, kind: str) -> tuple[str, str]:
+        """Status and reason of a session's condition; empty where it is not there."""
+        found = condition(self.read(name), kind)
+        return found.get("status", ""), found.get("reason", "")
+
+    def admitted(self, name: str) -> bool:
+        """Whether a session's status says that it holds a slot."""
+        return self.condition(name, "Admitted")[0] == "True"
+
+    def waits(self, name: str) -> bool:
+        """Whether the operator has said that the session waits."""
+        return self.condition(name, "Admitted")[0] == "False"
+
+    def pods(self) -> list[JSON]:
+        """The pods of the namespace."""
+        return list(self.api.get(pods_path(self.namespace))["items"])
+
+    def until(self, look: Callable[[], T | None], what: str, *, within: float = 15.0) -> T:
+        """The first true value of `look`. Fails after `within` seconds."""
+        return eventually(look, what=what, within=within)
+
+    def comes(self, look: Callable[[], object], *, within: float) -> bool:
+        """Whether `look` becomes true within some seconds: for what must not happen, and for what is to be measured."""
+        try:
+            eventually(lambda: bool(look()), within=within)
+        except AssertionError:
+            return False
+        return True
+
+    def alive(self) -> bool:
+        """Whether the operator's process runs and says that it is healthy."""
+        try:
+            self.operator.is_ready()
+        except AssertionError:
+            return False
+        return self.operator.get("/healthz")[0] == 200
+
+    def last_words(self) -> str:
+        """The last line of the operator's log."""
+        lines = self.operator.log.read_text().strip().splitlines()
+        return lines[-1][-200:] if lines else ""
+
+    def history(self) -> History:
+        """What happened in the cluster, complete up to now."""
+        return self.recorder.settled()
+
+    def names(self) -> dict[str, str]:
+        """Names of all sessions that ever were, by UID."""
+        return {uid: seen.name for uid, seen in self.recorder.history.end().sessions.items()}
+
+
+@contextlib.contextmanager
+def world(
+    api: Api,
+    operator_kubeconfig: Path,
+    directory: Path,
+    namespace: str,
+    *,
+    cap: int = 50,
+    per_user: int = 10,
+    start: bool = True,
+) -> Iterator[World]:
+    """A running operator behind a proxy, in a cluster that has no sessions when it begins and when it ends.
+
+    `operator_kubeconfig` is of the operator's account at the API server itself.
+    """
+    quota = Quota(api)
+    quota.set(cap, per_user)
+    api.delete(LEASE)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(quota.set, 50, 10)
+        _make_namespace(api, namespace)
+        cleanup.callback(_sweep, api, namespace)
+        background = Background()
+        cleanup.callback(background.stop)
+        node = Node(api, namespace)
+        recorder = cleanup.enter_context(Recorder(api, background, node.hear).recording())
+        cleanup.enter_context(node.running())
+        operators: list[OperatorProcess] = []
+        proxy = Proxy(operator_kubeconfig, background, lambda: operators[0].kill())
+        cleanup.enter_context(proxy.serving())
+        path = proxy.write_kubeconfig(directory / "kubeconfig")
+        operators.append(OperatorProcess(path, directory / "operator.log"))
+        cleanup.callback(_stop, operators[0])
+        if start:
+            operators[0].start()
+        yield World(api, namespace, proxy, operators[0], recorder, node, Kubelet(api, namespace), quota, path)
+
+
+def _make_namespace(api: Api, name: str) -> None:
+    with contextlib.suppress(Refused):
+        api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
+
+
+def _stop(operator: OperatorProcess) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        operator.stop()
+    print(operator.log.read_text()[-20_000:] if operator.log.exists() else "the operator was never started")
+
+
+def _sweep(api: Api, namespace: str) -> None:
+    """Remove sessions and pods though nobody is left who would remove their finalizers."""
+
+    def swept() -> bool:
+        left = 0
+        for path in (sessions_path(namespace), pods_path(namespace)):
+            for item in api.get(path)["items"]:
+                left += 1
+                one = f"{path}/{item['metadata']['name']}"
+                with contextlib.suppress(Refused):
+                    if item["metadata"].get("finalizers"):
+                        api.patch(one, {"metadata": {"finalizers": None}})
+                    api.delete(one, grace=0)
+        return left == 0
+
+    eventually(swept, within=20, what=f"the end of all pods and sessions of {namespace}")
+    api.delete(f"/api/v1/namespaces/{namespace}")
