@@ -1,4 +1,7 @@
-"""Types that cross a process boundary: the session that the operator hands to a pod, and the report that the pod sends back.
+"""What crosses a process boundary: names that both sides use, the session that the operator gives to a pod, and the report
+that the pod sends back.
+
+The operator imports this module and nothing else of the runtime, so it needs pydantic only (a contract of import-linter).
 
 Both sides are released together, but an operator may be newer than a running pod, so unknown fields are ignored when reading.
 """
@@ -10,6 +13,19 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+RUNTIME_MODULE: Final = "session_runtime"
+"""What the agent container runs (`python -m`): `session_runtime/__main__.py`."""
+
+WORKSPACE_MODULE: Final = "session_runtime.workspace.server"
+"""What the workspace container runs (`python -m`): `session_runtime/workspace/server.py`."""
+
+WORKSPACE_BUNDLE_MODULE: Final = "session_runtime.workspace.bundle"
+"""What the init container of a workspace image of the class's own runs (`python -m`): `session_runtime/workspace/bundle.py`."""
+
+REPORT_ROUTE: Final = "/v1/sessions/{namespace}/{name}/report"
+"""Path at the operator to which a session's pod PUTs its reports; `session_runtime/reporting/reporter.py` sends them,
+`agentsession_operator/reports/http.py` takes them."""
 
 CONFIG_ENV: Final = "AGENTSESSION_CONFIG"
 """Environment variable of the agent container that carries a `SessionConfig` as JSON; see `config_to_environment`."""

@@ -38,14 +38,16 @@ bytecode("json.decoder")
 OWN = {
     "operator": """
 bytecode("agentsession_operator"), bytecode("kopf")
-import agentsession_operator, session_runtime, kopf, kubernetes.aio, fastapi
+import agentsession_operator, session_runtime.wire, kopf, kubernetes.aio, fastapi
 assert not importlib.util.find_spec("agent") and not importlib.util.find_spec("litellm")
+assert not importlib.util.find_spec("session_runtime.session")
 assert shutil.which("agentsession-operator")
 """,
     "runtime": """
 bytecode("session_runtime"), bytecode("litellm")
 import agent, session_runtime, mcp, fastapi, litellm
 assert not importlib.util.find_spec("agentsession_operator")
+assert not importlib.util.find_spec("session_runtime.local_model")
 assert shutil.which("bash") and shutil.which("git") is None
 assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 """,

@@ -36,7 +36,15 @@ class Image:
 IMAGES = (
     Image(
         "operator",
-        ("requirements/build.txt", "requirements/operator.txt", "pyproject.toml", "LICENSE", "operator", "session_runtime"),
+        (
+            "requirements/build.txt",
+            "requirements/operator.txt",
+            "pyproject.toml",
+            "LICENSE",
+            "operator",
+            "session_runtime/__init__.py",
+            "session_runtime/wire.py",
+        ),
         cold="1-2 minutes",
         warm="15 s",
     ),

@@ -15,10 +15,14 @@ from agentsession_operator.manifests.ownership import owned_meta
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
     REPORT_AUDIENCE,
+    REPORT_ROUTE,
     REPORT_TOKEN_PATH,
+    RUNTIME_MODULE,
     RUNTIME_PORT,
     STATE_DIR,
+    WORKSPACE_BUNDLE_MODULE,
     WORKSPACE_DIR,
+    WORKSPACE_MODULE,
     WORKSPACE_SOCKET,
     SessionConfig,
     config_to_environment,
@@ -147,14 +151,14 @@ def session_config(session: Session, resolved: Resolved, installation: Installat
         prompt=session.spec.prompt,
         agent=resolved.agent,
         token_sha256=token_sha256(bearer_token(installation.token_key, meta.uid)),
-        report_url=f"{installation.report_url}/v1/sessions/{meta.namespace}/{meta.name}/report",
+        report_url=installation.report_url + REPORT_ROUTE.format(namespace=meta.namespace, name=meta.name),
         archive_repository=resolved.session_class.archive.hugging_face_repository,
     )
 
 
 def _agent(session: Session, resolved: Resolved, installation: Installation, state: JSON) -> JSON:
     config = session_config(session, resolved, installation)
-    container = _container(AGENT_CONTAINER, "session_runtime", resolved, installation)
+    container = _container(AGENT_CONTAINER, RUNTIME_MODULE, resolved, installation)
     container["env"] = [
         *({"name": name, "value": value} for name, value in config_to_environment(config).items()),
         *({"name": name, "valueFrom": {"secretKeyRef": value.to_wire()}} for name, value in resolved.header_values.items()),
@@ -187,7 +191,7 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
 
 
 def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim: WorkspaceStatus | None) -> JSON:
-    container = _container(WORKSPACE_CONTAINER, "session_runtime.workspace.server", resolved, installation)
+    container = _container(WORKSPACE_CONTAINER, WORKSPACE_MODULE, resolved, installation)
     container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
     container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR, *_disk_limits(container["resources"], claim)]
     container["workingDir"] = WORKSPACE_DIR
@@ -206,7 +210,7 @@ def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim
 
 def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
     """Brings the workspace's server to an image that does not have it. Only there: it costs a container's start."""
-    container = _container(BUNDLE_CONTAINER, "session_runtime.workspace.bundle", resolved, installation)
+    container = _container(BUNDLE_CONTAINER, WORKSPACE_BUNDLE_MODULE, resolved, installation)
     container["args"] = [BUNDLE]
     container["resources"] = BUNDLE_RESOURCES
     container["volumeMounts"] = [{"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0]}]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from agentsession_operator import metrics
 from agentsession_operator.reports.desk import ReportDesk
 from agentsession_operator.reports.verifier import Refused
-from session_runtime.wire import SessionReport
+from session_runtime.wire import REPORT_ROUTE, SessionReport
 
 STOP_SECONDS: Final = 3.0
 MAX_REPORT_BYTES: Final = 256 * 1024
@@ -43,7 +43,7 @@ def make_app(desk: ReportDesk, *, healthy: Probe, ready: Probe) -> FastAPI:
     async def prometheus() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.put("/v1/sessions/{namespace}/{name}/report", status_code=204)
+    @app.put(REPORT_ROUTE, status_code=204)
     async def report(namespace: str, name: str, request: Request) -> Response:
         try:
             pod_uid = await desk.sender(request.headers.get("authorization", ""))

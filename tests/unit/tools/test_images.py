@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,20 @@ def copied(target: str) -> set[str]:
         for words in re.findall(r"^COPY (?!--from)(.+)$", text, re.M):
             paths |= set(words.split()[:-1])
     return paths
+
+
+def test_operator_image_holds_what_the_operator_imports(tmp_path: Path) -> None:
+    """In that image there is one module of the runtime and nothing of the agent."""
+    (operator,) = plan.selected(["operator"])
+    host.write_context(tmp_path, plan.read_sources(plan.ROOT, operator.inputs))
+    assert sorted(path.name for path in (tmp_path / "session_runtime").iterdir()) == ["__init__.py", "wire.py"]
+    program = "import sys, agentsession_operator.process; print(*sys.modules)"
+    run = [sys.executable, "-c", program]
+    # The folders that come first in the path win over the checkout, which is installed in this environment.
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'operator'}:{tmp_path}"}
+    loaded = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    assert "session_runtime.wire" in loaded
+    assert "agent" not in loaded
 
 
 def test_the_containerfile_has_the_default_base() -> None:
