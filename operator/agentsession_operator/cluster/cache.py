@@ -24,8 +24,8 @@ T = TypeVar("T", bound=HasMeta)
 _TOMBSTONES = 10_000
 
 
-class Listener(Protocol):
-    """Is told of each change. `before` is None for a new object, `after` for a deleted one, and never are both.
+class CacheListener(Protocol):
+    """Receives each change. `before` is None for a new object and `after` for a deleted one; never are both.
 
     Implemented by control/wakeups.py, which this layer must not import. The methods are called while the cache is being
     changed, so they neither await nor change it.
@@ -86,7 +86,7 @@ class Store(Generic[UID, T]):
 class Cache:
     """The four kinds that decisions depend on."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: CacheListener) -> None:
         self._listener = listener
         self.sessions: Store[SessionUID, Session] = Store(lambda *change: listener.session_changed(self, *change))
         self.pods: Store[PodUID, Pod] = Store(self._index_pod)

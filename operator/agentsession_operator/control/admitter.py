@@ -92,17 +92,17 @@ class Admitter:
         metrics.ADMISSION_SECONDS.observe(time.perf_counter() - started)
         metrics.SLOTS_USED.set(self.counts.held)
         metrics.SESSIONS_WAITING.set(self.counts.waiting)
-        told = self._publish({SessionUID(uid): wait for uid, wait in decision.waits.items()})
+        news = self._publish({SessionUID(uid): wait for uid, wait in decision.waits.items()})
         # 2. Write the reservations.
         limit = asyncio.Semaphore(CONCURRENT_WRITES)
         written = await asyncio.gather(*(self._reserve(uid, limit) for uid in grants))
-        if grants or told:
+        if grants or news:
             log.info(
                 "admission pass: granted %d, held %d, waiting %d (%d with a new reason), %.0f ms",
                 sum(written),
                 self.counts.held,
                 self.counts.waiting,
-                told,
+                news,
                 (time.perf_counter() - started) * 1000,
             )
         if len(decision.grants) > BATCH:
@@ -170,7 +170,7 @@ class Admitter:
             log.warning("session %s/%s: no answer to its admission: %s", session.meta.namespace, session.meta.name, error)
         elif not error.conflict and not error.gone:
             raise error
-        # Conflict: somebody wrote in between. Not found: it was deleted. Reading says which version counts now.
+        # Conflict: another client wrote in between. Not found: it was deleted. A read shows which version counts now.
         await self._read_again(session)
         self._due.set()
 

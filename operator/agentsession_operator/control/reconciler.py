@@ -61,7 +61,7 @@ class Reconciler:
             except (ApiError, NotLeader) as error:
                 failed = True
                 metrics.RECONCILES.labels("retry").inc()
-                # A conflict is normal: somebody else wrote too.
+                # A conflict is normal: another client wrote too.
                 conflict = isinstance(error, ApiError) and error.conflict
                 log.log(logging.DEBUG if conflict else logging.INFO, "session %s: trying again: %s", self._name(uid), error)
             finally:
@@ -125,7 +125,7 @@ class Reconciler:
             if error.gone:
                 return  # deleted; the watch will report it
             if error.conflict:
-                # Somebody wrote since, and the cache may not know yet. One read, instead of retries until the watch catches up.
+                # The cache may not know yet what another client wrote. One read, instead of retries until the watch catches up.
                 current = await self._api.get(path)
                 if current["metadata"]["uid"] == uid:
                     self._cache.sessions.put(Session.of(current))

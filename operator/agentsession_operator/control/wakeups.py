@@ -5,12 +5,12 @@
     session changes                         that session            if its claim on a slot changed
     pod changes                             its session             if the pod ended or is gone
     class changes                           sessions without a pod  yes
-    quota changes                           sessions without a pod  if its spec changed
+    quota changes its spec                  sessions without a pod  yes
     first lists are complete                sessions without a pod  yes
     report of a session pod                 that session            no
 
 The functions `*_change` are the table; `Wakeups` carries it out for the cache and the report store, which stand in lower layers
-and know it by their Listener protocols only.
+and know it by the protocols CacheListener and ReportListener only.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import logging
 from dataclasses import dataclass
 
 from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass, SessionUID
-from agentsession_operator.cluster import cache as cluster_cache
+from agentsession_operator.cluster.cache import Cache, CacheListener
 from agentsession_operator.control.transitions import transitions
 from agentsession_operator.control.workqueue import WorkQueue
-from agentsession_operator.reports import desk
+from agentsession_operator.reports.desk import ReportListener
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _uids(*versions: Session | None) -> tuple[SessionUID, ...]:
     return tuple(dict.fromkeys(session.meta.uid for session in versions if session is not None))
 
 
-class Wakeups(cluster_cache.Listener, desk.Listener):
+class Wakeups(CacheListener, ReportListener):
     """Carries the table out: puts sessions on the queue, makes an admission pass due, and logs what happened to a session."""
 
     def __init__(self, queue: WorkQueue[SessionUID]) -> None:
@@ -80,28 +80,28 @@ class Wakeups(cluster_cache.Listener, desk.Listener):
         self.admission = asyncio.Event()
         """Set while an admission pass is due. The admitter waits for it and clears it."""
 
-    def session_changed(self, cache: cluster_cache.Cache, before: Session | None, after: Session | None) -> None:
+    def session_changed(self, cache: Cache, before: Session | None, after: Session | None) -> None:
         if (known := after or before) is not None:
             for line in transitions(before, after):
                 log.info("session %s/%s: %s", known.meta.namespace, known.meta.name, line)
         self._apply(cache, session_change(before, after))
 
-    def pod_changed(self, cache: cluster_cache.Cache, before: Pod | None, after: Pod | None) -> None:
+    def pod_changed(self, cache: Cache, before: Pod | None, after: Pod | None) -> None:
         self._apply(cache, pod_change(before, after))
 
-    def class_changed(self, cache: cluster_cache.Cache, before: SessionClass | None, after: SessionClass | None) -> None:
+    def class_changed(self, cache: Cache, before: SessionClass | None, after: SessionClass | None) -> None:
         self._apply(cache, class_change(before, after))
 
-    def quota_changed(self, cache: cluster_cache.Cache, before: Quota | None, after: Quota | None) -> None:
+    def quota_changed(self, cache: Cache, before: Quota | None, after: Quota | None) -> None:
         self._apply(cache, quota_change(before, after))
 
-    def completed(self, cache: cluster_cache.Cache) -> None:
+    def completed(self, cache: Cache) -> None:
         self._apply(cache, Wakeup(settings=True))
 
     def report_arrived(self, session: SessionUID) -> None:
         self._queue.add(session)
 
-    def _apply(self, cache: cluster_cache.Cache, wakeup: Wakeup) -> None:
+    def _apply(self, cache: Cache, wakeup: Wakeup) -> None:
         for uid in wakeup.sessions:
             self._queue.add(uid)
         # Before the first lists are complete, `completed` is still to come and includes every change of settings.

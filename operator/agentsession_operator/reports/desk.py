@@ -13,8 +13,11 @@ from agentsession_operator.reports.verifier import Refused, TokenVerifier
 from session_runtime.wire import SessionReport
 
 
-class Listener(Protocol):
-    """Is told of each report that is news. Implemented by control/wakeups.py, which this layer must not import."""
+class ReportListener(Protocol):
+    """Receives the session of each report that is newer than the stored one.
+
+    Implemented by control/wakeups.py, which this layer must not import.
+    """
 
     def report_arrived(self, session: SessionUID) -> None: ...
 
@@ -22,7 +25,7 @@ class Listener(Protocol):
 class ReportStore:
     """The newest report of each session."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: ReportListener) -> None:
         self._reports: dict[SessionUID, ReceivedReport] = {}
         self._listener = listener
 

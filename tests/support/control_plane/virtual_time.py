@@ -5,16 +5,16 @@ A module whose async tests run on it overrides the fixture:
     @pytest.fixture
     def anyio_backend() -> Backend:
         return VIRTUAL_TIME
+
+A single test uses `@pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME])`. The examples of a hypothesis test share one
+loop, so they compare times with the time at their start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Final
 
 
 class _Selector(selectors.DefaultSelector):
@@ -45,10 +45,4 @@ class Loop(asyncio.SelectorEventLoop):
 Backend = tuple[str, dict[str, Any]]
 
 VIRTUAL_TIME: Final[Backend] = ("asyncio", {"loop_factory": Loop})
-"""What the `anyio_backend` fixture of a module returns whose tests run on this clock."""
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end on a clock of its own, which starts at 0: for hypothesis, whose examples must not share one."""
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(main)
+"""What the `anyio_backend` fixture of a module returns if its tests run on this clock."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.api.objects import Pod, PodUID, Quota, Session, SessionClass, SessionUID
-from agentsession_operator.cluster.cache import Cache, Listener, Store
+from agentsession_operator.cluster.cache import Cache, CacheListener, Store
 from support.control_plane.builders import READY, pod, quota, session, session_class
 
 REMOVED = 0
@@ -77,7 +77,7 @@ def test_tombstones_do_not_grow_without_a_bound() -> None:
     assert kept.put(session("0"))
 
 
-class Heard(Listener):
+class Heard(CacheListener):
     """Keeps the changes that a cache published, and what the cache held at that moment."""
 
     def __init__(self) -> None:

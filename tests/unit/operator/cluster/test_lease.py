@@ -66,7 +66,7 @@ async def test_nothing_may_be_written_before_the_lease_is_held() -> None:
     assert (holder(server), now()) == ("a", 0)
 
 
-async def test_without_renewal_writing_stops_before_anybody_else_may_begin() -> None:
+async def test_without_renewal_writing_stops_before_another_operator_may_start() -> None:
     lease = lease_of(ApiServer(), "a")
     await lease.acquire()
     await asyncio.sleep(HELD_SECONDS)
@@ -166,7 +166,7 @@ async def test_an_acquisition_that_came_through_unanswered_is_made_sure_of() -> 
     assert now() < DURATION_SECONDS
 
 
-async def test_an_api_server_that_is_away_for_a_while_costs_the_right_to_write_and_not_the_lease() -> None:
+async def test_an_unreachable_api_server_stops_writing_but_does_not_lose_the_lease() -> None:
     server = ApiServer()
     lease = lease_of(server, "a")
     await lease.acquire()
@@ -185,7 +185,7 @@ async def test_an_api_server_that_is_away_for_a_while_costs_the_right_to_write_a
     keeping.cancel()
 
 
-async def test_a_lease_that_somebody_deleted_is_made_anew() -> None:
+async def test_a_deleted_lease_is_created_again() -> None:
     server = ApiServer()
     lease = lease_of(server, "a")
     await lease.acquire()
@@ -214,7 +214,7 @@ async def test_a_follower_honours_the_duration_that_the_holder_promised() -> Non
     assert now() > 100
 
 
-# Two, three operators; a network that delays, loses and cuts off; processes that die.
+# Two or three operators; a network that delays, loses and cuts off; processes that die.
 
 
 @dataclass
@@ -304,7 +304,7 @@ def processes(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @given(processes())
-async def test_two_operators_never_both_may_write_and_a_new_one_waits_for_the_writes_of_the_old(
+async def test_two_operators_never_write_at_the_same_time(
     plans: list[dict[str, Any]],
 ) -> None:
     server = ApiServer()
@@ -334,7 +334,7 @@ async def test_two_operators_never_both_may_write_and_a_new_one_waits_for_the_wr
 
 
 @given(st.lists((fast | slow).filter(lambda way: sum(way) < RENEW_SECONDS), min_size=1, max_size=8), st.floats(0, 30))
-async def test_somebody_leads_soon_after_the_leader_has_died(way: list[tuple[float, float]], life: float) -> None:
+async def test_another_operator_leads_soon_after_the_leader_died(way: list[tuple[float, float]], life: float) -> None:
     server = ApiServer()
     first = Process("a", Network(server, cycle(way)), 0, iter([30 + life, 1e9]))
     second = Process("b", Network(server, cycle(way)), 1, iter([1e9]))

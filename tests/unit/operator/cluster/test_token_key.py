@@ -1,4 +1,4 @@
-"""The key of the bearer tokens: made once, whoever starts first."""
+"""The key of the bearer tokens: created once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 PATH = core_path("secrets", "system", SECRET_NAME)
 
 
-async def test_a_key_is_made_at_the_first_start_and_read_at_every_other() -> None:
+async def test_a_key_is_created_once_and_read_afterwards() -> None:
     server = ApiServer()
     first = await read_or_create(server.kube, "system")
     assert len(first) == 32
@@ -27,7 +27,7 @@ async def test_keys_of_two_installations_differ() -> None:
     assert await read_or_create(ApiServer().kube, "system") != await read_or_create(ApiServer().kube, "system")
 
 
-async def test_a_key_that_somebody_else_made_in_the_meantime_is_used() -> None:
+async def test_a_key_that_another_operator_created_meanwhile_is_used() -> None:
     server = ApiServer()
     theirs = b"t" * 32
 

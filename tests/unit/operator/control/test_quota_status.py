@@ -6,7 +6,7 @@ from agentsession_operator.control.quota_status import quota_status
 from support.control_plane.builders import STAMP, quota
 
 
-def test_the_counts_stand_in_the_status_with_the_generation_that_they_hold_for() -> None:
+def test_the_status_holds_the_counts_and_their_generation() -> None:
     status = quota_status(quota(maxSessions=5), used=3, queued=2, now=STAMP)
     assert (status["used"], status["queued"], status["observedGeneration"]) == (3, 2, 1)
     (ready,) = status["conditions"]

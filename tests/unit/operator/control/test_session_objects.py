@@ -166,7 +166,7 @@ async def test_an_unanswered_creation_is_settled_when_the_pod_is_not_wanted() ->
 
 
 async def test_a_lost_pod_is_replaced_though_no_watch_reports_its_deletion() -> None:
-    """kopf's watch begins later than the first list, and what is deleted in between it never tells."""
+    """kopf's watch starts later than the first list, and never reports what is deleted in between."""
     stage = persistent_stage(admitted=True)
     failed = pod_status("Failed", reason="Evicted", message="The node was low on resource: memory.")
     stage.put_pod(status=failed)

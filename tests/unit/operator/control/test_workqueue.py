@@ -47,7 +47,7 @@ async def test_a_key_that_is_added_twice_comes_once() -> None:
     assert await nothing_comes(queue)
 
 
-async def test_a_key_that_is_added_while_it_is_worked_on_comes_again_once_and_only_afterwards() -> None:
+async def test_a_key_added_during_its_work_comes_again_once_afterwards() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     key = await queue.get()
@@ -156,10 +156,10 @@ async def test_an_appointment_that_falls_into_the_work_comes_after_it() -> None:
     st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=10),
     st.integers(1, 4),
 )
-async def test_no_news_is_lost_and_no_key_is_worked_on_twice_at_once(
+async def test_no_news_is_lost_and_no_key_has_two_workers(
     news: list[tuple[float, str]], works: list[tuple[float, bool]], workers: int
 ) -> None:
-    """Every addition is followed by the beginning of some work on that key, whatever succeeds, fails, or takes long."""
+    """After every addition some work on that key starts, whether work succeeds, fails, or takes long."""
     begun: dict[str, float] = {}
     busy: set[str] = set()
 

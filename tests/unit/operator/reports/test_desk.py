@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentsession_operator.api.objects import PodUID, SessionUID
-from agentsession_operator.reports.desk import Listener, ReportDesk, ReportStore
+from agentsession_operator.reports.desk import ReportDesk, ReportListener, ReportStore
 from agentsession_operator.reports.verifier import Refused
 from session_runtime.wire import SessionReport
 from support.control_plane.builders import READY, pod, report
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 UID = SessionUID("uid-of-demo")
 
 
-class Heard(Listener):
+class Heard(ReportListener):
     def __init__(self) -> None:
         self.sessions: list[SessionUID] = []
 
@@ -64,7 +64,7 @@ async def refused(
     return refusal.value.status
 
 
-async def test_a_pods_report_on_its_own_session_is_taken_and_an_older_one_dropped() -> None:
+async def test_a_pod_reports_on_its_own_session_and_older_reports_are_dropped() -> None:
     at, _, store = desk()
     assert await send(at, "team", "demo", token(), report(sequence=2))
     assert not await send(at, "team", "demo", token(), report(sequence=1))
