@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator. Labels never carry a session, a pod or a user: their number has no bound."""
+"""Prometheus metrics of the operator. No label names a session, a pod or a user: their number has no bound."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from prometheus_client import Counter, Gauge, Histogram
 
 API_REQUESTS = Counter(
     "agentsession_api_requests_total",
-    "Requests to the API server; code 0 is no answer.",
+    "Requests to the API server. Code 0 means that no answer came.",
     ["method", "resource", "code"],
 )
-SLOTS_USED = Gauge("agentsession_slots_used", "Slots that are held.")
-SESSIONS_WAITING = Gauge("agentsession_sessions_waiting", "Sessions that wait for a slot.")
-ADMISSIONS = Counter("agentsession_admissions_total", "Sessions that got a slot.")
-ADMISSION_SECONDS = Histogram("agentsession_admission_pass_seconds", "Time to plan one admission pass, writes left out.")
-RECONCILES = Counter("agentsession_reconciles_total", "Reconciliations of a session by result.", ["result"])
-QUEUE_LENGTH = Gauge("agentsession_work_queue_length", "Sessions that wait to be reconciled.")
+SLOTS_USED = Gauge("agentsession_slots_used", "Slots in use.")
+SESSIONS_WAITING = Gauge("agentsession_sessions_waiting", "Sessions waiting for a slot.")
+ADMISSIONS = Counter("agentsession_admissions_total", "Admitted sessions.")
+ADMISSION_SECONDS = Histogram("agentsession_admission_pass_seconds", "Time to plan one admission pass, without its writes.")
+RECONCILES = Counter("agentsession_reconciles_total", "Reconciliations of sessions by result.", ["result"])
+QUEUE_LENGTH = Gauge("agentsession_work_queue_length", "Sessions waiting to be reconciled.")
 REPORTS = Counter("agentsession_reports_total", "Reports of session pods by result.", ["result"])
 WATCH_EVENTS = Counter("agentsession_watch_events_total", "Watch events by resource.", ["resource"])
 WATCH_CORRECTIONS = Counter(

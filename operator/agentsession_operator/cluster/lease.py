@@ -62,7 +62,7 @@ class Lease:
     async def acquire(self) -> None:
         """Wait until the lease is ours."""
         seen: tuple[str, float] | None = None
-        announced = False
+        announced: str | None = None
         while True:
             try:
                 current = await self._read()
@@ -74,12 +74,15 @@ class Lease:
                 version = current["metadata"]["resourceVersion"]
                 if seen is None or seen[0] != version:
                     seen = (version, self._clock())
-                if not announced:
-                    log.info("waiting for the lease: %s holds it", current.get("spec", {}).get("holderIdentity"))
-                    announced = True
+                announced = self._announce(announced, f"waiting for the lease: {_holder(current)} holds it", logging.INFO)
             except ApiError as error:
-                log.warning("cannot acquire the lease, trying again: %s", error)
+                announced = self._announce(announced, f"cannot acquire the lease, trying again: {error}", logging.WARNING)
             await asyncio.sleep(1.0)
+
+    def _announce(self, before: str | None, message: str, level: int) -> str:
+        """Log what differs from the last time: this is asked every second."""
+        log.log(level if message != before else logging.DEBUG, "%s", message)
+        return message
 
     async def keep(self) -> None:
         """Renew the lease indefinitely. Raises LeaseLost when another operator has taken it."""
@@ -102,10 +105,10 @@ class Lease:
         except ApiError as error:
             log.warning("cannot read the lease: %s", error)
             return
-        if current is not None and current.get("spec", {}).get("holderIdentity") != self._identity:
+        if current is not None and _holder(current) != self._identity:
             self._renewed = None
             metrics.LEADING.set(0)
-            raise LeaseLost(f"the lease is now held by {current['spec'].get('holderIdentity')}")
+            raise LeaseLost(f"the lease is now held by {_holder(current)}")
         self._held = current
 
     async def release(self) -> None:
@@ -120,7 +123,7 @@ class Lease:
 
     def _free(self, current: dict[str, Any]) -> bool:
         # Our own identity: the kubelet runs one instance of a container at a time, so the process that wrote it is dead.
-        return current.get("spec", {}).get("holderIdentity") in (None, "", self._identity)
+        return _holder(current) in (None, "", self._identity)
 
     def _expired(self, current: dict[str, Any], seen: tuple[str, float] | None) -> bool:
         duration = current.get("spec", {}).get("leaseDurationSeconds", DURATION_SECONDS)
@@ -147,3 +150,8 @@ class Lease:
             self._held = await self._transport.request("PUT", lease_path(self._namespace, NAME), body)
         # Counted from before the request: the server may have written the lease at any time since.
         self._renewed = asked
+
+
+def _holder(lease: dict[str, Any]) -> str | None:
+    holder: str | None = lease.get("spec", {}).get("holderIdentity")
+    return holder

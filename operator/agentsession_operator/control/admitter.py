@@ -18,6 +18,7 @@ from agentsession_operator.api.objects import Session, SessionUID, UnreadableObj
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
 from agentsession_operator.cluster.lease import NotLeader
+from agentsession_operator.control.repeats import Repeats
 from agentsession_operator.control.session_objects import SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
@@ -57,6 +58,7 @@ class Admitter:
         self._positions_published = float("-inf")
         self._in_doubt: dict[SessionUID, str] = {}
         """Reservations whose write was not answered, with their user. They count as written until a read says otherwise."""
+        self._errors: Repeats[str] = Repeats()
         self.counts = Counts()
 
     def verdict(self, uid: SessionUID) -> Wait | None:
@@ -77,8 +79,10 @@ class Admitter:
             try:
                 await self._settle_doubts()
                 await self._pass()
+                self._errors.forget("pass")
             except (ApiError, NotLeader) as error:
-                log.warning("admission is delayed by %.0f s: %s", RETRY_SECONDS, error)
+                level = logging.WARNING if self._errors.is_news("pass", error) else logging.DEBUG
+                log.log(level, "admission: trying again every %.0f s: %s", RETRY_SECONDS, error)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._due.set()
 

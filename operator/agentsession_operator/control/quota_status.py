@@ -14,6 +14,7 @@ from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
 from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.repeats import Repeats
 from agentsession_operator.decisions.condition_set import ConditionSet
 from agentsession_operator.decisions.patch import merge_patch
 
@@ -27,6 +28,7 @@ class QuotaStatus:
 
     def __init__(self, api: KubeApi, cache: Cache, admitter: Admitter) -> None:
         self._api, self._cache, self._admitter = api, cache, admitter
+        self._errors: Repeats[str] = Repeats()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -36,7 +38,10 @@ class QuotaStatus:
                 try:
                     await self._write(quota)
                 except (ApiError, NotLeader) as error:
-                    log.info("quota %s: its status was not written, trying again: %s", quota.meta.name, error)
+                    level = logging.INFO if self._errors.is_news(quota.meta.uid, error) else logging.DEBUG
+                    log.log(level, "quota %s: its status was not written, trying again: %s", quota.meta.name, error)
+                else:
+                    self._errors.forget(quota.meta.uid)
 
     async def _write(self, quota: Quota) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,6 +19,7 @@ from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.repeats import Repeats
 from agentsession_operator.control.session_objects import SessionObjects
 from agentsession_operator.control.workqueue import WorkQueue
 from agentsession_operator.decisions.decide import decide
@@ -49,6 +50,7 @@ class Reconciler:
         self._api, self._cache, self._queue = api, cache, queue
         self._admitter, self._objects, self._reports = admitter, objects, reports
         self._written: dict[SessionUID, float] = {}
+        self._errors: Repeats[SessionUID] = Repeats()
 
     async def work(self) -> None:
         """One worker; any number may run. It ends by cancellation, or by a defect, which ends the process."""
@@ -57,13 +59,15 @@ class Reconciler:
             failed = False
             try:
                 await self.reconcile(uid)
+                self._errors.forget(uid)
                 metrics.RECONCILES.labels("ok").inc()
             except (ApiError, NotLeader) as error:
                 failed = True
                 metrics.RECONCILES.labels("retry").inc()
                 # A conflict is normal: another client wrote too.
                 conflict = isinstance(error, ApiError) and error.conflict
-                log.log(logging.DEBUG if conflict else logging.INFO, "session %s: trying again: %s", self._name(uid), error)
+                level = logging.INFO if not conflict and self._errors.is_news(uid, error) else logging.DEBUG
+                log.log(level, "session %s: trying again: %s", self._name(uid), error)
             finally:
                 self._queue.done(uid, failed=failed)
 

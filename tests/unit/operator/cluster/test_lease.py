@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -85,13 +86,15 @@ async def test_a_kept_lease_is_held_for_as_long_as_it_is_kept() -> None:
     keeping.cancel()
 
 
-async def test_a_follower_waits_for_as_long_as_the_lease_is_renewed() -> None:
+async def test_a_follower_waits_for_as_long_as_the_lease_is_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="agentsession_operator")
     server = ApiServer()
     first, second = lease_of(server, "a"), lease_of(server, "b")
     await first.acquire()
     keeping, waiting = asyncio.create_task(first.keep()), asyncio.create_task(second.acquire())
     await asyncio.sleep(300)
     assert not waiting.done()
+    assert caplog.messages == ["acquired the lease system/agentsession-operator as a", "waiting for the lease: a holds it"]
     keeping.cancel()
     died = now()
     await waiting

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from agentsession_operator.control.quota_status import quota_status
+import asyncio
+import logging
+
+import pytest
+
+from agentsession_operator.api.meta import QUOTAS
+from agentsession_operator.api.objects import Quota
+from agentsession_operator.cluster.kube import ApiError, path_of
+from agentsession_operator.control.quota_status import QuotaStatus, quota_status
 from support.control_plane.builders import STAMP, quota
+from support.control_plane.stage import Stage
+from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
+
+pytestmark = pytest.mark.anyio
+
+PATH = path_of(QUOTAS, name="default")
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
 
 
 def test_the_status_holds_the_counts_and_their_generation() -> None:
@@ -27,3 +46,50 @@ def test_a_quota_that_cannot_be_read_says_what_follows() -> None:
 def test_a_status_that_holds_is_computed_as_it_is() -> None:
     first = quota_status(quota(), used=3, queued=2, now=STAMP)
     assert quota_status(quota(status=first), used=3, queued=2, now="2026-06-01T00:00:00Z") == first
+
+
+async def at_work(stage: Stage, seconds: float) -> None:
+    """Let the admitter and the quota's status run for a while."""
+    tasks = [
+        asyncio.create_task(work())
+        for work in (stage.admitter.run, QuotaStatus(stage.server.kube, stage.cache, stage.admitter).run)
+    ]
+    stage.wake()
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+def full_stage() -> Stage:
+    """A quota with one slot, and two sessions."""
+    stage = Stage()
+    body = {"metadata": {"name": "default", "uid": "uid-of-quota-default", "generation": 1}, "spec": {"maxSessions": 1}}
+    stage.cache.quotas.put(Quota.of(stage.server.put(PATH, body)))
+    stage.put_session("first")
+    stage.put_session("second")
+    return stage
+
+
+async def test_the_counts_are_written_once_until_they_change() -> None:
+    stage = full_stage()
+    await at_work(stage, 60)
+    status = stage.server.objects[PATH]["status"]
+    assert (status["used"], status["queued"]) == (1, 1)
+    assert [call for call in stage.writes() if call[1] == PATH] == [("PATCH", PATH)]
+
+
+async def test_an_error_that_repeats_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    stage = full_stage()
+
+    def refuse(verb: str, path: str) -> None:
+        if (verb, path) == ("PATCH", PATH):
+            raise ApiError(422, "Invalid", "no")
+
+    stage.server.answer = refuse
+    with caplog.at_level(logging.INFO, logger="agentsession_operator.control.quota_status"):
+        await at_work(stage, 60)
+    assert [record.getMessage() for record in caplog.records if "quota default" in record.getMessage()] == [
+        "quota default: its status was not written, trying again: 422 Invalid: no"
+    ]

@@ -11,6 +11,7 @@ import pytest
 
 from agentsession_operator.api.names import bearer_token
 from agentsession_operator.api.objects import Session
+from agentsession_operator.cluster.kube import ApiError
 from agentsession_operator.control.transitions import transitions
 from support.control_plane.builders import (
     INSTALLATION,
@@ -24,7 +25,7 @@ from support.control_plane.builders import (
     report,
     session,
 )
-from support.control_plane.stage import POD, SESSION, UID, Stage, persistent_stage
+from support.control_plane.stage import POD, PODS, SESSION, UID, Stage, admitted_stage, persistent_stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -148,6 +149,19 @@ async def test_an_idle_hour_leaves_no_line(log: pytest.LogCaptureFixture) -> Non
             stage.reports.put(report(activity="Processing", sequence=sequence, message_count=sequence))
             await asyncio.sleep(60)
     assert log.records == []
+
+
+async def test_an_error_that_repeats_is_logged_once(log: pytest.LogCaptureFixture) -> None:
+    stage = admitted_stage()
+
+    def full(verb: str, path: str) -> None:
+        if (verb, path) == ("POST", PODS):
+            raise ApiError(403, "Forbidden", "exceeded quota: team")
+
+    stage.server.answer = full
+    async with at_work(stage):
+        await asyncio.sleep(600)
+    assert lines(log, "session team/demo: ") == ["session team/demo: trying again: 403 Forbidden: exceeded quota: team"]
 
 
 async def test_the_log_holds_no_secret_and_nothing_that_was_said(log: pytest.LogCaptureFixture) -> None:
