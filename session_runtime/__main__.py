@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return chat(given[1:])
     if given[:1] in (["export"], ["import"]):
-        from session_runtime.archive.archive import main as archive
+        from session_runtime.archive.command import main as archive
 
         return archive(given[0], given[1:])
     return run(given)
@@ -62,23 +62,24 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     from pydantic import ValidationError
 
     from agent.redaction import Redactor
-    from session_runtime import agent_assembly as engine
-    from session_runtime import process as server
-    from session_runtime import wire
+    from session_runtime import process, wire
+    from session_runtime.agent_assembly import litellm_model
+    from session_runtime.credentials import secret_values
     from session_runtime.reporting import console
+    from session_runtime.session.store import StoreError
 
-    console.set_up_logging(Redactor(engine.secret_values(os.environ)))
+    console.set_up_logging(Redactor(secret_values(os.environ)))
     try:
         config = wire.config_from_environment(os.environ)
     except (KeyError, ValidationError) as error:
         print(f"{wire.CONFIG_ENV} does not hold a session: {error}", file=sys.stderr)
         return 2
     gc.enable()
-    surroundings = server.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
+    surroundings = process.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
     try:
-        session = server.serve(listener, config, surroundings, open_model or engine.litellm_model)
+        session = process.serve(listener, config, surroundings, open_model or litellm_model)
         return asyncio.new_event_loop().run_until_complete(session)
-    except server.StoreError as error:
+    except StoreError as error:
         print(error, file=sys.stderr)
         return 1
 

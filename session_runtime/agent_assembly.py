@@ -1,14 +1,13 @@
 """Puts an agent together for a session: its model, its tools, its credentials.
 
-The agent's modules are imported only when a session opens its agent, in a thread: they cost some 0.3 s, and the server
-answers by then.
+This module imports late. The agent's modules take 0.3 s to import, so they are imported when a session opens its agent, in a
+thread: the server already answers by then, and `/healthz` does not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -20,8 +19,9 @@ from agent.conversation import Conversation
 from agent.events import Emit
 from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
+from session_runtime.credentials import credentials, provider_environment, secret_values, without_line_break
 from session_runtime.session.session import OpenAgent, OpenedAgent
-from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX, AgentSettings, SessionConfig
+from session_runtime.wire import AgentSettings, SessionConfig
 
 if TYPE_CHECKING:
     from agent.model.model import Model
@@ -31,38 +31,7 @@ if TYPE_CHECKING:
 
 OpenModel = Callable[[AgentConfig], "Model"]
 
-_NOT_CREDENTIALS: Final = re.compile(r"PATH|HOME|LD_.*|PYTHON.*|AGENTSESSION_.*")
-"""Names that a Secret may not set in this process: they steer the process itself."""
-
 _ACTIONS: Final[Mapping[str, Action]] = {"Allow": "allow", "Ask": "ask", "Deny": "deny"}
-
-
-def credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """The session's credentials, by the names that their keys have in the Secret."""
-    return _under(CREDENTIAL_PREFIX, environment)
-
-
-def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of the credentials that model providers' clients may find in the environment (`OPENAI_API_KEY`, ...)."""
-    found = credentials(environment).items()
-    return {name: value for name, value in found if name and not _NOT_CREDENTIALS.fullmatch(name)}
-
-
-def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What must appear in no event, message or log: the credentials, and the values of MCP servers' headers."""
-    headers = _under(HEADER_PREFIX, environment).values()
-    # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
-    return (*credentials(environment).values(), *headers, *(header.partition(" ")[2] for header in headers))
-
-
-def _under(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name.removeprefix(prefix): _meant(value) for name, value in environment.items() if name.startswith(prefix)}
-
-
-def _meant(value: str) -> str:
-    """A Secret that was made from a file often ends with a line break, which no header takes, and which a tool that prints
-    the value need not print."""
-    return value.strip()
 
 
 def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> AgentConfig:
@@ -76,14 +45,9 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
         rules=tuple(Rule(rule.tool, _ACTIONS[rule.action], rule.arguments, rule.reason) for rule in settings.approval_policy),
         auto_approve_usd=settings.auto_approve_usd,
         reasoning_effort=settings.reasoning_effort,
-        budget=budget(settings),
+        budget=Budget(settings.budget.tokens, settings.budget.cost_usd),
         secrets=secret_values(environment),
     )
-
-
-def budget(settings: AgentSettings) -> Budget:
-    """What the session may use, as the agent counts it."""
-    return Budget(settings.budget.tokens, settings.budget.cost_usd)
 
 
 def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
@@ -94,7 +58,7 @@ def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tupl
         McpServer(
             server.name,
             url=server.url,
-            headers={header.name: _meant(environment[header.variable]) for header in server.headers},
+            headers={header.name: without_line_break(environment[header.variable]) for header in server.headers},
             allow=server.tools.allow,
             deny=server.tools.deny,
         )

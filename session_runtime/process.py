@@ -10,31 +10,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from agent.redaction import Redactor
-from session_runtime import agent_assembly as engine
+from session_runtime.agent_assembly import OpenModel, litellm_model, opener
+from session_runtime.credentials import credentials, secret_values
 from session_runtime.http.app import create_app
+from session_runtime.http.server import cut_connections, http_server
 from session_runtime.reporting import report
 from session_runtime.reporting.console import Console
 from session_runtime.reporting.metrics import Metrics
 from session_runtime.reporting.reporter import Reporter, sender
 from session_runtime.session.journal import Change, Journal
 from session_runtime.session.session import Session
-from session_runtime.session.store import Loaded, Store, StoreError
+from session_runtime.session.store import Loaded, Store
 from session_runtime.supervisor import Supervisor
 from session_runtime.wire import SessionConfig
 from session_runtime.workspace.client import SocketWorkspace
-
-__all__ = ["Options", "StoreError", "http_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +43,6 @@ FAILURE_SECONDS: Final = 1.5
 
 STOP_SECONDS: Final = 1.0
 """How long a turn that is taken back has to kill its tools."""
-
-HEAD_SECONDS: Final = 10.0
-"""How long a connection has for the head of its next request; idle ones end sooner (uvicorn's `timeout_keep_alive`)."""
 
 CLOSE_SECONDS: Final = 0.7
 """How long open responses have for their end. A stop has 2 s in all."""
@@ -69,15 +61,15 @@ class Options:
 class Process:
     """One run of the runtime, from an open database to an exit status."""
 
-    def __init__(self, config: SessionConfig, options: Options, open_model: engine.OpenModel) -> None:
+    def __init__(self, config: SessionConfig, options: Options, open_model: OpenModel) -> None:
         self._config = config
         self._options = options
-        redactor = Redactor(engine.secret_values(os.environ))
+        redactor = Redactor(secret_values(os.environ))
         self._store = Store(options.state_dir)
         loaded = self._store.load()
         self._journal = Journal(self._store, loaded.last_seq, _now)
         self._workspace = SocketWorkspace(options.workspace_socket)
-        open_agent = engine.opener(config, self._workspace, open_model)
+        open_agent = opener(config, self._workspace, open_model)
         self._session = Session(config, self._journal, loaded, open_agent, _now)
         self._console = Console(redactor, sys.stdout)
         self._metrics = Metrics()
@@ -107,7 +99,7 @@ class Process:
             await asyncio.sleep(FAILURE_SECONDS)
         server.should_exit = True
         if status != FINISHED:
-            _cut_connections(server)
+            cut_connections(server)
             self._journal.close()
         await asyncio.wait([http], timeout=CLOSE_SECONDS)
         await self._supervisor.cancel("session", "reporter", "http", "journal")
@@ -157,8 +149,7 @@ class Process:
 
         try:
             async with asyncio.timeout(hub.UPLOAD_SECONDS):
-                secrets = engine.credentials(os.environ)
-                where = await hub.keep(self._config, repository, secrets, self._options.state_dir, _now())
+                where = await hub.keep(self._config, repository, credentials(os.environ), self._options.state_dir, _now())
         except TimeoutError:
             logger.warning("the session's archive is not on the Hub: the upload took longer than %.0f s", hub.UPLOAD_SECONDS)
         except Exception as error:
@@ -186,65 +177,6 @@ class Process:
         return sequence
 
 
-class _Protocol(H11Protocol):
-    """Drops a connection whose next request does not come: anyone can open one and send a byte now and then, and uvicorn
-    would keep it for ever."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_head()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-
-    def _await_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_unless_busy)
-
-    def _close_unless_busy(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def http_server(app: FastAPI) -> uvicorn.Server:
-    """The server of this application; it says nothing of its own and leaves the signals alone."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http=_Protocol,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    return _Server(config)
-
-
-def _cut_connections(server: uvicorn.Server) -> None:
-    """Without an end, which a client would take for the session's; so it knows to come back to the next process."""
-    for connection in list(server.server_state.connections):
-        if connection.transport is not None:
-            connection.transport.abort()
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -256,8 +188,6 @@ def _write_termination_log(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-async def serve(
-    listener: socket.socket, config: SessionConfig, options: Options, open_model: engine.OpenModel = engine.litellm_model
-) -> int:
+async def serve(listener: socket.socket, config: SessionConfig, options: Options, open_model: OpenModel = litellm_model) -> int:
     """Run the session; returns the exit status. Raises StoreError when its database cannot be used."""
     return await Process(config, options, open_model).run(listener)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from agent.budget import Budget
 from agent.conversation import PendingApproval as AgentApproval
 from agent.messages import Usage as AgentUsage
-from session_runtime.agent_assembly import budget
 from session_runtime.session.session import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionConfig, SessionReport, Usage
 
@@ -32,10 +32,15 @@ def build(snapshot: Snapshot, config: SessionConfig, sequence: int = 0) -> Sessi
         last_activity_time=snapshot.last_activity_time,
         last_message=None if snapshot.last_message is None else cut(snapshot.last_message, LAST_MESSAGE_BYTES),
         pending_approvals=tuple(_brief(approval) for approval in snapshot.pending[:MAX_APPROVALS]),
-        budget_used_up=budget(config.agent).exhausted_by(snapshot.usage),
+        budget_used_up=_budget_used_up(config, snapshot),
         outcome=None if ending is None else ending.outcome,
         outcome_message=None if ending is None else ending.message,
     )
+
+
+def _budget_used_up(config: SessionConfig, snapshot: Snapshot) -> str | None:
+    limit = config.agent.budget
+    return Budget(limit.tokens, limit.cost_usd).exhausted_by(snapshot.usage)
 
 
 def differs(before: SessionReport, after: SessionReport) -> bool:

@@ -2,8 +2,12 @@
 
     python -m session_runtime.workspace.bundle FILE
 
-This is how the server comes into an image that is not the runtime's: an init container with the runtime's image writes the
-file into a volume, and the workspace container runs it.
+This is how the server gets into an image other than the runtime's: an init container with the runtime's image writes the
+file to a volume, and the workspace container runs it.
+
+The file holds this folder, except what only the agent container runs, and `agent/workspace.py`. That module does the work: it
+runs the commands and edits the files. It stays in the agent's package because `python -m agent` uses it without a container,
+and the agent must not import the runtime.
 """
 
 from __future__ import annotations
@@ -14,7 +18,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-MODULES: Final = ("agent/workspace.py", "session_runtime/workspace/server.py", "session_runtime/workspace/limits.py")
+_FOLDER: Final = Path(__file__).parent
+
+_PARENT: Final = _FOLDER.parents[1]
+
+_AGENT_SIDE: Final = {"bundle.py", "client.py"}
+"""Modules of this folder that run beside the agent, on the runtime's own Python."""
+
+MODULES: Final = (
+    "agent/workspace.py",
+    *sorted(
+        str(path.relative_to(_PARENT))
+        for path in _FOLDER.glob("*.py")
+        if path.name not in _AGENT_SIDE and path.name != "__init__.py"
+    ),
+)
 """All that the server consists of, besides the standard library."""
 
 PACKAGES: Final = ("agent/__init__.py", "session_runtime/__init__.py", "session_runtime/workspace/__init__.py")
@@ -29,9 +47,7 @@ import runpy
 
 runpy.run_module("session_runtime.workspace.server", run_name="__main__", alter_sys=True)
 """
-"""What runs first. It is for the oldest Python too: it says what is missing."""
-
-_PARENT: Final = Path(__file__).parents[2]
+"""What runs first. An older Python can run it too, so that it can name the version that is missing."""
 
 
 def write_bundle(path: Path) -> None:

@@ -24,7 +24,7 @@ from agent.workspace import (
     Listing,
     WorkspaceError,
 )
-from session_runtime.workspace.server import GREETING, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
 
 CONNECT_SECONDS: Final = 120.0
 """How long a call waits for the server: while its image is pulled, and while the kubelet restarts its container, after a pause

@@ -4,21 +4,7 @@
 
 It needs nothing but the standard library and Python 3.9, so that any image can be the workspace.
 
-The protocol: one request for each connection to a Unix socket, a JSON object on one line. A closed connection takes the
-request back: its command is killed with all it started. The server speaks first, `{"ready": true}`: a request that is sent
-after that has been taken by a server that lives. The answer is any number of output lines and one last line.
-
-    {"op": "run", "command": "make", "timeout": 120, "stream": true}
-        {"output": "cc -o ..."}                              only when `stream` is true, as it comes
-        {"result": {"exit_code": 0, "output": "cc ...", "timed_out": false, "truncated": false}}
-    {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": "text"}
-    {"op": "write", "path": "a.txt", "content": "text"}                      {"result": null}
-    {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}    {"result": 1}
-    {"op": "list", "path": ".", "glob": "*", "depth": 1}
-        {"result": {"entries": [{"path": "a.txt", "kind": "file", "size": 4}], "truncated": false}}
-    {"op": "shutdown"}                                       {"result": null}, and the server ends with status 0
-
-What cannot be done is answered with {"error": "why"}.
+`protocol.py` says what the agent and the server say to each other; `init.py` is what process 1 of the container does besides.
 """
 
 from __future__ import annotations
@@ -32,11 +18,11 @@ import os
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable, Sequence  # noqa: UP035 - Python 3.9
 
 from agent.workspace import LocalWorkspace, WorkspaceError
+from session_runtime.workspace.init import become_init
 from session_runtime.workspace.limits import (
     CHECK_SECONDS,
     DISK_SHARE,
@@ -50,12 +36,7 @@ from session_runtime.workspace.limits import (
     limit_memory,
     quantity,
 )
-
-GREETING = b'{"ready": true}\n'
-"""What the server says to each connection first. A connection that is made while a server dies gets none."""
-
-MESSAGE_LIMIT = 16 * 1024 * 1024
-"""Bytes of one line of the protocol."""
+from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
 
 MAX_TIMEOUT = 3600.0
 """Seconds that a command may take at most, whatever the request says."""
@@ -66,22 +47,7 @@ STREAM_LIMIT = 1024 * 1024
 SCRATCH = ("/tmp", "/dev/termination-log")  # noqa: S108 - the container's own
 """What commands can write to besides the root. The kubelet makes the log a file on the node that anyone may write to."""
 
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-RESTART_SECONDS = 0.1
-"""Pause before a server that was killed is started again."""
-
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-FINISHED_SUFFIX = ".finished"
-
-
-def finished_marker(socket: Path) -> Path:
-    """The file that says, beside the socket, that the session is finished: a server that starts then ends at once.
-
-    Without it the pod of a session that ends before this container is up would wait for it for ever.
-    """
-    return socket.with_name(socket.name + FINISHED_SUFFIX)
 
 
 def command_environment(root: Path) -> dict[str, str]:
@@ -302,53 +268,6 @@ def _is_finished(socket: Path) -> bool:
 
 def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
     writer.write(json.dumps(message).encode() + b"\n")
-
-
-def become_init() -> None:
-    """As process 1 of a container: go on in a child, and do here what nobody else does.
-
-    - Reap orphans. asyncio waits for its own children by their ids, so a reaper in the same process would take their exit
-      statuses away.
-    - Start the server again when a command has ended it (`kill -9 -1`), and let it go on when one has stopped it; the
-      kernel keeps those signals from process 1. If the container ended instead, the kubelet would start it again, but
-      after a pause that doubles each time, up to five minutes.
-
-    This returns in the children only. The parent ends as the child does that was told to, or that ended by itself.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*END_SIGNALS, signal.SIGCHLD))
-    while True:
-        child = os.fork()
-        if child == 0:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*END_SIGNALS, signal.SIGCHLD))
-            return
-        code, told = _outlive(child)
-        if told or code - 128 not in (*END_SIGNALS, signal.SIGKILL):
-            os._exit(code)
-        print(f"signal {code - 128} has ended the workspace's server; it starts again", file=sys.stderr, flush=True)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)  # what ended this server must not meet the next
-        time.sleep(RESTART_SECONDS)
-
-
-def _outlive(child: int) -> tuple[int, bool]:
-    """Reap whatever ends, and pass signals on, until the child has ended: its exit code, as a shell would give it, and
-    whether it was told to end."""
-    told = False
-    while True:
-        received = signal.sigwait((*END_SIGNALS, signal.SIGCHLD))
-        if received != signal.SIGCHLD:
-            told = True
-            os.kill(child, received)
-            continue
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                process, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-                if process == 0:
-                    break
-                if process == child and os.WIFSTOPPED(status):
-                    os.kill(child, signal.SIGCONT)
-                elif process == child:
-                    return (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), told
 
 
 async def serve(socket: Path, root: Path, limits: Limits | None = None) -> int:

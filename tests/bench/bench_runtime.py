@@ -31,7 +31,7 @@ from bench.table import row, title  # noqa: E402
 from session_runtime.__main__ import bind  # noqa: E402
 from session_runtime.agent_assembly import opener  # noqa: E402
 from session_runtime.http.app import create_app  # noqa: E402
-from session_runtime.process import http_server  # noqa: E402
+from session_runtime.http.server import http_server  # noqa: E402
 from session_runtime.reporting.metrics import Metrics  # noqa: E402
 from session_runtime.session.events import Frame  # noqa: E402
 from session_runtime.session.journal import Change, Journal  # noqa: E402

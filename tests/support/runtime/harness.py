@@ -20,9 +20,9 @@ from agent.loop.compaction import SUMMARY_REQUEST
 from agent.messages import Message, ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
-from session_runtime import process as server
 from session_runtime.__main__ import bind
 from session_runtime.client.client import ReceivedEvent, SessionClient
+from session_runtime.process import Options, serve
 from session_runtime.wire import AgentSettings, ApprovalRule, SessionConfig, config_to_environment
 from session_runtime.workspace.server import Server as WorkspaceServer
 from session_runtime.workspace.server import command_environment
@@ -134,10 +134,10 @@ async def runtime(folder: Path, *replies: Reply, stuck_milliseconds: int = 60_00
     listener = bind(0, stuck_milliseconds)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     model = ConversationModel(*replies)
-    options = server.Options(folder / "state", folder / "w.sock", folder / "token", folder / "termination-log")
+    options = Options(folder / "state", folder / "w.sock", folder / "token", folder / "termination-log")
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
         serving = asyncio.create_task(serve_workspace(folder))
-        process = asyncio.create_task(server.serve(listener, config(**fields), options, lambda _: model))
+        process = asyncio.create_task(serve(listener, config(**fields), options, lambda _: model))
         run = Runtime(url, folder, model, process, http)
         try:
             yield run

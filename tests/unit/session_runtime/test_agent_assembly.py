@@ -13,7 +13,7 @@ from agent.budget import Budget
 from agent.messages import Usage
 from agent.testing import calls, says
 from session_runtime import wire
-from session_runtime.agent_assembly import agent_config, mcp_servers, secret_values
+from session_runtime.agent_assembly import agent_config, mcp_servers
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
     HEADER_PREFIX,
@@ -62,11 +62,6 @@ def test_a_server_gets_the_values_of_its_own_headers() -> None:
     (server,) = mcp_servers(AgentSettings(model="m", mcp_servers=(NOTES,)), environment)
     assert server.headers == {"Authorization": f"Bearer {TOKEN}"}
     assert (server.name, server.url, server.allow, server.deny) == ("notes", NOTES.url, ("a*",), ("add",))
-
-
-def test_headers_are_secret_as_credentials_are_and_so_is_the_token_alone() -> None:
-    environment = {f"{HEADER_PREFIX}0_0": f"Bearer {TOKEN}\n", f"{CREDENTIAL_PREFIX}HF_TOKEN": "hf_1\n", "PATH": "/bin"}
-    assert secret_values(environment) == ("hf_1", f"Bearer {TOKEN}", TOKEN)
 
 
 def test_what_a_newer_operator_says_is_ignored_by_an_older_runtime() -> None:

@@ -18,7 +18,7 @@ from session_runtime.session.outcome import CUT_OFF
 from session_runtime.session.session import MAX_RESUMES
 from session_runtime.session.store import Store
 from session_runtime.wire import SessionReport
-from session_runtime.workspace.server import GREETING, finished_marker
+from session_runtime.workspace.protocol import GREETING, finished_marker
 from support.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio

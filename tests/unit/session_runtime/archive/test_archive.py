@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.testing import calls, says
-from session_runtime.archive.archive import ArchiveError, export, main, restore
+from session_runtime.archive.archive import ArchiveError, export, restore
+from session_runtime.archive.command import main
 from session_runtime.session.store import DATABASE, MIGRATIONS, Store
 from support.runtime.harness import runtime
 

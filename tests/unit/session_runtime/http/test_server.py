@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from agent.testing import says
-from session_runtime import process as server
 from session_runtime.__main__ import MAX_FILES
-from session_runtime.http import app
+from session_runtime.http import app, server
 from session_runtime.process import FAILED
 from support.runtime.harness import DEADLINE, TOKEN, Runtime, RuntimeProcess, eventually, runtime, runtime_process
 from support.runtime.sse import Follower

@@ -24,14 +24,12 @@ from agent.testing import Reply, calls, says
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
-from session_runtime.agent_assembly import agent_config, credentials, provider_environment
 from session_runtime.session.events import Draft
 from session_runtime.session.journal import Journal
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
 from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
-from session_runtime.wire import AgentSettings
 from support.runtime.harness import AnsweringModel, ConversationModel, config, eventually
 
 pytestmark = pytest.mark.anyio
@@ -232,17 +230,6 @@ async def test_the_queue_is_bounded(tmp_path: Path) -> None:
             assert receipt.position == n + 1
         with pytest.raises(QueueFull):
             await now.session.submit(UserInput(text="too much"))
-
-
-def test_credentials_keep_their_names_and_do_not_steer_the_process() -> None:
-    prefix = "AGENTSESSION_CREDENTIAL_"
-    names = ("OPENAI_API_KEY", "PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "AGENTSESSION_CONFIG", "")
-    environment = {f"{prefix}{name}": f"value of {name}" for name in names} | {"PATH": "/bin", "OTHER": "x"}
-    assert set(credentials(environment)) == set(names)
-    assert provider_environment(environment) == {"OPENAI_API_KEY": "value of OPENAI_API_KEY"}
-    settings = agent_config(config(agent=AgentSettings(model="m", max_iterations=7)), {f"{prefix}A": "secret"})
-    assert (settings.model, settings.max_iterations) == ("m", 7)
-    assert settings.secrets == ("secret",)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent.workspace import LIST_LIMIT, READ_LIMIT, WorkspaceError
-from session_runtime.workspace import client as workspace_client
+from session_runtime.workspace import client
 from session_runtime.workspace.client import OUTPUT_LIMIT, SocketWorkspace
-from session_runtime.workspace.server import GREETING, MESSAGE_LIMIT
+from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT
 from support.runtime.harness import DEADLINE
 from support.runtime.workspace_process import server
 
@@ -127,8 +127,8 @@ async def test_output_without_end_is_no_result_either(short_path: Path) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_server_that_never_answers_is_given_up(short_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    monkeypatch.setattr(workspace_client, "FILE_SECONDS", 0.1)
-    monkeypatch.setattr(workspace_client, "RUN_MARGIN", -9.9)
+    monkeypatch.setattr(client, "FILE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "RUN_MARGIN", -9.9)
     async with hostile(short_path, says_nothing) as workspace:
         with pytest.raises(WorkspaceError, match="did not answer within"):
             await CALLS[call](workspace)
@@ -136,7 +136,7 @@ async def test_a_server_that_never_answers_is_given_up(short_path: Path, monkeyp
 
 @pytest.mark.parametrize("backlog", [0, 100])
 async def test_a_server_that_never_accepts_is_given_up(short_path: Path, monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
-    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.3)
     with sockets.socket(sockets.AF_UNIX) as listener:
         listener.bind(str(short_path / "w.sock"))
         listener.listen(backlog)
@@ -152,7 +152,7 @@ async def test_a_server_that_never_accepts_is_given_up(short_path: Path, monkeyp
 async def test_something_else_at_the_socket_is_no_workspace(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
 ) -> None:
-    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.3)
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)

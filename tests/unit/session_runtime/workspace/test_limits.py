@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.workspace import WorkspaceError
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity
-from session_runtime.workspace.server import finished_marker
+from session_runtime.workspace.protocol import finished_marker
 from support.runtime.harness import DEADLINE, eventually
 from support.runtime.workspace_process import NAMESPACE, contained, needs_namespace, server
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent.workspace import Entry, Listing, WorkspaceError
-from session_runtime.workspace import client as workspace_client
+from session_runtime.workspace import client
 from session_runtime.workspace.client import SocketWorkspace
-from session_runtime.workspace.server import GREETING, MAX_TIMEOUT, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.server import MAX_TIMEOUT
 from support.runtime.harness import DEADLINE, alive, eventually
 from support.runtime.workspace_process import ROOT, server
 
@@ -173,7 +174,7 @@ async def test_calls_wait_for_the_server_to_appear(short_path: Path) -> None:
 
 
 async def test_a_server_that_never_appears_is_an_error(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace_client, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
     with pytest.raises(WorkspaceError, match="cannot be reached"):
         await SocketWorkspace(short_path / "w.sock").read("a")
 

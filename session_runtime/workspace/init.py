@@ -1,0 +1,61 @@
+"""Process 1 of the workspace's container: reaps orphans and restarts the server. Python 3.9, standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+RESTART_SECONDS = 0.1
+"""Pause before a server that was killed is started again."""
+
+
+def become_init() -> None:
+    """As process 1 of a container: go on in a child, and do here what nobody else does.
+
+    - Reap orphans. asyncio waits for its own children by their ids, so a reaper in the same process would take their exit
+      statuses away.
+    - Start the server again when a command has ended it (`kill -9 -1`), and let it go on when one has stopped it; the
+      kernel keeps those signals from process 1. If the container ended instead, the kubelet would start it again, but
+      after a pause that doubles each time, up to five minutes.
+
+    This returns in the children only. The parent ends as the child does that was told to, or that ended by itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*END_SIGNALS, signal.SIGCHLD))
+    while True:
+        child = os.fork()
+        if child == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*END_SIGNALS, signal.SIGCHLD))
+            return
+        code, told = _outlive(child)
+        if told or code - 128 not in (*END_SIGNALS, signal.SIGKILL):
+            os._exit(code)
+        print(f"signal {code - 128} has ended the workspace's server; it starts again", file=sys.stderr, flush=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # what ended this server must not meet the next
+        time.sleep(RESTART_SECONDS)
+
+
+def _outlive(child: int) -> tuple[int, bool]:
+    """Reap whatever ends, and pass signals on, until the child has ended: its exit code, as a shell would give it, and
+    whether it was told to end."""
+    told = False
+    while True:
+        received = signal.sigwait((*END_SIGNALS, signal.SIGCHLD))
+        if received != signal.SIGCHLD:
+            told = True
+            os.kill(child, received)
+            continue
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                process, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                if process == 0:
+                    break
+                if process == child and os.WIFSTOPPED(status):
+                    os.kill(child, signal.SIGCONT)
+                elif process == child:
+                    return (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), told
