@@ -1,7 +1,7 @@
 """The operator, assembled: what runs, in which order it starts, and what its health consists of.
 
-The way of a change: watch.py -> kinds.py -> cache.py -> wakeups.py -> workqueue.py -> reconciler.py, and from wakeups.py to
-admitter.py when it concerns a slot.
+A change takes this path: watch.py -> kinds.py -> cache.py -> wakeups.py -> workqueue.py -> reconciler.py, and from wakeups.py
+to admitter.py if it concerns a slot.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class PartDied(Exception):
-    """A part that must run as long as the operator has ended."""
+    """A part ended that must run as long as the operator does."""
 
 
 @dataclass(frozen=True, slots=True)

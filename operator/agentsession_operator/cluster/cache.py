@@ -1,7 +1,7 @@
 """What the operator has seen of the cluster: the newest version of each object, from watches, lists and its own writes.
 
-A change is published to one listener (control/wakeups.py) before `put` or `remove` returns. Nothing in this module awaits:
-between the objects and the index of pods there is no moment at which another task could see one without the other.
+A change is published to one listener (control/wakeups.py) before `put` or `remove` returns. Nothing in this module may await:
+no other task may see the objects and the index of pods disagree.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from agentsession_operator.cluster.kinds import followed
 from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 FIRST_SECONDS: Final = 10.0
-"""When the second list is made: it closes the gap between the first list and the start of the watches."""
+"""Time until the second list, which closes the gap between the first list and the start of the watches."""
 INTERVAL_SECONDS: Final = 120.0
 WATCH_GRACE_SECONDS: Final = 5.0
 """How far a watch may lag behind a list before that counts as a fault of the watch."""

@@ -1,6 +1,6 @@
-"""The one coroutine that admits sessions: it counts, decides, and writes the reservation before there is a pod.
+"""One coroutine admits sessions, and nothing else does: it counts, decides, and writes the reservation before a pod exists.
 
-Nothing else admits a session. Who wakes it stands in wakeups.py.
+wakeups.py lists what wakes it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Admitter:
         return news
 
     async def _reserve(self, uid: SessionUID, limit: asyncio.Semaphore) -> bool:
-        """Write Admitted=True on the very version of the session that was counted; False if that was not done."""
+        """Write Admitted=True on exactly the version of the session that was counted. False if it was not written."""
         async with limit:
             session = self._cache.sessions.get(uid)
             if session is None or session.admitted or session.meta.deleting or session.spec.suspend:

@@ -1,7 +1,7 @@
 """The pod and the claim of a session: create, adopt, settle, delete. No other module writes them.
 
-Every pod that is being created stands in `creating` from before the request until its outcome is known. That long it counts as
-a holder of a slot: its session may be deleted before the answer is here.
+`creating` names the session of each pod from before the request that creates it until the outcome is known. During that time
+the session counts as a holder of a slot, even if it is deleted before the answer arrives.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SessionObjects:
         """The API server's words if it refused the session's pod or claim the last time."""
         return self._refusals.get(uid)
 
-    # What the reconciler asks for. Everything raises ApiError or NotLeader when it must be tried again.
+    # What the reconciler asks for. Each call raises ApiError or NotLeader if it must be tried again.
 
     async def apply(self, session: Session, actions: Sequence[Action]) -> None:
         """Carry out the actions of a decision, in order."""
@@ -61,7 +61,7 @@ class SessionObjects:
                     await self.delete_pod(action.pod)
 
     async def settle(self, session: Session) -> None:
-        """Find out what became of a creation that was not answered and is not tried again: its pod is not wanted any more."""
+        """Find out whether an unanswered creation succeeded, if the pod is no longer wanted and so not created again."""
         meta = session.meta
         if self._cache.pod_of(meta.uid) is None:
             try:
@@ -157,7 +157,7 @@ class SessionObjects:
         self._settled(session.meta.uid)
 
     def _settled(self, uid: SessionUID) -> None:
-        """The outcome of the creation is known: from here on the pod in the cache counts, or none."""
+        """The outcome of the creation is known. From here on only a pod in the cache counts."""
         self._creating.pop(uid, None)
 
     # Deleting.

@@ -1,7 +1,7 @@
 """What happened to a session between two versions of it, as lines for the operator's log.
 
-They are made from what the cache learns and not from what was sent: so a write whose answer was lost is logged too, and a write
-that came to nothing is not.
+They follow what the cache learns, not what was sent. So a write whose answer was lost is logged too, and a write that never
+landed is not.
 
 Only reasons are logged. Messages and reports can hold what the agent, its tools or the user wrote, and stay in the status.
 """

@@ -9,8 +9,8 @@
     first lists are complete                sessions without a pod  yes
     report of a session pod                 that session            no
 
-The functions `*_change` are the table; `Wakeups` carries it out for the cache and the report store, which stand in lower layers
-and know it by the protocols CacheListener and ReportListener only.
+The functions `*_change` are the table. `Wakeups` carries it out for the cache and the report store. Those belong to lower
+layers, which know it only through the protocols CacheListener and ReportListener.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Wakeup:
     sessions: tuple[SessionUID, ...] = ()
     """Sessions to reconcile."""
     admission: bool = False
-    """Whether a slot may have become free, or a session may have come for one."""
+    """Whether a slot may have become free, or a session may need one."""
     settings: bool = False
-    """Whether sessions without a pod may fare differently now: reconcile them, and run an admission pass."""
+    """Whether the decision on sessions without a pod may differ now: reconcile them, and run an admission pass."""
 
 
 def session_change(before: Session | None, after: Session | None) -> Wakeup:

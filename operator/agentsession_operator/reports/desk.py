@@ -69,7 +69,7 @@ class ReportDesk:
         uid = SessionUID(report.session_uid)
         session = self._cache.sessions.get(uid)
         if session is None or (session.meta.namespace, session.meta.name) != (namespace, name):
-            raise Refused(404, f"there is no session {namespace}/{name} with this UID")
+            raise Refused(404, f"no session {namespace}/{name} has this UID")
         pod = self._cache.pod_of(uid)
         if pod is None or pod.meta.uid != pod_uid:
             raise Refused(403, "the token is not bound to this session's pod")
