@@ -24,6 +24,7 @@ from session_runtime.reporting import report
 from session_runtime.reporting.console import Console
 from session_runtime.reporting.metrics import Metrics
 from session_runtime.reporting.reporter import Reporter, sender
+from session_runtime.session.facts import Facts
 from session_runtime.session.journal import Change, Journal
 from session_runtime.session.session import Session
 from session_runtime.session.store import Loaded, Store
@@ -160,7 +161,8 @@ class Process:
     def _make_reporter(self, loaded: Loaded) -> Reporter | None:
         # From the clock at first, so that a pod that lost its volume does not begin below its predecessor's numbers;
         # with at most a report a second, the clock stays ahead.
-        self._sequence = int(loaded.facts.get("report_sequence", time.time()))
+        known = loaded.facts.report_sequence
+        self._sequence = int(time.time()) if known is None else known
         if self._config.report_url is None:
             return None
         return Reporter(
@@ -173,7 +175,7 @@ class Process:
     async def _next_sequence(self) -> int:
         self._sequence += 1
         sequence = self._sequence
-        await self._journal.write(Change(facts={"report_sequence": str(sequence)}))
+        await self._journal.write(Change(facts=Facts(report_sequence=sequence)))
         return sequence
 
 

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from session_runtime.session.facts import Facts
 from session_runtime.session.store import DATABASE, MIGRATIONS
 
 FORMAT: Final = 1
@@ -77,13 +78,13 @@ def restore(archive: Path, state_dir: Path, workspace: Path | None) -> dict[str,
 
 def _manifest(database: sqlite3.Connection, now: datetime) -> dict[str, Any]:
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    facts = dict(database.execute("SELECT name, value FROM facts WHERE name IN ('created_at', 'last_seq')"))
+    facts = Facts.from_rows(database.execute("SELECT name, value FROM facts"))
     return {
         "format": FORMAT,
         "database_version": version,
         "exported_at": now.isoformat(),
-        "created_at": facts.get("created_at"),
-        "last_seq": int(facts.get("last_seq", 0)),
+        "created_at": facts.created_at,
+        "last_seq": facts.last_seq or 0,
     }
 
 

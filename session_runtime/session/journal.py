@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from agent.conversation import Conversation
 from session_runtime.session.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
+from session_runtime.session.facts import NO_FACTS, Facts
 from session_runtime.session.store import Commit, Store, Submitted
 
 CHUNK_SECONDS: Final = 0.25
@@ -56,7 +57,7 @@ class Change:
     """Ids of submissions that are being worked on."""
     ended: tuple[str, ...] = ()
     """Ids of submissions that the event ends; without an event, the latest one counts as their end."""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = NO_FACTS
 
     @property
     def is_chunk(self) -> bool:
@@ -68,13 +69,13 @@ def assemble(changes: Sequence[Change], last_seq: int) -> Commit:
     """One transaction of these changes, with their events numbered on from `last_seq`."""
     frames: list[Frame] = []
     ended: dict[str, int] = {}
-    facts: dict[str, str] = {}
+    facts = NO_FACTS
     for change in changes:
         if change.draft is not None:
             last_seq += 1
             frames.append(number(change.draft, last_seq))
         ended.update(dict.fromkeys(change.ended, last_seq))
-        facts.update(change.facts)
+        facts = facts.updated(change.facts)
     return Commit(
         frames=tuple(frames),
         accepted=tuple(change.accepted for change in changes if change.accepted is not None),

@@ -19,10 +19,11 @@ from agent.conversation import Conversation, PendingApproval
 from agent.events import Emit, Event, tool_output
 from agent.messages import Message, Usage
 from session_runtime.session.events import Draft, ends_submission, timestamp
+from session_runtime.session.facts import NO_FACTS, Facts, Resumes
 from session_runtime.session.journal import Change, Journal
 from session_runtime.session.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
 from session_runtime.session.store import Commit, Loaded, Submitted
-from session_runtime.session.submission_queue import TURNS, Ledger
+from session_runtime.session.submission_queue import TURNS, SubmissionQueue
 from session_runtime.session.submissions import (
     AnySubmission,
     Approval,
@@ -35,7 +36,7 @@ from session_runtime.session.submissions import (
     UserInput,
     canonical,
 )
-from session_runtime.wire import Activity, Outcome, SessionConfig
+from session_runtime.wire import Activity, SessionConfig
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +133,18 @@ class Session:
         journal.listeners.append(self._note)
         self._open_agent = open_agent
         self._clock = clock
-        self._ledger = Ledger(loaded.submissions)
+        self._submissions = SubmissionQueue(loaded.submissions)
         self._restored = loaded.conversation
         self._agent: Agent | None = None
         self._submitted = asyncio.Event()
         self._resuming = False
-        self._resumes: tuple[str, int] = tuple(json.loads(loaded.facts.get("resumes", '["", 0]')))
-        self._created_at = loaded.facts.get("created_at") or timestamp(clock())
-        activity = loaded.facts.get("last_activity_time")
+        facts = loaded.facts
+        self._resumes = facts.resumes or Resumes()
+        self._created_at = facts.created_at or timestamp(clock())
+        activity = facts.last_activity_time
         self._last_activity = clock() if activity is None else datetime.fromisoformat(activity)
-        outcome = loaded.facts.get("outcome")
-        self._ending = None if outcome is None else _ending(outcome)
-        self._finished = "finished" in loaded.facts
+        self._ending = facts.outcome
+        self._finished = facts.finished is not None
 
     # -- what others see ---------------------------------------------------------------------------------------------
 
@@ -158,11 +159,11 @@ class Session:
 
     def submission(self, submission_id: str) -> Submitted | None:
         """What became of a submission; None when there never was one of this id."""
-        return self._ledger.get(submission_id)
+        return self._submissions.get(submission_id)
 
     def snapshot(self) -> Snapshot:
-        conversation, running = self.conversation, self._ledger.running
-        queued = len(self._ledger.queued)
+        conversation, running = self.conversation, self._submissions.running
+        queued = len(self._submissions.queued)
         activity: Activity = "AwaitingApproval" if conversation.pending else "Idle"
         return Snapshot(
             activity="Processing" if running or queued else activity,
@@ -172,7 +173,7 @@ class Session:
             last_message=conversation.last_message,
             pending=conversation.pending,
             queued=queued,
-            ended_turns=self._ledger.ended_turns,
+            ended_turns=self._submissions.ended_turns,
             created_at=self._created_at,
             last_activity_time=self._last_activity,
             last_seq=self._journal.last_seq,
@@ -188,7 +189,7 @@ class Session:
         """
         submission_id = submission.id or f"sub_{uuid.uuid4().hex}"
         body = canonical(submission)
-        known = self._ledger.get(submission_id)
+        known = self._submissions.get(submission_id)
         if known is not None:
             if known.body != body:
                 raise IdReused(submission_id)
@@ -199,14 +200,14 @@ class Session:
         if isinstance(submission, Interrupt):
             await self._accept_interrupt(submission_id, body)
         else:
-            if len(self._ledger.queued) >= MAX_QUEUE:
+            if len(self._submissions.queued) >= MAX_QUEUE:
                 raise QueueFull(submission_id)
             await self._accept(submission_id, submission.type, body)
         return self._receipt(submission_id)
 
     async def _accept(self, submission_id: str, type_: str, body: str) -> None:
         submitted = Submitted(submission_id, type_, body, self._touch())
-        self._ledger.add(submitted)
+        self._submissions.add(submitted)
         self._submitted.set()
         if type_ == "shutdown":
             self._interrupt()
@@ -214,8 +215,8 @@ class Session:
 
     async def _accept_interrupt(self, submission_id: str, body: str) -> None:
         submitted = Submitted(submission_id, "interrupt", body, self._touch())
-        self._ledger.add(submitted)
-        self._ledger.end(submission_id, self._journal.last_seq)  # at once, so that it never waits in the queue
+        self._submissions.add(submitted)
+        self._submissions.end(submission_id, self._journal.last_seq)  # at once, so that it never waits in the queue
         self._interrupt()
         await self._journal.write(Change(accepted=submitted, ended=(submission_id,)))
 
@@ -225,12 +226,12 @@ class Session:
             self._agent.interrupt()
 
     def _receipt(self, submission_id: str) -> Receipt:
-        submitted = self._ledger.get(submission_id)
+        submitted = self._submissions.get(submission_id)
         assert submitted is not None  # noqa: S101 - it was added before
         state: Literal["queued", "running", "done"] = "running" if submitted.started else "queued"
         if submitted.ended_by is not None:
             state = "done"
-        return Receipt(id=submission_id, type=submitted.type, state=state, position=self._ledger.position(submission_id))
+        return Receipt(id=submission_id, type=submitted.type, state=state, position=self._submissions.position(submission_id))
 
     def _touch(self) -> str:
         self._last_activity = self._clock()
@@ -240,11 +241,11 @@ class Session:
 
     async def recover(self) -> None:
         """Set right what the last process left unfinished, and take the prompt if this is the first one."""
-        await self._journal.write(Change(facts={"created_at": self._created_at}))
-        running = self._ledger.running
+        await self._journal.write(Change(facts=Facts(created_at=self._created_at)))
+        running = self._submissions.running
         if running is not None:
             await self._recover(running)
-        if self._config.prompt and self._ledger.get(PROMPT_ID) is None:
+        if self._config.prompt and self._submissions.get(PROMPT_ID) is None:
             prompt = UserInput.model_construct(text=self._config.prompt)
             await self._accept(PROMPT_ID, "user_input", canonical(prompt))
 
@@ -258,7 +259,7 @@ class Session:
                 self._agent = opened.agent
                 await self._emit(Event("ready", dict(opened.ready)))
                 while self._ending is None:
-                    waiting = self._ledger.next
+                    waiting = self._submissions.next
                     if waiting is not None:
                         await self._execute(waiting)
                     else:
@@ -271,19 +272,19 @@ class Session:
 
     async def put_down(self) -> None:
         """After `run` was cancelled because the process is to end: that the next one goes on is then no sign of trouble."""
-        self._resumes = "", 0
-        await self._journal.write(Change(facts={"resumes": json.dumps(self._resumes)}))
+        self._resumes = Resumes()
+        await self._journal.write(Change(facts=Facts(resumes=self._resumes)))
 
     async def _recover(self, running: Submitted) -> None:
         """The last process ended in the middle of this: go on with it, unless that has been tried too often."""
         await self._retract_message(running)
-        count = self._resumes[1] + 1 if self._resumes[0] == running.id else 1
+        count = self._resumes.times + 1 if self._resumes.submission_id == running.id else 1
         if count > MAX_RESUMES:
             await self._cut_off(running)
         else:
-            self._resumes = running.id, count
+            self._resumes = Resumes(running.id, count)
             self._resuming = True
-            await self._journal.write(Change(facts={"resumes": json.dumps(self._resumes)}))
+            await self._journal.write(Change(facts=Facts(resumes=self._resumes)))
 
     async def _retract_message(self, running: Submitted) -> None:
         """Take back the pieces of a message that will never be whole: the model is asked for it anew."""
@@ -295,13 +296,13 @@ class Session:
 
     async def _execute(self, submitted: Submitted) -> None:
         resuming, self._resuming = self._resuming, False
-        self._ledger.start(submitted.id)
+        self._submissions.start(submitted.id)
         try:
             await self._perform(submitted, resuming)
         except Exception as error:
             logger.exception("submission %s failed", submitted.id)
             await self._emit(Event("error", {"kind": "internal", "message": f"{type(error).__name__}: {error}"}))
-        if self._ledger.is_open(submitted.id) and self._ending is None:
+        if self._submissions.is_open(submitted.id) and self._ending is None:
             message = f"{submitted.type} ended without a word about how"
             await self._emit(Event("error", {"kind": "internal", "message": message}))
 
@@ -326,14 +327,14 @@ class Session:
     async def _finish(self, ending: Ending) -> None:
         """The session's last events; whatever is still open ends with them."""
         reason = {"reason": "the session has finished before this was done"}
-        shutdowns = tuple(waiting.id for waiting in self._ledger.open if waiting.type == "shutdown")
-        for waiting in self._ledger.open:
+        shutdowns = tuple(waiting.id for waiting in self._submissions.open if waiting.type == "shutdown")
+        for waiting in self._submissions.open:
             if waiting.id not in shutdowns:
                 draft = self._journal.draft("interrupted", reason, waiting.id)
                 await self._journal.write(Change(draft=draft, ended=(waiting.id,)))
         data = {"reason": ending.message, "outcome": ending.outcome}
         draft = self._journal.draft("shutdown", data, next(iter(shutdowns), None))
-        facts = {"outcome": json.dumps(ending), "finished": timestamp(self._clock())}
+        facts = Facts(outcome=ending, finished=timestamp(self._clock()))
         await self._journal.write(Change(draft=draft, ended=shutdowns, facts=facts))
         self._finished = True
 
@@ -348,7 +349,7 @@ class Session:
         self._restored = conversation.closed(CUT_OFF)
         error = {"kind": "cut_off", "message": CUT_OFF}
         draft = self._journal.draft("error", error, running.id)
-        facts = self._turn_facts("error", error) if running.type in TURNS else {}
+        facts = self._turn_facts("error", error) if running.type in TURNS else NO_FACTS
         change = Change(draft, self._restored, ended=(running.id,), facts=facts)
         await self._journal.write(change)
 
@@ -357,8 +358,8 @@ class Session:
     async def _emit(self, event: Event) -> None:
         """Take an event of the agent; but for pieces of a message it is durable when this returns, together with the
         conversation that it tells of, and with what it means for the submission and the session."""
-        running, data = self._ledger.running if event.type != "ready" else None, event.data
-        shutting_down = any(waiting.type == "shutdown" for waiting in self._ledger.queued)
+        running, data = self._submissions.running if event.type != "ready" else None, event.data
+        shutting_down = any(waiting.type == "shutdown" for waiting in self._submissions.queued)
         if event.type == "interrupted" and shutting_down:
             data = {"reason": "the session is being shut down"}
         draft = self._journal.draft(event.type, data, None if running is None else running.id)
@@ -366,7 +367,7 @@ class Session:
             self._last_activity = draft.time
             self._journal.chunk(draft)
             return
-        facts = {} if event.type == "ready" else {"last_activity_time": self._touch()}
+        facts = NO_FACTS if event.type == "ready" else Facts(last_activity_time=self._touch())
         started: tuple[str, ...] = ()
         ended: tuple[str, ...] = ()
         if running is not None:
@@ -374,25 +375,19 @@ class Session:
             if ends_submission(running.type, event.type):
                 ended = (running.id,)
                 if running.type in TURNS and not (event.type == "interrupted" and shutting_down):
-                    facts |= self._turn_facts(event.type, data)
+                    facts = facts.updated(self._turn_facts(event.type, data))
         await self._journal.write(Change(draft, self.conversation, started=started, ended=ended, facts=facts))
 
     def _note(self, commit: Commit, _: Sequence[Draft]) -> None:
-        """Keep the ledger at what is durable, before anyone sees an event that ends a submission."""
+        """Keep the queue at what is durable, before anyone sees an event that ends a submission."""
         for submission_id, seq in commit.ended.items():
-            if self._ledger.is_open(submission_id):
-                self._ledger.end(submission_id, seq)
+            if self._submissions.is_open(submission_id):
+                self._submissions.end(submission_id, seq)
 
-    def _turn_facts(self, event_type: str, data: Mapping[str, Any]) -> dict[str, str]:
+    def _turn_facts(self, event_type: str, data: Mapping[str, Any]) -> Facts:
         """What a turn's last event means for the session. Once that is its end, it takes no more submissions."""
         ending = after_turn(self._config.mode, self._config.agent.model, event_type, data)
         if ending is None:
-            return {}
+            return NO_FACTS
         self._ending = ending
-        return {"outcome": json.dumps(ending)}
-
-
-def _ending(fact: str) -> Ending:
-    outcome: Outcome
-    outcome, message = json.loads(fact)
-    return Ending(outcome, message)
+        return Facts(outcome=ending)

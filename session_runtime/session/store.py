@@ -22,6 +22,7 @@ from typing import Final
 from agent.conversation import Conversation
 from agent.messages import Message
 from session_runtime.session.events import Frame, earliest
+from session_runtime.session.facts import NO_FACTS, Facts
 
 DATABASE: Final = "session.db"
 
@@ -63,7 +64,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A submission as the ledger keeps it."""
+    """A submission as the queue keeps it."""
 
     id: str
     type: str
@@ -85,7 +86,7 @@ class Commit:
     ended: Mapping[str, int] = field(default_factory=dict)
     """Ids of submissions, with the number of the event that ended them."""
     conversation: Conversation | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = NO_FACTS
     only_chunks: bool = False
     """Nothing but pieces of a message that will be written whole later on."""
 
@@ -97,7 +98,7 @@ class Loaded:
     last_seq: int
     submissions: tuple[Submitted, ...]
     conversation: Conversation
-    facts: Mapping[str, str]
+    facts: Facts
 
 
 class Store:
@@ -124,15 +125,15 @@ class Store:
         """What the database holds. Call it once, before the first `apply`."""
         rows = self._writer.execute("SELECT id, type, body, accepted_at, started, ended_by FROM submissions ORDER BY position")
         submissions = tuple(Submitted(i, t, body, at, bool(started), end) for i, t, body, at, started, end in rows)
-        facts = dict(self._writer.execute("SELECT name, value FROM facts"))
+        facts = Facts.from_rows(self._writer.execute("SELECT name, value FROM facts"))
         bodies = self._writer.execute("SELECT agent, body FROM messages ORDER BY agent, position")
         self._stored = {
             agent: tuple(Message.from_dict(json.loads(body)) for _, body in of_agent)
             for agent, of_agent in groupby(bodies, key=itemgetter(0))
         }
-        state = Conversation.from_json(facts.pop("conversation")) if "conversation" in facts else Conversation()
+        state = Conversation() if facts.conversation is None else Conversation.from_json(facts.conversation)
         return Loaded(
-            last_seq=int(facts.pop("last_seq", 0)),
+            last_seq=facts.last_seq or 0,
             submissions=submissions,
             conversation=_with_messages(state, self._stored),
             facts=facts,
@@ -157,12 +158,12 @@ class Store:
             database.executemany(
                 "UPDATE submissions SET ended_by = ? WHERE id = ?", [(seq, s) for s, seq in commit.ended.items()]
             )
-            facts = dict(commit.facts)
+            facts = commit.facts
             if commit.frames:
-                facts["last_seq"] = str(commit.frames[-1].seq)
+                facts = replace(facts, last_seq=commit.frames[-1].seq)
             if commit.conversation is not None:
-                facts["conversation"] = self._write_conversation(database, commit.conversation)
-            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+                facts = replace(facts, conversation=self._write_conversation(database, commit.conversation))
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.to_rows())
         self._size += sum(len(frame.body) for frame in commit.frames)
         if commit.conversation is not None:
             self._stored = _messages(commit.conversation)

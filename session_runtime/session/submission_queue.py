@@ -11,7 +11,7 @@ TURNS = ("user_input", "approval")
 """Types of submissions that a turn works on."""
 
 
-class Ledger:
+class SubmissionQueue:
     """Starts from what the database holds; the journal writes every change of it."""
 
     def __init__(self, submissions: Iterable[Submitted] = ()) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from session_runtime.session.events import Draft, Frame, earliest, joined, latest, number
+from session_runtime.session.facts import Facts
 from session_runtime.session.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
 from session_runtime.session.store import Store, Submitted
 
@@ -80,11 +81,15 @@ def test_only_pieces_of_one_message_are_joined() -> None:
 
 def test_a_transaction_numbers_its_events_and_knows_what_they_end() -> None:
     error = Draft("error", {"message": "x"}, NOW, "s")
-    changes = [Change(chunk("a")), Change(error, ended=("s",), facts={"k": "1"}), Change(ended=("t",), facts={"k": "2"})]
+    changes = [
+        Change(chunk("a")),
+        Change(error, ended=("s",), facts=Facts(created_at="then", report_sequence=1)),
+        Change(ended=("t",), facts=Facts(report_sequence=2)),
+    ]
     commit = assemble(changes, last_seq=4)
     assert [frame.seq for frame in commit.frames] == [5, 6]
     assert commit.ended == {"s": 6, "t": 6}
-    assert commit.facts == {"k": "2"}
+    assert commit.facts == Facts(created_at="then", report_sequence=2)
     assert not commit.only_chunks
     assert assemble(changes[:1], 0).only_chunks
 

@@ -25,6 +25,7 @@ from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
 from session_runtime.session.events import Draft
+from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.journal import Journal
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
 from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
@@ -146,7 +147,7 @@ async def test_a_turn_that_is_cut_off_for_good_in_a_sub_agent_ends_what_had_begu
     submitted = Submitted("s", "user_input", canonical(UserInput(text="go")), "2026-01-01T00:00:00.000Z")
     store = Store(tmp_path)
     store.load()
-    facts = {"resumes": json.dumps(["s", MAX_RESUMES])}
+    facts = Facts(resumes=Resumes("s", MAX_RESUMES))
     store.apply(Commit(accepted=(submitted,), started=("s",), conversation=at_work, facts=facts))
     store.close()
     async with life(tmp_path, []) as run:
@@ -194,7 +195,7 @@ async def test_a_kill_between_the_outcome_and_the_end_does_not_lose_the_outcome(
     async with life(tmp_path, [], says("done"), mode="Task", prompt="go") as now:
 
         def kill(commit: Commit, _: Sequence[Draft]) -> None:
-            if "outcome" in commit.facts:
+            if commit.facts.outcome is not None:
                 now.running.cancel()
 
         now.journal.listeners.append(kill)

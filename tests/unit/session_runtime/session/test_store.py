@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from agent.conversation import Conversation, PendingApproval
 from agent.messages import Message, ToolCall
 from session_runtime.session.events import Frame
+from session_runtime.session.facts import Facts, Resumes
+from session_runtime.session.outcome import Ending
 from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix
 
 CONVERSATION = Conversation(
@@ -33,15 +35,17 @@ def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None
     assert store.load().conversation == Conversation()
     frames = tuple(Frame(seq, "s" if seq % 2 else None, "t", f"body {seq}") for seq in range(1, 6))
     submitted = Submitted("s", "user_input", "{}", "now")
-    store.apply(Commit(frames, accepted=(submitted,), started=("s",), conversation=CONVERSATION, facts={"a": "1"}))
-    store.apply(Commit(ended={"s": 5}, facts={"a": "2", "b": "3"}))
+    first = Facts(created_at="then", last_activity_time="now", resumes=Resumes("s", 1))
+    second = Facts(resumes=Resumes("s", 2), outcome=Ending("Failed", "why"), finished="later", report_sequence=3)
+    store.apply(Commit(frames, accepted=(submitted,), started=("s",), conversation=CONVERSATION, facts=first))
+    store.apply(Commit(ended={"s": 5}, facts=second))
     store.close()
     again = Store(tmp_path)
     loaded = again.load()
     assert loaded.last_seq == 5
     assert loaded.submissions == (replace(submitted, started=True, ended_by=5),)
     assert loaded.conversation == CONVERSATION
-    assert loaded.facts == {"a": "2", "b": "3"}
+    assert replace(loaded.facts, last_seq=None, conversation=None) == first.updated(second)
     assert again.frames(2, 2, 10**6) == list(frames[2:4])
     again.close()
 
@@ -100,7 +104,7 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     twice = Submitted("s", "undo", "{}", "now")
     store.apply(Commit(accepted=(twice,)))
     with pytest.raises(sqlite3.IntegrityError):
-        store.apply(Commit(frames=(Frame(1, None, "t", "x"),), accepted=(twice,), facts={"a": "1"}))
+        store.apply(Commit(frames=(Frame(1, None, "t", "x"),), accepted=(twice,), facts=Facts(created_at="then")))
     store.apply(Commit(frames=(Frame(1, None, "t", "y"),)))
     assert store.frames(0, 10, 10**6) == [Frame(1, None, "t", "y")]
     store.close()
