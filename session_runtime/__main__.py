@@ -72,7 +72,7 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     try:
         config = wire.config_from_environment(os.environ)
     except (KeyError, ValidationError) as error:
-        print(f"{wire.CONFIG_ENV} does not hold a session: {error}", file=sys.stderr)
+        print(f"{wire.CONFIG_ENV} does not contain a valid session: {error}", file=sys.stderr)
         return 2
     gc.enable()
     surroundings = process.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
 
 
 def bind(port: int, stuck_peer_milliseconds: int) -> socket.socket:
-    """Listen on all addresses of this host. A client that is stuck cannot hold its connection for ever."""
+    """Listen on all addresses of this host. A client that is stuck cannot hold its connection indefinitely."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     listener = socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=1024)

@@ -109,7 +109,7 @@ class Process:
         return status
 
     async def _wait(self, worker: asyncio.Task[None]) -> int:
-        """Until there is an exit status. A stop takes the session out of its turn; the next process goes on with it."""
+        """Wait for the exit status. A stop cancels the turn; the next process resumes it."""
         failed, stop = asyncio.create_task(self._supervisor.failed()), asyncio.create_task(self._stop.wait())
         await asyncio.wait([worker, failed, stop], return_when=asyncio.FIRST_COMPLETED)
         if not worker.done() and stop.done():
@@ -124,7 +124,7 @@ class Process:
         return FINISHED if self._session.finished else STOPPED
 
     async def _conclude(self) -> None:
-        """Tell the operator and the workspace that the session has finished; a stop cuts the waiting short."""
+        """Report to the operator and the workspace that the session has finished. A stop ends the wait early."""
         final = report.build(self._session.snapshot(), self._config, await self._next_sequence())
         _write_termination_log(self._options.termination_log, report.termination_message(final))
         await self._supervisor.cancel("reporter")
@@ -142,7 +142,7 @@ class Process:
                 await self._reporter.finish()
 
     async def _keep_archive(self) -> None:
-        """Upload the archive where the class says so. What goes wrong is told in the log, and holds the end no longer."""
+        """Upload the archive if the class asks for it. A failure is logged and does not delay the exit."""
         repository = self._config.archive_repository
         if repository is None:
             return
@@ -152,9 +152,11 @@ class Process:
             async with asyncio.timeout(hub.UPLOAD_SECONDS):
                 where = await hub.keep(self._config, repository, credentials(os.environ), self._options.state_dir, _now())
         except TimeoutError:
-            logger.warning("the session's archive is not on the Hub: the upload took longer than %.0f s", hub.UPLOAD_SECONDS)
+            logger.warning(
+                "the session's archive was not uploaded to the Hub: the upload took longer than %.0f s", hub.UPLOAD_SECONDS
+            )
         except Exception as error:
-            logger.warning("the session's archive is not on the Hub: %s", error)
+            logger.warning("the session's archive was not uploaded to the Hub: %s", error)
         else:
             self._console.say("archive", where, _now())
 

@@ -1,4 +1,4 @@
-"""Background tasks that nobody awaits: when one of them ends unasked, somebody is told."""
+"""Background tasks that nothing awaits: an unexpected end of one is reported."""
 
 from __future__ import annotations
 

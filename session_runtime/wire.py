@@ -31,8 +31,8 @@ CONFIG_ENV: Final = "AGENTSESSION_CONFIG"
 """Environment variable of the agent container that carries a `SessionConfig` as JSON; see `config_to_environment`."""
 
 CREDENTIAL_PREFIX: Final = "AGENTSESSION_CREDENTIAL_"
-"""Prefix under which the keys of the session's Secret arrive in the agent container. It tells the runtime which values are
-secrets, and keeps a Secret from setting PATH or LD_PRELOAD under the runtime's feet."""
+"""Prefix under which the keys of the session's Secret arrive in the agent container. It marks the values that are
+secrets, and keeps a Secret from setting PATH or LD_PRELOAD of the runtime itself."""
 
 HEADER_PREFIX: Final = "AGENTSESSION_HEADER_"
 """Prefix of the variables that carry the values of MCP servers' headers to the agent container: secrets like the others, but
@@ -181,7 +181,7 @@ class SessionReport(_Wire):
 
     session_uid: str
     sequence: Count
-    """Grows by one with each report of the session; an older one is dropped."""
+    """Increases by one with each report of the session. An older report is dropped."""
     activity: Activity
     usage: Usage = Usage()
     message_count: Count = 0
@@ -189,7 +189,7 @@ class SessionReport(_Wire):
     last_message: str | None = None
     pending_approvals: tuple[PendingApproval, ...] = ()
     budget_used_up: str | None = None
-    """Which limit of its budget the session has reached, in words; it asks the model nothing more."""
+    """Which limit of its budget the session has reached, in words. No further model calls are made."""
     outcome: Outcome | None = None
     outcome_message: str | None = None
 

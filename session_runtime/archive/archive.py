@@ -34,9 +34,9 @@ def export(state_dir: Path, archive: Path, workspace: Path | None, now: datetime
     """Write the session to a new file; also while it runs: it is then exported as of one moment. Returns the manifest."""
     database = state_dir / DATABASE
     if not database.is_file():
-        raise ArchiveError(f"there is no session in {state_dir}; name its folder with --state-dir")
+        raise ArchiveError(f"no session found in {state_dir}. Name its folder with --state-dir")
     if archive.exists():
-        raise ArchiveError(f"{archive} exists already; name another file")
+        raise ArchiveError(f"{archive} already exists. Name another file")
     with tempfile.TemporaryDirectory(dir=archive.absolute().parent) as folder:
         copy = Path(folder) / DATABASE
         with (
@@ -59,15 +59,15 @@ def export(state_dir: Path, archive: Path, workspace: Path | None, now: datetime
 
 
 def restore(archive: Path, state_dir: Path, workspace: Path | None) -> dict[str, Any]:
-    """Put an archived session into an empty state folder, from which a runtime goes on with it. Returns the manifest."""
+    """Put an archived session into an empty state folder, from which a runtime continues it. Returns the manifest."""
     if (state_dir / DATABASE).exists():
-        raise ArchiveError(f"{state_dir} holds a session already; name an empty folder with --state-dir")
+        raise ArchiveError(f"{state_dir} already holds a session. Name an empty folder with --state-dir")
     try:
         with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=_made(state_dir)) as folder:
             tar.extractall(folder, _wanted(tar), filter="data")
             manifest: dict[str, Any] = json.loads((Path(folder) / MANIFEST).read_text())
             if manifest["format"] != FORMAT or manifest["database_version"] > len(MIGRATIONS):
-                raise ArchiveError(f"{archive} was written by a newer runtime; import it with that one")
+                raise ArchiveError(f"{archive} was written by a newer runtime. Import it with that version")
             if workspace is not None:
                 _restore_workspace(tar, workspace)
             os.replace(Path(folder) / DATABASE, state_dir / DATABASE)

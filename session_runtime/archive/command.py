@@ -54,7 +54,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         f"python -m session_runtime {command}",
         description="Write a session to a file." if exports else "Put an exported session into a state folder.",
-        epilog="The Hub is asked with the token in HF_TOKEN, or with the session's own; HF_ENDPOINT names another Hub.",
+        epilog="The Hub's token is read from HF_TOKEN or the session's credentials. HF_ENDPOINT selects another Hub.",
     )
     parser.add_argument("archive", help="the file (.tar.gz), or its path in the repository on the Hub")
     parser.add_argument("--state-dir", type=Path, default=Path(STATE_DIR), help="folder of the session (%(default)s)")
@@ -63,6 +63,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
         "--to-hub" if exports else "--from-hub",
         dest="hub",
         metavar="OWNER/NAME",
-        help="dataset repository on the Hugging Face Hub" + (", made if it is not there, and private then" if exports else ""),
+        help="dataset repository on the Hugging Face Hub" + ("; created as private if it does not exist" if exports else ""),
     )
     return parser

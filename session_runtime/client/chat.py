@@ -27,8 +27,8 @@ FIRST_SECONDS: Final = 2.0
 COMMANDS: Final = ("/approve", "/deny", "/undo", "/compact", "/shutdown")
 
 HELP: Final = """\
-Say something and press Enter. While the agent works, Ctrl-C interrupts it; at the prompt, Ctrl-D or Ctrl-C leaves (the
-session goes on without you). Commands: /approve, /deny [why], /undo, /compact, /shutdown."""
+Type a message and press Enter. While the agent is working, Ctrl-C interrupts it. At the prompt, Ctrl-D or Ctrl-C leaves
+the chat; the session continues without you. Commands: /approve, /deny [why], /undo, /compact, /shutdown."""
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     token = os.environ.get(options.token_env)
     if not token:
-        print(f"Set {options.token_env} to the session's token; `--token-env` names another variable.", file=sys.stderr)
+        print(f"Set {options.token_env} to the session's token, or name another variable with `--token-env`.", file=sys.stderr)
         return 2
     try:
         asyncio.run(_chat(options.url, token))
@@ -55,9 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except (httpx.TransportError, ConnectionError) as error:
         why = str(error) or type(error).__name__
-        print(
-            f"{options.url} cannot be reached: {why}. Check the address, the pod, and `kubectl port-forward`.", file=sys.stderr
-        )
+        print(f"Cannot reach {options.url}: {why}. Check the address, the pod, and `kubectl port-forward`.", file=sys.stderr)
         return 1
     return 0
 
@@ -81,17 +79,17 @@ async def _chat(url: str, token: str) -> None:
 
 
 def _tell_trouble(error: Exception) -> None:
-    print(f"\n(the connection is lost: {error or type(error).__name__}; trying again)")
+    print(f"\n(connection lost: {error or type(error).__name__}; retrying)")
 
 
 def _tell_state(info: Mapping[str, Any]) -> None:
     """What a person should know before they say something."""
     if info["is_processing"]:
-        print("(the agent is at work; what you say now waits until it is done)")
+        print("(the agent is working; new input is queued until it is done)")
     for call in info["pending_approval"]:
         arguments = transcript.flat(json.dumps(call["arguments"], ensure_ascii=False), transcript.MESSAGE_CHARACTERS)
         reason = f" ({transcript.flat(call['reason'], transcript.OUTPUT_CHARACTERS)})" if call["reason"] else ""
-        print(f"waits for /approve or /deny: {call['tool']} {arguments}{reason}")
+        print(f"waiting for /approve or /deny: {call['tool']} {arguments}{reason}")
 
 
 async def _ask(prompt: str) -> str | None:
@@ -130,7 +128,7 @@ async def _submit(client: SessionClient, said: str) -> None:
         interrupts.add(loop.create_task(client.submit("interrupt")))
 
     if said.startswith("/") and " " not in said and said not in COMMANDS:
-        print(f"There is no {said}. {HELP}")
+        print(f"Unknown command {said}. {HELP}")
         return
     try:
         submission = await _send(client, said)
@@ -183,6 +181,6 @@ def _line(event: ReceivedEvent) -> str | None:
     if event.type in ("assistant_message", "turn_complete", "approval_required") or event.data.get("status") == "started":
         return None
     if event.type == "assistant_chunk":
-        return "(that answer broke off; the model is asked for it anew)"
+        return "(the answer was cut off; requesting it again)"
     line = transcript.line(Draft(event.type, event.data, datetime.fromisoformat(event.time)))
     return None if line is None else line.partition(" ")[2]

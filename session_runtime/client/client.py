@@ -47,10 +47,9 @@ class ReceivedEvent:
 class SessionClient:
     """Talks to one session. Use it as an async context manager. Raises ValueError when `url` is not an http(s) address.
 
-    Whatever can be asked twice is asked again when the connection breaks or a gateway says that the session is away, for
-    instance while the pod's container restarts: for `patience` seconds. `on_trouble` is told of each time that this begins.
-    After that comes out what was wrong, an httpx.TransportError or a ConnectionError. What the session refuses is a
-    SessionError at once.
+    Retries for `patience` seconds when the connection breaks or a gateway reports that the session is away, for instance while
+    the pod's container restarts, and calls `on_trouble` when retries begin. After that it raises the last error, an
+    httpx.TransportError or a ConnectionError. A request that the session refuses raises SessionError at once.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class SessionClient:
 
 
 class _Failures:
-    """Waits longer from failure to failure, and not for ever."""
+    """Waits longer after each failure, and gives up after a time."""
 
     def __init__(self, patience: float, on_trouble: Callable[[Exception], None]) -> None:
         self._patience = patience
@@ -180,9 +179,9 @@ def _address(url: str) -> str:
     try:
         address = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{url!r} is no address: {error}") from error
+        raise ValueError(f"{url!r} is not a valid address: {error}") from error
     if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError(f"{url!r} is no address of a session; give one like http://127.0.0.1:8080")
+        raise ValueError(f"{url!r} is not a session's address. Use one like http://127.0.0.1:8080")
     return url.rstrip("/")
 
 
@@ -193,7 +192,9 @@ def _object(response: httpx.Response) -> dict[str, Any]:
         if isinstance(answer, dict):
             return answer
     said = f"HTTP {response.status_code} {response.reason_phrase}"
-    raise SessionError(response.status_code, {"detail": f"{response.url} is no session's API ({said}); check the address"})
+    raise SessionError(
+        response.status_code, {"detail": f"{response.url} is not the API of a session ({said}). Check the address"}
+    )
 
 
 def _raise_for_problem(response: httpx.Response) -> None:

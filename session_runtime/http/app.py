@@ -65,7 +65,7 @@ class Messages(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """Up to where the session is on the disk in one file."""
+    """How much of the session is on the disk in one file."""
 
     last_seq: int
 
@@ -109,7 +109,7 @@ def _add_health(app: FastAPI, problems_of: Callable[[], Mapping[str, str]]) -> N
 
     @app.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "What is wrong."}})
     async def readyz() -> Response:
-        """The session can be talked to."""
+        """The session accepts requests."""
         wrong = problems_of()
         if wrong:
             return PlainTextResponse("".join(f"{name}: {why}\n" for name, why in wrong.items()), 503)
@@ -119,9 +119,9 @@ def _add_health(app: FastAPI, problems_of: Callable[[], Mapping[str, str]]) -> N
 def _add_submissions(api: APIRouter, session: Session) -> None:
     @api.post("/v1/submissions", status_code=202, responses=problems.documented(400, 401, 403, 408, 409, 413, 415, 422, 429))
     async def submit(submission: Annotated[AnySubmission, Body()]) -> Receipt:
-        """Ask something of the session. Submissions run in order; `interrupt` and `shutdown` take effect at once.
+        """Submit input or a command. Submissions run in order; `interrupt` and `shutdown` take effect at once.
 
-        The same `id` again is acknowledged and not repeated.
+        A submission with the same `id` is acknowledged, but does not run again.
         """
         try:
             return await session.submit(submission)
@@ -132,14 +132,14 @@ def _add_submissions(api: APIRouter, session: Session) -> None:
 def _problem(refused: SubmissionRefused) -> ProblemError:
     match refused:
         case SessionFinished():
-            detail = f"{refused} It takes no more submissions; start a new session."
+            detail = f"{refused} It accepts no more submissions. Start a new session."
             return ProblemError(409, "finished", "The session has finished", detail)
         case QueueFull():
-            detail = "Too many submissions wait already; send it again when some of them are done."
+            detail = "Too many submissions are queued. Send this one again when some of them are done."
             return ProblemError(429, "queue-full", "The queue is full", detail, headers={"Retry-After": "5"})
         case IdReused():
             field = problems.FieldProblem(field="body.id", detail="another submission has this id")
-            detail = "body.id: another submission has this id; send this one with an id of its own."
+            detail = "body.id: another submission has this id. Send this one with a different id."
             return ProblemError(422, "id-reused", "The id is taken", detail, errors=[field])
     raise AssertionError(refused)
 
@@ -160,13 +160,12 @@ def _add_events(api: APIRouter, session: Session, journal: Journal, metrics: Met
     ) -> Response:
         """Every event since, then each one as it happens: no gap and no duplicate.
 
-        The stream ends when the session has finished, or with the last event of the one submission that was asked for.
-        Old events are deleted after a time; where some of those that were asked for are gone, an event of type `gap`
-        says so.
+        The stream ends when the session has finished or, with `submission`, at the last event of that submission.
+        Old events are deleted after 30 days. An event of type `gap` stands for deleted events.
         """
         if submission is not None and session.submission(submission) is None:
             field = problems.FieldProblem(field="query.submission", detail="no submission has this id")
-            detail = "query.submission: no submission has this id; send it first, or leave `submission` out."
+            detail = "query.submission: no submission has this id. Send the submission first, or omit `submission`."
             raise ProblemError(404, "submission-unknown", "Unknown submission", detail, errors=[field])
         start = after if last_event_id is None else last_event_id
         stream = _stream(session, journal, metrics, start, submission, keep_alive)
@@ -232,13 +231,13 @@ def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal:
 
     @api.post("/v1/checkpoint", responses=refused)
     async def checkpoint() -> Checkpoint:
-        """Bring the whole session into one file on its volume."""
+        """Write the whole session to one file on its volume."""
         await journal.checkpoint()
         return Checkpoint(last_seq=journal.last_seq)
 
     @api.get("/metrics", response_class=PlainTextResponse, responses=refused)
     async def prometheus() -> Response:
-        """This session in Prometheus's text format. What is true of all sessions is at the operator's /metrics."""
+        """This session in Prometheus's text format. The operator's /metrics has the metrics of all sessions."""
         return Response(metrics.text(session.snapshot()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -34,11 +34,11 @@ def refusal(authorization: str | None, token_sha256: str) -> ProblemError | None
     """
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        detail = "header.authorization: send the session's token, as `Authorization: Bearer TOKEN`."
+        detail = "header.authorization: the token is missing. Send the session's token as `Authorization: Bearer TOKEN`."
         return ProblemError(401, "token-missing", "No token", detail, headers=_REFUSED)
     digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).hexdigest()
     if not hmac.compare_digest(digest, token_sha256.lower()):
-        detail = "header.authorization: this token is not the one of this session; each session has its own."
+        detail = "header.authorization: this token is for a different session. Each session has its own."
         return ProblemError(403, "token-wrong", "Wrong token", detail, headers=_REFUSED)
     return None
 

@@ -91,12 +91,18 @@ def invalid_request(error: RequestValidationError, content_type: str) -> Problem
         where = f"{errors[0]['ctx']['error']} at character {errors[0]['loc'][1]}"
         return _malformed(f"this is not JSON: {where}")
     if errors[0]["loc"] == ("body",) and errors[0]["type"] != "missing" and not _says_json(content_type):
-        field = FieldProblem(field="header.content-type", detail="it does not say that the body is JSON")
-        detail = f"{field.field}: {field.detail}; send `Content-Type: application/json`."
+        field = FieldProblem(field="header.content-type", detail="the content type is not JSON")
+        detail = f"{field.field}: {field.detail}. Send `Content-Type: application/json`."
         return ProblemError(415, "media-type", "The body must be JSON", detail, errors=[field])
     fields = [FieldProblem(field=".".join(map(str, e["loc"])), detail=str(e["msg"])) for e in errors]
     named = "; ".join(f"{field.field}: {field.detail}" for field in fields)
-    return ProblemError(422, "invalid", "The request does not fit the API", f"Correct and send again: {named}", errors=fields)
+    return ProblemError(
+        422,
+        "invalid",
+        "The request does not fit the API",
+        f"Correct these fields and send the request again: {named}",
+        errors=fields,
+    )
 
 
 def http_problem(error: HTTPException) -> ProblemError:
@@ -112,7 +118,9 @@ def http_problem(error: HTTPException) -> ProblemError:
 
 def _malformed(what: str) -> ProblemError:
     field = FieldProblem(field="body", detail=what)
-    return ProblemError(400, "malformed", "The body cannot be read", f"body: {what}; correct and send again.", errors=[field])
+    return ProblemError(
+        400, "malformed", "The body cannot be read", f"body: {what}. Correct it and send it again.", errors=[field]
+    )
 
 
 def _says_json(content_type: str) -> bool:
@@ -121,15 +129,15 @@ def _says_json(content_type: str) -> bool:
 
 
 _INTERNAL: Final = (
-    "The session's log says more; send the request again when /readyz answers 200. The same `id` is not run twice."
+    "See the session's log for details. Send the request again when /readyz returns 200. The same `id` does not run twice."
 )
 
 _FIELDS: Final = {404: "path", 405: "method", 408: "body", 413: "body"}
 
 _REFUSALS: Final = {
-    404: ("not-found", "path: there is nothing here; /v1/docs lists what there is."),
-    405: ("method", "method: this path does not take it; /v1/docs lists what there is."),
-    408: ("slow", "body: it did not come within 30 s; send it again in one piece."),
-    413: ("too-large", "body: it may have at most 1 MiB; put long texts into a file of the workspace."),
+    404: ("not-found", "path: there is no such path. /v1/docs lists all paths."),
+    405: ("method", "method: this path does not support it. /v1/docs lists all methods."),
+    408: ("slow", "body: it did not arrive within 30 s. Send it again in one piece."),
+    413: ("too-large", "body: it is larger than 1 MiB. Put long texts into a file in the workspace."),
 }
-"""By status: what a program calls it, and what a person is told."""
+"""By status: the problem's type, for programs, and its detail, for people."""

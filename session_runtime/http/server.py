@@ -17,7 +17,7 @@ HEAD_SECONDS: Final = 10.0
 
 class _Protocol(H11Protocol):
     """Drops a connection whose next request does not come: anyone can open one and send a byte now and then, and uvicorn
-    would keep it for ever."""
+    would keep it indefinitely."""
 
     _head_timer: asyncio.TimerHandle | None = None
 

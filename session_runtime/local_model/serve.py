@@ -131,7 +131,7 @@ def _serve(args: argparse.Namespace, failure: list[BaseException]) -> None:
         params.fit_params = False  # it would shrink the context to the memory free at this moment
         params.cache_ram_mib = 0  # prompts of ended requests, kept in up to 8 GiB by default
         # What a request does not say. So small a model rambles: always its likeliest word, so that a question has one
-        # answer; what it has just said counts a little less, or it repeats one name for ever; and an end in any case.
+        # answer; what it has just said counts a little less, or it repeats one name indefinitely; and an end in any case.
         params.sampling.temp = 0.0
         params.sampling.penalty_repeat = 1.1
         params.n_predict = 512

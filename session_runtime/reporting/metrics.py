@@ -1,4 +1,4 @@
-"""What Prometheus is told of a session: numbers, and nothing that a user, a model or a credential has said."""
+"""A session's metrics for Prometheus: numbers only, no text of a user, a model or a credential."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from session_runtime.session.session import Snapshot
 
 
 class Metrics:
-    """This process's metrics. Counts of events begin anew with each process, as Prometheus expects."""
+    """This process's metrics. Counts of events restart at zero with each process, as Prometheus expects."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

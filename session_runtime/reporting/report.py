@@ -1,4 +1,4 @@
-"""What the operator is told of a session, as a function of the session's state."""
+"""The report to the operator, as a function of the session's state."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class Refused(Exception):
 def put(url: str, token_path: Path, body: bytes, timeout: float) -> None:
     """Send a report; blocks. Raises Refused, or OSError when it may get through later.
 
-    The token is read anew each time, because the kubelet replaces it. Proxies of the environment are meant for the
-    way out of the cluster and not used here.
+    The token is read again each time, because the kubelet replaces it. The environment's proxies are for traffic that leaves
+    the cluster, so they are not used.
     """
     headers = {"Content-Type": "application/json"}
     if token_path.exists():
@@ -102,7 +102,7 @@ class Reporter:
             async with asyncio.timeout(FINAL_SECONDS):
                 await self._deliver(REQUEST_TIMEOUT / 4)
         except TimeoutError:
-            logger.warning("the operator did not take the last report; the termination message holds it as well")
+            logger.warning("the operator did not accept the last report; the termination message also contains it")
             return False
         return True
 
@@ -119,7 +119,7 @@ class Reporter:
                 wait = BACKOFF[min(failures, len(BACKOFF) - 1)]
                 failures += 1
                 log = logger.warning if failures == 1 else logger.debug
-                log("the operator did not take a report: %s; trying again", error)
+                log("the operator did not accept a report: %s; retrying", error)
                 await asyncio.sleep(wait)
                 continue
             else:
@@ -128,5 +128,5 @@ class Reporter:
 
     def _log_refusal(self, refusal: str) -> None:
         if refusal != self._refusal:
-            logger.error("the operator refuses the reports: %s", refusal)
+            logger.error("the operator rejects the reports: %s", refusal)
         self._refusal = refusal

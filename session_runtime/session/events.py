@@ -70,7 +70,7 @@ def gap(after: int, continues_with: int, time: datetime) -> Frame:
 def joined(first: Draft, second: Draft) -> Draft | None:
     """Two neighbouring pieces of one message as one event; None when they are not that.
 
-    A model streams some hundred pieces a second; the database and the subscribers are told of them four times a second.
+    A model streams some hundred pieces a second; the database and the subscribers get them four times a second.
     """
     if not (first.type == second.type == "assistant_chunk") or first.submission_id != second.submission_id:
         return None

@@ -11,7 +11,7 @@ from session_runtime.session.outcome import Ending
 
 
 class Resumes(NamedTuple):
-    """How many times in a row a submission was resumed because the process ended in the middle of it."""
+    """How many times in a row a submission was resumed because the process exited in the middle of it."""
 
     submission_id: str = ""
     """The submission; empty if there is none."""

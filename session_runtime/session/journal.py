@@ -1,4 +1,4 @@
-"""The session's event log: numbers events, makes them durable, and only then shows them to whoever follows.
+"""The session's event log: numbers events, makes them durable, and only then shows them to followers.
 
 A follower has a position and no queue: it reads on from there, from the latest events in memory or from the database
 when it is behind. So nothing can be lost or doubled between replay and live, a slow follower costs nothing but its
@@ -94,7 +94,7 @@ class Journal:
 
     def __init__(self, store: Store, last_seq: int, clock: Callable[[], datetime], tail: int = TAIL_CHARACTERS) -> None:
         self.listeners: list[Listener] = []
-        """Told of each transaction when it is durable, and before any follower is."""
+        """Called for each transaction when it is durable, before any follower sees it."""
         self._store = store
         self._last_seq = last_seq
         self._clock = clock
@@ -188,7 +188,7 @@ class Journal:
             for done in waiting:
                 if not done.done():
                     done.set_exception(error)
-                    done.exception()  # whoever waited may be gone
+                    done.exception()  # the waiting task may be gone
             raise
         drafts = [change.draft for change in changes if change.draft is not None]
         for listener in self.listeners:
@@ -231,8 +231,8 @@ class Journal:
         """Events behind number `after` for as long as the session lasts, in batches; an empty one after each
         `keep_alive` seconds of silence.
 
-        Where events are gone, or `after` is a number that this session never gave (its volume was lost, and it began
-        anew), a `gap` says so, once, and the rest follows.
+        Where events are gone, or `after` is a number that this session never gave (its volume was lost, and it
+        started again), one `gap` event says so, and the rest follows.
         """
         asked = after
         after = after if after <= self._last_seq else 0

@@ -1,4 +1,4 @@
-"""How a session ends, in words that tell a person what to do next."""
+"""How a session ends. Each message says what to do next."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Final, NamedTuple
 from session_runtime.wire import Mode, Outcome
 
 CUT_OFF: Final = (
-    "The session's container ended again and again while this was being worked on. What was done until then is done; "
-    "say it again to go on."
+    "The session's container exited repeatedly while this was in progress. Work that was finished is kept. "
+    "To continue, send it again."
 )
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "model": "Check the model's name, and that the session's credentials Secret holds a valid key for its provider",
-    "unavailable": "Check that the model's server runs and can be reached from the pod, and start the session again",
-    "rate_limited": "The provider limits this key; start the session again later, or use another key",
-    "context_overflow": "The conversation is longer than the model takes; use a model with a larger context window",
+    "model": "Check the model's name, and check that the session's credentials Secret holds a valid key for its provider",
+    "unavailable": "Check that the model's server is running and that the pod can reach it, then start the session again",
+    "rate_limited": "The provider limits this key. Start the session again later, or use another key",
+    "context_overflow": "The conversation is longer than the model accepts. Use a model with a larger context window",
 }
 """What to do about an `error` event, by its `kind`."""
 
 
 class Ending(NamedTuple):
-    """What becomes of the session."""
+    """How the session ends."""
 
     outcome: Outcome
     message: str
@@ -33,7 +33,7 @@ SHUT_DOWN_EARLY: Final = Ending("Failed", "The session was shut down before its 
 
 
 def after_turn(mode: Mode, model: str, event_type: str, data: Mapping[str, Any]) -> Ending | None:
-    """What the last event of a turn means for the session; None when the session goes on.
+    """What the last event of a turn means for the session; None when the session continues.
 
     A Task is over with its first turn, unless that waits for a person's approval.
     """
@@ -44,7 +44,9 @@ def after_turn(mode: Mode, model: str, event_type: str, data: Mapping[str, Any])
     if event_type == "interrupted":
         return Ending("Failed", f"The task's turn was interrupted: {data.get('reason', 'no reason given')}.")
     if data.get("kind") == "budget":
-        return Ending("BudgetExceeded", f"{data['message']}. Give spec.budget more, in another session, to have it done.")
+        return Ending(
+            "BudgetExceeded", f"{data['message']}. To finish the task, start a new session with a larger spec.budget."
+        )
     return Ending("Failed", explained(model, data))
 
 

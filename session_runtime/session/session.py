@@ -1,4 +1,4 @@
-"""A session: takes submissions, works on them one after the other, and keeps the story straight whatever happens."""
+"""A session: takes submissions, works on them one after the other, and stays consistent through crashes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PROMPT_ID: Final = "prompt"
 """Id of the submission that the session's own prompt becomes."""
 
 MAX_RESUMES: Final = 3
-"""How often a submission is gone on with after the process ended in the middle of it. It may be what ends the process."""
+"""How many times an interrupted submission is resumed. The submission itself may be what ends the process."""
 
 _SUBMISSION: Final[TypeAdapter[Submission]] = TypeAdapter(AnySubmission)
 
@@ -252,7 +252,7 @@ class Session:
     async def run(self) -> None:
         """Work on submissions until the session is finished. A failure that comes out of this ends the process.
 
-        Cancelling it is like a kill: the next process goes on from there.
+        Cancelling it is like a kill: the next process resumes from there.
         """
         if self._ending is None:
             async with self._open_agent(self._emit, self._restored) as opened:
@@ -271,12 +271,12 @@ class Session:
             await self._finish(self._ending)
 
     async def put_down(self) -> None:
-        """After `run` was cancelled because the process is to end: that the next one goes on is then no sign of trouble."""
+        """Call it after `run` was cancelled to stop the process: the resume by the next process then does not count."""
         self._resumes = Resumes()
         await self._journal.write(Change(facts=Facts(resumes=self._resumes)))
 
     async def _recover(self, running: Submitted) -> None:
-        """The last process ended in the middle of this: go on with it, unless that has been tried too often."""
+        """The last process exited in the middle of this submission: resume it, unless that was tried too many times."""
         await self._retract_message(running)
         count = self._resumes.times + 1 if self._resumes.submission_id == running.id else 1
         if count > MAX_RESUMES:
@@ -287,7 +287,7 @@ class Session:
             await self._journal.write(Change(facts=Facts(resumes=self._resumes)))
 
     async def _retract_message(self, running: Submitted) -> None:
-        """Take back the pieces of a message that will never be whole: the model is asked for it anew."""
+        """Retract the pieces of a message that was cut off: the model is called for it again."""
         for frame in await self._journal.read(self._journal.last_seq - 1):
             last = json.loads(frame.body)
             if last["type"] == "assistant_chunk" and "text" in last["data"]:
@@ -303,7 +303,7 @@ class Session:
             logger.exception("submission %s failed", submitted.id)
             await self._emit(Event("error", {"kind": "internal", "message": f"{type(error).__name__}: {error}"}))
         if self._submissions.is_open(submitted.id) and self._ending is None:
-            message = f"{submitted.type} ended without a word about how"
+            message = f"{submitted.type} ended without an event of its own"
             await self._emit(Event("error", {"kind": "internal", "message": message}))
 
     async def _perform(self, submitted: Submitted, resuming: bool) -> None:
@@ -325,8 +325,8 @@ class Session:
                 self._ending = SHUT_DOWN_EARLY if self._config.mode == "Task" else ON_REQUEST
 
     async def _finish(self, ending: Ending) -> None:
-        """The session's last events; whatever is still open ends with them."""
-        reason = {"reason": "the session has finished before this was done"}
+        """Write the session's last events; they end all open submissions."""
+        reason = {"reason": "the session finished before this was done"}
         shutdowns = tuple(waiting.id for waiting in self._submissions.open if waiting.type == "shutdown")
         for waiting in self._submissions.open:
             if waiting.id not in shutdowns:

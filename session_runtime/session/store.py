@@ -259,7 +259,9 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise StoreError(f"{path.parent} is in use by another process; end it, or name another --state-dir") from error
+        raise StoreError(
+            f"{path.parent} is in use by another process. Stop that process, or name another --state-dir"
+        ) from error
     return handle
 
 
@@ -284,8 +286,8 @@ def _migrate(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"{path} is of version {version} and this runtime knows versions up to {len(MIGRATIONS)}; "
-            "use the runtime that wrote it, or a newer one"
+            f"{path} has version {version}, but this runtime supports versions up to {len(MIGRATIONS)}. "
+            "Use the runtime that wrote it, or a newer one"
         )
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")

@@ -50,37 +50,37 @@ class _Submission(BaseModel):
 
     id: SubmissionId | None = Field(
         default=None,
-        description="Chosen by the caller, so that sending it again does nothing twice; one is made up when it is missing.",
+        description="Chosen by the caller, so that sending the submission again does not run it twice. Generated if missing.",
     )
 
 
 class UserInput(_Submission):
-    """Something the user says; a turn works on it."""
+    """Input from the user. It starts a turn."""
 
     type: Literal["user_input"] = "user_input"
     text: str = Field(min_length=1, max_length=MAX_TEXT, description="What the user says.")
 
 
 class Decision(BaseModel):
-    """A person's word on one tool call that waits for approval."""
+    """A person's decision on one tool call that waits for approval."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tool_call_id: str = Field(min_length=1, max_length=256)
     approved: bool
-    feedback: str | None = Field(default=None, max_length=MAX_TEXT, description="Told to the model.")
+    feedback: str | None = Field(default=None, max_length=MAX_TEXT, description="Sent to the model.")
     arguments: Arguments | None = Field(default=None, description="Run the call with these arguments in place of the model's.")
 
 
 class Approval(_Submission):
-    """Decides on the calls that wait for approval, and goes on with the turn. A call without a decision is denied."""
+    """Decides on the calls that wait for approval, and continues the turn. A call without a decision is denied."""
 
     type: Literal["approval"] = "approval"
     decisions: list[Decision] = Field(max_length=256)
 
 
 class Undo(_Submission):
-    """Takes back the last input and all that came of it in the conversation, not in the world."""
+    """Removes the last input and everything after it from the conversation. Effects of tool calls stay."""
 
     type: Literal["undo"] = "undo"
 
@@ -92,13 +92,13 @@ class Compact(_Submission):
 
 
 class Interrupt(_Submission):
-    """Ends the turn that is being worked on. It does not queue: it takes effect at once, or there is nothing to end."""
+    """Ends the running turn. An interrupt is not queued: it takes effect at once, or has no effect."""
 
     type: Literal["interrupt"] = "interrupt"
 
 
 class Shutdown(_Submission):
-    """Ends the session: interrupts the turn, drops what is queued, reports, and ends the process."""
+    """Ends the session: interrupts the turn, drops the queue, reports, and exits."""
 
     type: Literal["shutdown"] = "shutdown"
 
@@ -109,7 +109,7 @@ AnySubmission = Annotated[Submission, Field(discriminator="type")]
 
 
 class Receipt(BaseModel):
-    """A submission was taken, and is on the disk."""
+    """A submission was accepted and is on the disk."""
 
     id: str
     type: str

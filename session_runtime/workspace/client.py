@@ -75,7 +75,7 @@ class SocketWorkspace:
         return _checked(_listing, await self._call({"op": "list", "path": path, "glob": glob, "depth": depth}))
 
     async def shut_down(self) -> None:
-        """Tell the server to end, now or as soon as it starts. Never raises."""
+        """Make the server exit, now or as soon as it starts. Never raises."""
         with contextlib.suppress(OSError):
             # Not through a link: the workspace can write to that folder, and the link would be followed in here.
             os.close(os.open(finished_marker(self._socket), os.O_CREAT | os.O_EXCL, 0o644))
@@ -93,7 +93,7 @@ class SocketWorkspace:
         timeout = FILE_SECONDS if timeout is None else timeout
         line = json.dumps(request).encode() + b"\n"
         if len(line) > MESSAGE_LIMIT:
-            raise WorkspaceError(f"that is more than the {MESSAGE_LIMIT} bytes that one call may carry; do it in parts")
+            raise WorkspaceError(f"the call is larger than the limit of {MESSAGE_LIMIT} bytes; do it in parts")
         connection = await self._connect()
         try:
             async with asyncio.timeout(timeout):
@@ -102,8 +102,8 @@ class SocketWorkspace:
             raise WorkspaceError(f"the workspace did not answer within {timeout:g} s") from error
         except OSError as error:
             raise WorkspaceError(
-                "the workspace's server ended in the middle of this call and is started again: files are kept, processes "
-                "are not; it may have been killed by the command, or have run out of memory"
+                "the workspace's server exited in the middle of this call and is restarting: files are kept, processes "
+                "are not. The command may have killed it, or it ran out of memory"
             ) from error
 
     async def _connect(self) -> Connection:
@@ -117,7 +117,7 @@ class SocketWorkspace:
                     except OSError as error:
                         problem = error.strerror or error
                     await asyncio.sleep(CONNECT_INTERVAL)
-        raise WorkspaceError(f"the workspace cannot be reached at {self._socket}: {problem}")
+        raise WorkspaceError(f"cannot reach the workspace at {self._socket}: {problem}")
 
 
 async def _open(socket: Path) -> Connection:
@@ -126,7 +126,7 @@ async def _open(socket: Path) -> Connection:
     try:
         if await reader.read(len(GREETING)) == GREETING:
             return reader, writer
-        raise ConnectionError("what answers is not the workspace's server")
+        raise ConnectionError("the workspace's server did not answer")
     except BaseException:
         writer.transport.abort()
         raise
@@ -177,7 +177,7 @@ def _checked(convert: Callable[[Any], T], answer: Any) -> T:
 
 
 def _nonsense(answer: object) -> WorkspaceError:
-    return WorkspaceError(f"the workspace's answer makes no sense: {str(answer)[:200]!r}")
+    return WorkspaceError(f"the workspace's answer is invalid: {str(answer)[:200]!r}")
 
 
 def _text(value: Any, limit: int) -> str:

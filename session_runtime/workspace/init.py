@@ -15,15 +15,15 @@ RESTART_SECONDS = 0.1
 
 
 def become_init() -> None:
-    """As process 1 of a container: go on in a child, and do here what nobody else does.
+    """As process 1 of a container: continue in a child, and do in this process what only process 1 can do.
 
     - Reap orphans. asyncio waits for its own children by their ids, so a reaper in the same process would take their exit
       statuses away.
-    - Start the server again when a command has ended it (`kill -9 -1`), and let it go on when one has stopped it; the
+    - Start the server again when a command has ended it (`kill -9 -1`), and continue it when one has stopped it; the
       kernel keeps those signals from process 1. If the container ended instead, the kubelet would start it again, but
       after a pause that doubles each time, up to five minutes.
 
-    This returns in the children only. The parent ends as the child does that was told to, or that ended by itself.
+    This returns in the children only. The parent exits with the status of a child that was asked to exit or exited by itself.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*END_SIGNALS, signal.SIGCHLD))
     while True:
@@ -34,7 +34,7 @@ def become_init() -> None:
         code, told = _outlive(child)
         if told or code - 128 not in (*END_SIGNALS, signal.SIGKILL):
             os._exit(code)
-        print(f"signal {code - 128} has ended the workspace's server; it starts again", file=sys.stderr, flush=True)
+        print(f"the workspace's server exited on signal {code - 128}; restarting it", file=sys.stderr, flush=True)
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)  # what ended this server must not meet the next
         time.sleep(RESTART_SECONDS)

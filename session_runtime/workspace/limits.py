@@ -166,7 +166,7 @@ class DiskLimit:
         if self._used <= self.limit:
             return None
         return (
-            f"the files in {self._what} take {self._used // MEGABYTE} MB, and may take {self.limit // MEGABYTE} MB; "
+            f"the files in {self._what} take {self._used // MEGABYTE} MB, and may take at most {self.limit // MEGABYTE} MB; "
             "remove some before you write more"
         )
 

@@ -33,6 +33,6 @@ FINISHED_SUFFIX = ".finished"
 def finished_marker(socket: Path) -> Path:
     """The file that says, beside the socket, that the session is finished: a server that starts then ends at once.
 
-    Without it the pod of a session that ends before this container is up would wait for it for ever.
+    Without it the pod of a session that ends before this container is up would wait for it indefinitely.
     """
     return socket.with_name(socket.name + FINISHED_SUFFIX)

@@ -62,7 +62,7 @@ def command_environment(root: Path) -> dict[str, str]:
 
 
 class Server:
-    """Serves one workspace on one socket until it is told to end.
+    """Serves one workspace on one socket until a shutdown.
 
     The guard kills commands that take too much.
     """
@@ -79,7 +79,7 @@ class Server:
             self._end.set_result(status)
 
     async def serve(self, socket: Path) -> int:
-        """Serve until the end; returns the exit status. Whatever still runs is killed."""
+        """Serve until the end; returns the exit status. Requests that still run are killed."""
         listener = Listener(socket, self._accept)
         await listener.open()
         work: set[asyncio.Future[Any]] = {self._end}
@@ -125,7 +125,7 @@ class Server:
         except WorkspaceError as error:
             return {"error": str(error)}
         except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"not a request that this server knows: {type(error).__name__}: {error}"}
+            return {"error": f"not a valid request: {type(error).__name__}: {error}"}
 
     async def _perform(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Any:
         op = request["op"]
@@ -205,7 +205,7 @@ class Listener:
         return self._look() == self._identity
 
     def close(self) -> None:
-        """Accept no more connections; those that are there go on."""
+        """Accept no more connections; existing ones continue."""
         if self._server is not None:
             self._server.close()
             _remove(self._socket)
@@ -227,7 +227,7 @@ class SocketCheck:
 
     async def __call__(self) -> float:
         if not self._listener.in_place:
-            self._guard.kill("the socket of the workspace's server was removed or replaced; leave its folder alone")
+            self._guard.kill("the socket of the workspace's server was removed or replaced; do not change its folder")
             await self._listener.open()
         return CHECK_SECONDS
 
@@ -312,28 +312,28 @@ def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace.server", description=__doc__.split("\n")[0])
     parser.add_argument("--socket", type=Path, default=Path("/run/agentsession/workspace.sock"), help="where to listen")
-    parser.add_argument("--root", type=Path, default=Path("/workspace"), help="the folder in which commands run")
+    parser.add_argument("--root", type=Path, default=Path("/workspace"), help="working folder of commands")
     parser.add_argument(
         "--max-processes",
         type=int,
         default=MAX_PROCESSES,
-        help="kill all processes when there are more than this in the container (%(default)s); only as its process 1",
+        help="kill all processes when the container has more than this (%(default)s); applies only to process 1 of a container",
     )
     parser.add_argument(
         "--max-memory",
         type=int,
         metavar="BYTES",
-        help="memory that one process may use; unless given, nine tenths of what the container may",
+        help="memory limit of each process (default: 90% of the container's limit)",
     )
     parser.add_argument(
         "--disk",
         type=quantity,
         metavar="SIZE",
-        help="disk space of the container, for example 10Gi. No file gets larger than eight tenths of it, and all processes "
-        "are killed when files take more than nine tenths together (the latter only as the container's process 1)",
+        help="disk space of the container, for example 10Gi. A file can take at most 80% of it. All processes are killed when "
+        "all files together take more than 90% (only as process 1 of the container)",
     )
     parser.add_argument(
-        "--volume", type=quantity, metavar="SIZE", help="the same for the root, where it is a volume of its own"
+        "--volume", type=quantity, metavar="SIZE", help="the same for the root, if the root is a volume of its own"
     )
     parser.add_argument(
         "--scratch",
@@ -341,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[Path(path) for path in SCRATCH],
         metavar="PATH",
-        help=f"what commands can write to besides the root ({' '.join(SCRATCH)}); it takes disk space too",
+        help=f"where commands can write besides the root ({' '.join(SCRATCH)}); these files count as disk space too",
     )
     return parser
 

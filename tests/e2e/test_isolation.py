@@ -126,7 +126,7 @@ def test_a_full_disk_is_emptied_by_who_filled_it(sessions: Sessions, confined: s
     )
     for result in (one, two):
         assert "all processes were killed: the files in /workspace, /tmp, /dev/termination-log take" in result
-        assert "MB, and may take 60 MB; remove some before you write more" in result
+        assert "MB, and may take at most 60 MB; remove some before you write more" in result
     assert sum(int(line.split()[0]) for line in size.splitlines()) < 150
     assert clean == "[no output]"
     assert sessions.restarts("disk") == NOTHING

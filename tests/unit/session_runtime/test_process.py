@@ -97,9 +97,7 @@ async def stuck_workspace(folder: Path) -> AsyncIterator[asyncio.Event]:
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGTERM])
-async def test_an_end_does_not_wait_for_a_workspace_that_is_stuck_and_all_is_saved(
-    short_path: Path, number: signal.Signals | None
-) -> None:
+async def test_a_stuck_workspace_does_not_delay_the_end(short_path: Path, number: signal.Signals | None) -> None:
     script = {"calls": [["bash", {"command": "true"}]]}
     async with runtime_process(short_path, script, start=False) as run, stuck_workspace(short_path) as taken:
         await run.start()
@@ -131,7 +129,7 @@ async def test_a_prompt_is_taken_once_in_a_sessions_life(short_path: Path) -> No
         assert (await client.info())["message_count"] == 2
 
 
-async def test_sigterm_takes_the_session_out_of_its_turn_and_the_next_process_goes_on(short_path: Path) -> None:
+async def test_sigterm_cancels_the_turn_and_the_next_process_resumes_it(short_path: Path) -> None:
     script = (
         {"calls": [["bash", {"command": "echo one >> log; test -e again || sleep 600 & echo $! > pid; wait"}]]},
         {"text": "all done"},

@@ -40,13 +40,13 @@ async def test_a_session_goes_on_elsewhere(short_path: Path, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ArchiveError, match="there is no session"):
+    with pytest.raises(ArchiveError, match="no session found"):
         export(tmp_path / "none", tmp_path / "a.tar.gz", None, NOW)
     Store(tmp_path / "state").close()
     export(tmp_path / "state", tmp_path / "a.tar.gz", None, NOW)
-    with pytest.raises(ArchiveError, match="exists already"):
+    with pytest.raises(ArchiveError, match="already exists"):
         export(tmp_path / "state", tmp_path / "a.tar.gz", None, NOW)
-    with pytest.raises(ArchiveError, match="holds a session already"):
+    with pytest.raises(ArchiveError, match="already holds a session"):
         restore(tmp_path / "a.tar.gz", tmp_path / "state", None)
     assert main("import", [str(tmp_path / "nothing"), "--state-dir", str(tmp_path / "new")]) == 1
     assert "cannot be imported" in capsys.readouterr().err

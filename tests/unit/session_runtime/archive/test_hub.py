@@ -102,7 +102,7 @@ async def test_an_upload_that_fails_is_told_and_holds_nothing_up(
                 monkeypatch.setenv("AGENTSESSION_CREDENTIAL_HF_ENDPOINT", "http://127.0.0.1:1")
         with caplog.at_level(logging.WARNING, logger="session_runtime"):
             await finish(short_path)
-        assert "the session's archive is not on the Hub: " in caplog.text
+        assert "the session's archive was not uploaded to the Hub: " in caplog.text
         assert said in caplog.text
         assert TOKEN not in caplog.text
 

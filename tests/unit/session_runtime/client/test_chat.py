@@ -81,7 +81,7 @@ async def test_a_turn_is_shown_and_the_end_of_input_leaves(short_path: Path) -> 
         assert "output    found" in person.printed
         assert person.printed.count("There it is.") == 1
         assert "undo      4 messages taken back" in person.printed
-        assert "There is no /nonsense." in person.printed
+        assert "Unknown command /nonsense." in person.printed
         assert TOKEN not in person.printed
 
 
@@ -94,14 +94,14 @@ async def test_a_call_that_needs_consent_is_shown_and_decided(short_path: Path) 
     async with runtime_process(short_path, *script, agent=asking("*")) as run:
         async with chat(run.url) as person:
             await person.type("shop")
-            await person.sees('waits for /approve or /deny: bash {"command": "echo bought"}')
+            await person.sees('waiting for /approve or /deny: bash {"command": "echo bought"}')
             await person.type("/approve")
             await person.sees("output    bought")
-            await person.sees('waits for /approve or /deny: bash {"command": "echo more"}')
+            await person.sees('waiting for /approve or /deny: bash {"command": "echo more"}')
             person.press_ctrl_c()
             assert await person.end() == 130
         async with chat(run.url) as person:  # somebody else sees it too
-            await person.sees('waits for /approve or /deny: bash {"command": "echo more"}')
+            await person.sees('waiting for /approve or /deny: bash {"command": "echo more"}')
             await person.type("/deny that is enough")
             await person.sees("They said: that is enough")
             await person.sees("That is all.")
@@ -129,7 +129,7 @@ async def test_ctrl_c_twice_leaves_though_the_session_does_not_answer(short_path
         await person.type("talk")
         await person.sees("on and on")
         await run.end(signal.SIGKILL)
-        await person.sees("trying again")
+        await person.sees("retrying")
         person.press_ctrl_c()
         await person.sees("Ctrl-C again leaves")
         person.press_ctrl_c()
@@ -143,9 +143,9 @@ async def test_a_runtime_that_is_killed_and_starts_again_is_talked_to_again(shor
         await person.type("talk")
         await person.sees("word")
         await run.end(signal.SIGKILL)
-        await person.sees("trying again")
+        await person.sees("retrying")
         await run.start(keep_port=True)
-        await person.sees("(that answer broke off; the model is asked for it anew)")
+        await person.sees("(the answer was cut off; requesting it again)")
         await person.sees("word " * 20)
         await person.sees("> ", times=2)
         await person.type("bye")
@@ -159,11 +159,11 @@ async def test_a_runtime_that_is_killed_and_starts_again_is_talked_to_again(shor
 @pytest.mark.parametrize(
     ("url", "token", "said"),
     [
-        ("", TOKEN, "is no address"),
-        ("localhost", TOKEN, "is no address"),
-        ("http://127.0.0.1:1", TOKEN, "cannot be reached"),
-        ("http://nowhere.invalid", TOKEN, "cannot be reached"),
-        (None, "wrong", "this token is not the one of this session"),
+        ("", TOKEN, "is not a session's address"),
+        ("localhost", TOKEN, "is not a session's address"),
+        ("http://127.0.0.1:1", TOKEN, "Cannot reach"),
+        ("http://nowhere.invalid", TOKEN, "Cannot reach"),
+        (None, "wrong", "this token is for a different session"),
         (None, "", "Set AGENTSESSION_TOKEN"),
     ],
 )

@@ -176,7 +176,7 @@ async def test_input_in_another_unicode_encoding_is_understood(short_path: Path)
             assert (await run.http.get("/v1/messages")).json()["messages"][0]["content"] == text
 
 
-async def test_what_is_not_a_request_of_this_api_is_refused_with_the_field_and_the_remedy(short_path: Path) -> None:
+async def test_a_refusal_of_an_invalid_request_names_the_field_and_the_remedy(short_path: Path) -> None:
     good = b'{"type": "undo"}'
     async with runtime(short_path) as run:
         for method, path, status, field in (

@@ -279,7 +279,7 @@ async def test_a_refusal_is_logged_once_and_not_hammered(
         started = asyncio.get_running_loop().time()
         await eventually(received(receiver, 3))
         assert asyncio.get_running_loop().time() - started >= 0.35
-    refusals = [record for record in caplog.records if "refuses" in record.message]
+    refusals = [record for record in caplog.records if "rejects" in record.message]
     assert len(refusals) == 1
     assert "403" in refusals[0].message
 

@@ -94,7 +94,7 @@ def test_a_transaction_numbers_its_events_and_knows_what_they_end() -> None:
     assert assemble(changes[:1], 0).only_chunks
 
 
-def test_the_first_and_the_last_frames_are_those_that_fit_and_at_least_one() -> None:
+def test_the_first_and_last_frames_fit_and_are_at_least_one() -> None:
     frames = [Frame(seq, None, "t", "x" * 10) for seq in range(1, 11)]
     assert [f.seq for f in latest(frames, 35)] == [8, 9, 10]
     assert [f.seq for f in latest(frames, 1)] == [10]

@@ -138,7 +138,7 @@ async def test_a_question_of_a_sub_agent_survives_a_restart_and_is_decided(tmp_p
     assert output["output"] == "found"
 
 
-async def test_a_turn_that_is_cut_off_for_good_in_a_sub_agent_ends_what_had_begun(tmp_path: Path) -> None:
+async def test_a_turn_cut_off_in_a_sub_agent_ends_all_begun_calls(tmp_path: Path) -> None:
     """As it stands in the database of a process that ended again and again while a sub-agent's call was under way."""
     wanted, theirs = ToolCall("r", "research", '{"task": "find tea"}'), ToolCall("l", "look", '{"what": "tea"}')
     sub = replace(Conversation().with_said("find tea").with_message(Message("assistant", "", (theirs,))), started=("l",))
@@ -191,7 +191,7 @@ async def test_a_task_waits_for_approval_before_it_has_an_outcome(tmp_path: Path
             await now.session.submit(Undo())
 
 
-async def test_a_kill_between_the_outcome_and_the_end_does_not_lose_the_outcome(tmp_path: Path) -> None:
+async def test_a_kill_between_outcome_and_end_keeps_the_outcome(tmp_path: Path) -> None:
     async with life(tmp_path, [], says("done"), mode="Task", prompt="go") as now:
 
         def kill(commit: Commit, _: Sequence[Draft]) -> None:

@@ -114,7 +114,7 @@ def stored(store: Store) -> list[int]:
     return [frame.seq for frame in store.frames(0, 1000, 10**6)]
 
 
-def test_the_oldest_events_go_when_there_are_too_many_or_they_are_too_old(tmp_path: Path) -> None:
+def test_the_oldest_events_are_deleted_by_size_and_by_age(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.load()
     store.prune("9", 0)
@@ -138,7 +138,7 @@ def test_the_oldest_events_go_when_there_are_too_many_or_they_are_too_old(tmp_pa
 
 def test_a_database_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match=r"in use by another process; .*--state-dir"):
+    with pytest.raises(StoreError, match=r"in use by another process\. .*--state-dir"):
         Store(tmp_path)
     store.close()
     Store(tmp_path).close()

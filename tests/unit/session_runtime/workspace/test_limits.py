@@ -105,7 +105,7 @@ async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: P
             return "Z" not in states
 
         await eventually(no_zombies)
-        with pytest.raises(WorkspaceError, match="ended in the middle"):
+        with pytest.raises(WorkspaceError, match="exited in the middle"):
             await workspace.run("kill -TERM 1; sleep 60", timeout=60)
         async with asyncio.timeout(DEADLINE):
             assert await process.wait() == 143
@@ -113,7 +113,7 @@ async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: P
 
 @needs_namespace
 @pytest.mark.parametrize("name", ["KILL", "TERM", "INT", "HUP"])
-async def test_a_server_that_a_command_kills_is_started_again_and_the_call_says_so(short_path: Path, name: str) -> None:
+async def test_a_killed_server_restarts_and_the_call_says_so(short_path: Path, name: str) -> None:
     sleep = own_sleep()
     async with contained(short_path) as workspace:
         await workspace.run(f"echo kept > file; setsid {sleep} &", timeout=60)
@@ -179,9 +179,7 @@ async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path
 @pytest.mark.parametrize(
     ("text", "memory"), [("1048576\n", 1048576), ("max\n", None), ("9223372036854771712\n", None), (None, None)]
 )
-def test_the_containers_memory_is_read_where_it_is_limited(
-    tmp_path: Path, name: str, text: str | None, memory: int | None
-) -> None:
+def test_the_containers_memory_limit_is_read(tmp_path: Path, name: str, text: str | None, memory: int | None) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     assert container_memory([tmp_path / "v2", tmp_path / "v1"]) == memory
@@ -196,7 +194,7 @@ async def test_files_that_take_too_much_end_the_command_and_not_the_server(short
         fill = "n=0; while true; do n=$((n + 1)); head -c 1000000 /dev/zero > file$n || exit 7; sleep 0.02; done"
         result = await workspace.run(fill, timeout=60)
         assert result.exit_code == -signal.SIGKILL
-        assert "MB, and may take 18 MB; remove some before you write more" in result.output
+        assert "MB, and may take at most 18 MB; remove some before you write more" in result.output
         # Nothing is lost, and what is there can be looked at, but nothing can be added, in one way or another.
         assert (await workspace.run("sleep 1; ls | wc -l", timeout=60)).exit_code == 0
         with pytest.raises(WorkspaceError, match=r"more was not written: .* remove some before"):
@@ -252,7 +250,7 @@ def test_what_grows_beyond_the_limit_is_stopped_and_nothing_else(sizes: list[int
         before = size
 
 
-def test_files_are_counted_when_enough_is_written_or_enough_time_has_gone_by() -> None:
+def test_files_are_counted_after_enough_writes_or_enough_time() -> None:
     disk = DiskLimit(100)
     assert disk.is_due(free=1000, now=5.0), "at first"
     disk.grown(60, free=1000, now=5.0)

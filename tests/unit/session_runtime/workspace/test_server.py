@@ -154,7 +154,7 @@ async def test_shutdown_ends_the_server_with_status_0(short_path: Path) -> None:
             assert await process.wait() == 0
         assert not alive(int(path.read_text()))
         assert not (short_path / "w.sock").exists()
-        with pytest.raises(WorkspaceError, match="ended in the middle"):
+        with pytest.raises(WorkspaceError, match="exited in the middle"):
             await running
 
 
@@ -175,7 +175,7 @@ async def test_calls_wait_for_the_server_to_appear(short_path: Path) -> None:
 
 async def test_a_server_that_never_appears_is_an_error(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
-    with pytest.raises(WorkspaceError, match="cannot be reached"):
+    with pytest.raises(WorkspaceError, match="cannot reach the workspace"):
         await SocketWorkspace(short_path / "w.sock").read("a")
 
 
