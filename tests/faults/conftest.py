@@ -5,6 +5,7 @@ Each test records what it expects and what it saw; the table at the end shows bo
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from support.api import Api
+from support.api import GROUP, Api
 from support.cluster import current_cluster, kind
 from support.faults.world import World, world
 from tests.api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
@@ -73,7 +74,13 @@ def open_world(
 
         def enter(*, cap: int = 50, per_user: int = 10, start: bool = True) -> World:
             opened: AbstractContextManager[World] = world(
-                api, operator_kubeconfig, tmp_path, f"faults-{name[:50].strip('-')}", cap=cap, per_user=per_user, start=start
+                api,
+                operator_kubeconfig,
+                tmp_path,
+                f"faults-{name[:40].strip('-')}-{uuid.uuid4().hex[:6]}",
+                cap=cap,
+                per_user=per_user,
+                start=start,
             )
             return stack.enter_context(opened)
 
@@ -112,3 +119,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for row in _rows:
         mark = "ok   " if row.holds else "FAILS"
         terminalreporter.line(f"{mark}  {row.fault:{wide[0]}}  {row.expected:{wide[1]}}  {' '.join(row.seen.split())[:200]}")
+
+
+@pytest.fixture
+def persistent(api: Api) -> Iterator[str]:  # noqa: F811
+    """The name of a class with a persistent workspace, and volumes for it: nobody provisions any here."""
+    name = "faults-persistent"
+    storage = {"type": "Persistent", "size": "1Gi", "storageClassName": "by-hand"}
+    spec = {"agent": {"model": "openai/none"}, "tolerations": [{"operator": "Exists"}], "workspace": storage}
+    classes, volumes = f"{GROUP}/agentsessionclasses", "/api/v1/persistentvolumes"
+    meta = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "AgentSessionClass", "metadata": {"name": name}}
+    api.delete(f"{classes}/{name}")
+    api.create(classes, {**meta, "spec": spec})
+    volume = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "by-hand",
+        "hostPath": {"path": "/nowhere"},
+    }
+    names = [f"{name}-{number}" for number in range(2)]
+    for one in names:
+        api.create(volumes, {"metadata": {"name": one}, "spec": volume})
+    yield name
+    api.delete(f"{classes}/{name}")
+    for one in names:
+        api.delete(f"{volumes}/{one}")

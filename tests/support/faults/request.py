@@ -117,12 +117,20 @@ def reserved_session(request: Request) -> str:
     """The name of the session that a write reserves a slot for; empty for any other request."""
     if request.verb == "create" and request.resource == "pods":
         return str((request.body["metadata"].get("annotations") or {}).get("agentsession.dev/session", ""))
-    if request.verb in ("patch", "update") and request.resource == "agentsessions/status":
-        status = request.body.get("status") or {}
-        conditions = status.get("conditions") or []
-        if any(item.get("type") == "Admitted" and item.get("status") == "True" for item in conditions):
-            return request.name
-    return ""
+    return request.name if tells("Admitted", "True")(request) else ""
+
+
+def tells(condition: str, status: str) -> When:
+    """The writes of a session's status that say this of a condition. A list of conditions is written whole: what was said
+    before is said again."""
+
+    def matches(request: Request) -> bool:
+        if request.verb not in ("patch", "update") or request.resource != "agentsessions/status":
+            return False
+        conditions = (request.body.get("status") or {}).get("conditions") or []
+        return any(item.get("type") == condition and item.get("status") == status for item in conditions)
+
+    return matches
 
 
 def kopf_s(when: When) -> When:

@@ -91,18 +91,19 @@ class World:
             return False
         return True
 
-    def alive(self) -> bool:
-        """Whether the operator's process runs and says that it is healthy."""
+    def running(self) -> bool:
+        """Whether the operator's process has not ended."""
         try:
             self.operator.is_ready()
         except AssertionError:
             return False
-        return self.operator.get("/healthz")[0] == 200
+        return True
 
     def last_words(self) -> str:
-        """The last line of the operator's log."""
+        """Why the operator's process ended: the last thing that it said in its own name."""
         lines = self.operator.log.read_text().strip().splitlines()
-        return lines[-1][-200:] if lines else ""
+        own = [line for line in lines if line.startswith("agentsession-operator: ")]
+        return (own or lines or [""])[-1].removeprefix("agentsession-operator: ")[:160]
 
     def history(self) -> History:
         """What happened in the cluster, complete up to now."""

@@ -1,0 +1,98 @@
+"""The lease: whoever deletes, steals or garbles it, an operator leads again, and soon."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from support.api import JSON
+from support.faults.request import on
+from support.faults.rules import Answer, Hold, Rule
+from support.faults.world import LEASE, World
+from support.operator_process import OperatorProcess
+from tests.faults.conftest import OpenWorld, Record
+
+LEASES = LEASE.rsplit("/", 1)[0]
+SOON = 15.0
+"""Seconds within which a leader that has crashed is replaced."""
+
+
+def lease(holder: str, *, seconds: int = 1) -> JSON:
+    """A Lease of somebody who does not renew it."""
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    return {"metadata": {"name": "agentsession-operator"}, "spec": spec}
+
+
+def leads_again(w: World, within: float) -> tuple[bool, str]:
+    """Whether the operator is ready again, restarted as a kubelet would where its process ended; and in words."""
+    began = time.monotonic()
+    ended = ""
+
+    def ready() -> bool:
+        nonlocal ended
+        if not w.running():
+            ended = f"ended ({w.last_words()}), "
+            w.operator.start(ready=False)
+        return w.operator.get("/readyz")[0] == 200
+
+    ok = w.comes(ready, within=within)
+    health = "healthy" if w.operator.get("/healthz")[0] == 200 else "unhealthy"
+    return ok, f"{ended}{f'ready after {time.monotonic() - began:.0f} s' if ok else f'{health}, not ready in {within:.0f} s'}"
+
+
+def test_a_lease_deleted_and_made_by_another_is_won_back(open_world: OpenWorld, record: Record) -> None:
+    """Deleted right before a renewal: the operator is answered 404, and then finds another's in its place."""
+    w = open_world()
+    w.proxy.use(Rule(on("update", "leases"), Hold("renewal"), times=1))
+    w.until(lambda: w.proxy.held("renewal") == 1, "a renewal")
+    w.api.delete(LEASE)
+    w.proxy.release("renewal")
+    w.until(lambda: any(one.code >= 400 for one in w.proxy.seen(on("update", "leases"))), "the refused renewal")
+    w.api.create(LEASES, lease("another"))
+    w.until(lambda: w.operator.get("/readyz")[0] != 200 or not w.running(), "the loss", within=20.0)
+    ok, seen = leads_again(w, 20.0)
+    record("10 a lease deleted and made by another, who dies", "ready again in 20 s", seen, ok)
+
+
+def test_a_dead_holder_with_a_long_lease_keeps_nobody_out(open_world: OpenWorld, record: Record) -> None:
+    w = open_world(start=False)
+    w.api.create(LEASES, lease("dead", seconds=1_000_000))
+    w.operator.start(ready=False)
+    ok, seen = leads_again(w, 25.0)
+    record("10 a dead holder's lease of 1,000,000 s", "ready in 25 s", seen, ok)
+
+
+def test_a_lease_without_a_spec_is_no_defect(open_world: OpenWorld, record: Record) -> None:
+    """Another server, or a client with other types, may leave it out."""
+    w = open_world()
+    bare = {"metadata": {"name": "agentsession-operator", "uid": "1", "resourceVersion": "1"}}
+    w.proxy.use(Rule(on("get", "leases"), Answer(200, body=json.dumps(bare)), times=1))
+    w.api.patch(LEASE, {"metadata": {"annotations": {"touched": "now"}}})  # the next renewal is a conflict, and reads it
+    w.until(lambda: any(one.code == 409 for one in w.proxy.seen(on("update", "leases"))), "a renewal that meets it")
+    w.comes(lambda: not w.running(), within=2.0)
+    log = w.operator.log.read_text()
+    ok, seen = leads_again(w, 25.0)
+    defect = "KeyError" in log
+    record(
+        "10 a Lease without spec", "no KeyError, ready in 25 s", f"{'KeyError, ' if defect else ''}{seen}", ok and not defect
+    )
+
+
+def test_a_crashed_leader_is_replaced_in_15_seconds(open_world: OpenWorld, record: Record, tmp_path: Path) -> None:
+    w = open_world()
+    second = OperatorProcess(w.operator_kubeconfig, tmp_path / "second.log", identity="second")
+    second.start(ready=False)
+    try:
+        w.until(lambda: "waiting for the lease" in second.log.read_text(), "a follower")
+        # Right after a renewal is the worst moment.
+        renewals = len(w.proxy.seen(on("update", "leases")))
+        w.until(lambda: len(w.proxy.seen(on("update", "leases"))) > renewals, "a renewal")
+        w.operator.kill()
+        began = time.monotonic()
+        ok = w.comes(lambda: second.get("/readyz")[0] == 200, within=30.0)
+        seconds = time.monotonic() - began
+    finally:
+        second.stop()
+    seen = f"{seconds:.1f} s" if ok else "never"
+    record("10 a leader killed after a renewal", f"another leads within {SOON:.0f} s", seen, ok and seconds <= SOON)

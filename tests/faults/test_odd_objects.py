@@ -1,0 +1,117 @@
+"""Whatever cannot be read or decided concerns that object alone."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support.api import JSON, pods_path, sessions_path
+from support.faults.request import on, reserves, tells
+from support.faults.rules import ANSWER, Answer, Rule
+from support.faults.world import World
+from tests.faults.conftest import OpenWorld, Record
+from tests.faults.test_watches import survives
+
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionquotas.agentsession.dev"
+
+
+def judged(w: World, record: Record, fault: str) -> None:
+    """The operator goes on, and does so again after a restart with the odd object in its first lists."""
+    ok, seen = survives(w)
+    if ok:
+        w.operator.kill()
+        w.operator.start(ready=False)
+        ok, seen = survives(w, "after-restart")
+    record(fault, "the next session has its pod", seen, ok)
+
+
+def running_pod(w: World, **spec: Any) -> JSON:
+    """A session named odd, and its pod once it runs."""
+    w.create("odd", **spec)
+    w.until(lambda: w.condition("odd", "PodReady")[0] == "True", "a pod that runs")
+    return next(pod for pod in w.pods() if pod["metadata"]["name"].startswith("odd"))
+
+
+def test_an_exit_code_0_without_a_time(open_world: OpenWorld, record: Record) -> None:
+    w = open_world()
+    pod = running_pod(w)
+    status = copy.deepcopy(pod["status"])
+    status["containerStatuses"][0] |= {"ready": False, "state": {"terminated": {"exitCode": 0}}}
+    w.api.patch(pods_path(w.namespace, pod["metadata"]["name"]) + "/status", {"status": status})
+    judged(w, record, "6 exit code 0 without finishedAt")
+
+
+def test_unschedulable_without_a_time(open_world: OpenWorld, record: Record) -> None:
+    w = open_world()
+    w.node.starts = False
+    w.create("odd")
+    pod = w.until(lambda: next(iter(w.pods()), None), "a pod")
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
+    w.api.patch(pods_path(w.namespace, pod["metadata"]["name"]) + "/status", {"status": {"conditions": [condition]}})
+    judged(w, record, "6 Unschedulable without lastTransitionTime")
+
+
+@pytest.mark.parametrize(
+    ("count", "time"),
+    [
+        (1_000_000, "%Y-%m-%dT%H:%M:%SZ"),
+        (-5, "%Y-%m-%dT%H:%M:%SZ"),
+        (1, "%Y-%m-%dt%H:%M:%Sz"),
+        (1, "%Y-%m-%dT%H:%M:%S+99:99"),
+    ],
+    ids=["many", "negative", "lower-case", "offset"],
+)
+def test_a_hand_edited_count_of_lost_pods(
+    open_world: OpenWorld, record: Record, persistent: str, count: int, time: str
+) -> None:
+    w = open_world()
+    pod = running_pod(w, className=persistent)
+    lost = {"count": count, "lastTime": datetime.now(UTC).strftime(time)}
+    w.api.patch(sessions_path(w.namespace, "odd") + "/status", {"status": {"lostPods": lost}})
+    w.api.delete(pods_path(w.namespace, pod["metadata"]["name"]))
+    judged(w, record, f"6 status.lostPods {count} at {time}")
+
+
+def test_a_quota_status_of_a_looser_schema(open_world: OpenWorld, record: Record) -> None:
+    w = open_world()
+    crd = w.api.get(CRD)
+    versions = copy.deepcopy(crd["spec"]["versions"])
+    loose = copy.deepcopy(versions)
+    loose[0]["schema"]["openAPIV3Schema"]["properties"]["status"] = {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    w.api.patch(CRD, {"spec": {"versions": loose}})
+    try:
+        odd = {"status": {"conditions": [{"kind": "Ready"}], "used": "many"}}
+
+        def stored() -> bool:
+            return bool(w.api.patch(w.quota.path + "/status", odd)["status"].get("conditions") == [{"kind": "Ready"}])
+
+        w.until(stored, "an odd status")
+    finally:
+        w.api.patch(CRD, {"spec": {"versions": versions}})
+    try:
+        w.comes(lambda: not w.running(), within=7.0)  # the status of quotas is written every 5 s
+        judged(w, record, "6 a quota status of a looser schema")
+    finally:
+        w.api.patch(w.quota.path + "/status", {"status": None})
+
+
+@pytest.mark.parametrize("body", ["null", "{}", '"text"', "<html>proxy</html>", '{"metadata": {}}'])
+@pytest.mark.parametrize("what", ["reservation", "pod", "status"])
+def test_an_answer_that_is_not_the_object(open_world: OpenWorld, record: Record, what: str, body: str) -> None:
+    w = open_world()
+    when = {
+        "reservation": reserves("odd"),
+        "pod": on("create", "pods", "odd-*"),
+        "status": on("patch", "agentsessions/status", "odd", where=tells("PodReady", "True")),
+    }[what]
+    code = 201 if what == "pod" else 200
+    w.proxy.use(Rule(when, Answer(code, body=body, at=ANSWER), times=1))
+    w.create("odd")
+    w.until(lambda: w.proxy.seen(when), "the write")
+    judged(w, record, f"6 a {code} answer that is {body} ({what})")
