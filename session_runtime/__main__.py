@@ -1,7 +1,7 @@
 """The command line of the session runtime.
 
-Importing the server takes most of a second, so the port is bound before: a client that comes early waits in the
-backlog, and is not refused.
+Importing the server takes most of a second, so the port is bound first: an early client waits in the backlog and is
+not refused. For the same reason this module imports late, and each command imports only its own part.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     _allow_many_files()
     listener = bind(options.port, STUCK_PEER_MILLISECONDS)
     gc.disable()  # nothing that an import makes is garbage, and looking for it takes a tenth of the start
+    # Only now: the port is bound.
     from pydantic import ValidationError
 
     from agent.redaction import Redactor

@@ -146,7 +146,7 @@ class Process:
         repository = self._config.archive_repository
         if repository is None:
             return
-        from session_runtime.archive import hub  # not before it is needed: it would be in the way of the start
+        from session_runtime.archive import hub  # late: the start does not wait for what only some ends need
 
         try:
             async with asyncio.timeout(hub.UPLOAD_SECONDS):
