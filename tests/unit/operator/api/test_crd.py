@@ -13,7 +13,7 @@ from agentsession_operator.api import crd
 from agentsession_operator.api.meta import Schema
 
 JSON = dict[str, Any]
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DEFINITIONS = [crd.agent_session, crd.agent_session_class, crd.session_quota]
 SUBSCHEMAS = ("properties", "items", "additionalProperties")
 OF_THE_API = {(name,) for name in ("apiVersion", "kind", "metadata")}
@@ -180,7 +180,7 @@ class _Tree(Schema):
     leaves."""
 
 
-def test_references_are_written_out_and_the_fields_own_text_goes_before_the_types() -> None:
+def test_references_are_inlined_and_the_fields_own_text_wins() -> None:
     assert crd.structural(_Tree) == {
         "type": "object",
         "description": "A tree.",

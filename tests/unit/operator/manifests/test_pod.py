@@ -27,7 +27,7 @@ from session_runtime.wire import (
     config_from_environment,
 )
 from support.control_plane.builders import INSTALLATION, JSON, resolved, session
-from tests.unit.operator.test_names import session_names, uids
+from support.control_plane.strategies import session_names, uids
 
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 LONGEST_STRING = 128 * 1024
@@ -103,7 +103,7 @@ def test_the_pod_has_no_api_token_and_no_addresses_of_services() -> None:
     assert spec["enableServiceLinks"] is False
 
 
-def test_the_report_token_is_good_for_reports_only_and_mounted_in_the_agent_only() -> None:
+def test_the_report_token_is_for_reports_and_in_the_agent_only() -> None:
     pod = manifest()
     projected = [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
     (token,) = [source["serviceAccountToken"] for volume in projected for source in volume["projected"]["sources"]]
@@ -120,7 +120,7 @@ def test_the_containers_share_the_socket_and_nothing_else() -> None:
     assert "state" not in mounts["workspace"]
 
 
-def test_the_credentials_reach_the_agent_under_a_prefix_and_the_workspace_not_at_all() -> None:
+def test_credentials_reach_the_agent_under_a_prefix_and_never_the_workspace() -> None:
     pod = manifest(session(credentials={"secretName": "my-keys"}))
     assert containers(pod)["agent"]["envFrom"] == [{"prefix": CREDENTIAL_PREFIX, "secretRef": {"name": "my-keys"}}]
     workspace = json.dumps(containers(pod)["workspace"])
@@ -128,7 +128,7 @@ def test_the_credentials_reach_the_agent_under_a_prefix_and_the_workspace_not_at
     assert not {"env", "envFrom"} & containers(pod)["workspace"].keys()
 
 
-def test_a_header_reaches_the_agent_from_its_secret_and_the_workspace_not_at_all() -> None:
+def test_a_header_reaches_the_agent_from_its_secret_never_the_workspace() -> None:
     ref = {"name": "my-keys", "key": "docs"}
     server = {"name": "docs", "url": "https://d.example", "headers": [{"name": "Authorization", "secretKeyRef": ref}]}
     pod = manifest(session(agent={"mcpServers": [server]}), allowMCPServers=True)
@@ -144,7 +144,7 @@ def test_a_session_without_credentials_refers_to_no_secret() -> None:
     assert "secretRef" not in json.dumps(manifest())
 
 
-def test_a_key_of_the_secret_can_never_be_a_piece_of_the_configuration_or_a_header() -> None:
+def test_no_key_of_the_secret_can_replace_configuration_or_a_header() -> None:
     assert not CONFIG_ENV.startswith(CREDENTIAL_PREFIX)
     assert not HEADER_PREFIX.startswith(CREDENTIAL_PREFIX)
 
@@ -156,7 +156,7 @@ def test_the_prompt_is_for_the_agent_alone() -> None:
     assert "private" not in json.dumps(pod["metadata"])
 
 
-def test_the_pod_knows_the_hash_of_its_bearer_token_and_neither_token_nor_key() -> None:
+def test_the_pod_knows_its_bearer_tokens_hash_only() -> None:
     token = bearer_token(INSTALLATION.token_key, "uid-of-demo")
     text = json.dumps(manifest())
     assert token_sha256(token) in text
@@ -177,7 +177,7 @@ def test_a_containers_last_words_are_kept_when_it_fails(name: str) -> None:
 # The workspace's image.
 
 
-def test_the_workspaces_server_is_put_into_an_image_that_does_not_have_it() -> None:
+def test_the_workspaces_server_is_copied_into_a_foreign_image() -> None:
     pod = manifest(workspace={"image": "acme/toolbox:3"})
     (writer,), found = pod["spec"]["initContainers"], containers(pod)
     assert (writer["image"], found["agent"]["image"]) == (INSTALLATION.runtime_image, INSTALLATION.runtime_image)
@@ -208,7 +208,7 @@ def test_an_ephemeral_session_has_its_folders_in_the_pod() -> None:
     assert not any("subPath" in mount for item in spec["containers"] for mount in item["volumeMounts"])
 
 
-def test_a_persistent_session_has_both_folders_on_its_claim_and_each_container_mounts_its_own_only() -> None:
+def test_both_folders_are_on_the_claim_and_each_container_mounts_its_own() -> None:
     """What the model runs cannot read the session's database."""
     pod = persistent()
     (claim,) = [volume for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
@@ -285,7 +285,7 @@ def test_labels_are_valid_whatever_the_sessions_name(name: str, uid: str) -> Non
         assert LABEL_VALUE.fullmatch(value)
 
 
-def test_a_pod_is_found_by_its_sessions_name_where_that_fits_a_label() -> None:
+def test_the_name_label_is_left_out_where_the_name_is_too_long() -> None:
     assert manifest(session("n" * 63))["metadata"]["labels"]["agentsession.dev/session"] == "n" * 63
     assert "agentsession.dev/session" not in manifest(session("n" * 64))["metadata"]["labels"]
 
@@ -337,7 +337,7 @@ def test_a_short_session_is_in_one_piece() -> None:
     assert list(environment(manifest())) == [CONFIG_ENV]
 
 
-def test_no_environment_value_of_any_container_has_a_reference_that_the_kubelet_expands() -> None:
+def test_no_container_has_a_reference_that_the_kubelet_expands() -> None:
     pod = manifest(session(prompt="$(AGENTSESSION_CREDENTIAL_OPENAI_API_KEY)", agent={"model": "$(X)", "instructions": "$(Y)"}))
     for item in pod["spec"]["containers"]:
         assert "$(" not in json.dumps([item.get("env"), item.get("command"), item.get("args")])
@@ -365,7 +365,7 @@ def test_a_class_chooses_nodes_and_runtime() -> None:
     assert not {"runtimeClassName", "nodeSelector", "tolerations"} & manifest()["spec"].keys()
 
 
-def test_a_class_chooses_resources_for_one_container_and_the_other_keeps_its_own() -> None:
+def test_a_class_can_set_the_resources_of_one_container_alone() -> None:
     wanted = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
     found = containers(manifest(resources={"workspace": wanted}))
     assert found["workspace"]["resources"] == wanted
@@ -384,7 +384,7 @@ def disk_limits(**of_class: Any) -> list[str]:
     return arguments[arguments.index("--disk") :]
 
 
-def test_the_workspace_keeps_its_files_below_what_the_pod_would_be_evicted_for() -> None:
+def test_the_workspace_keeps_its_files_below_the_eviction_limit() -> None:
     assert disk_limits() == ["--disk", "10Gi"]
     assert disk_limits(resources={"workspace": {"limits": {"ephemeral-storage": "50Gi"}}}) == ["--disk", "50Gi"]
     assert disk_limits(resources={"workspace": {"limits": {"memory": "8Gi"}}}) == ["--disk", "10Gi"]

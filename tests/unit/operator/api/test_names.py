@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-import string
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.api.names import bearer_token, pod_name, token_sha256
+from support.control_plane.strategies import session_names, uids
 
-ALNUM = string.ascii_lowercase + string.digits
-labels = st.builds(lambda first, rest: (first + rest).rstrip("-"), st.sampled_from(ALNUM), st.text(ALNUM + "-", max_size=62))
-session_names = st.lists(labels, min_size=1, max_size=8).map(".".join).filter(lambda name: len(name) <= 253)
-"""Names that the API server lets an object of a custom kind have: DNS subdomains."""
-uids = st.uuids().map(str)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 

@@ -11,7 +11,7 @@ from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.manifests.event import event, new_trouble
 from support.control_plane.builders import STAMP, condition, session
-from tests.unit.operator.test_names import session_names
+from support.control_plane.strategies import session_names
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
