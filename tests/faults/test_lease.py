@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
 from support.api import JSON
+from support.faults.judge import at_most
 from support.faults.request import on
 from support.faults.rules import Answer, Hold, Rule
 from support.faults.world import LEASE, World
@@ -84,7 +87,7 @@ def test_a_crashed_leader_is_replaced_in_15_seconds(open_world: OpenWorld, recor
     second = OperatorProcess(w.operator_kubeconfig, tmp_path / "second.log", identity="second")
     second.start(ready=False)
     try:
-        w.until(lambda: "waiting for the lease" in second.log.read_text(), "a follower")
+        w.until(lambda: "for the lease" in second.log.read_text(), "a follower")
         # Right after a renewal is the worst moment.
         renewals = len(w.proxy.seen(on("update", "leases")))
         w.until(lambda: len(w.proxy.seen(on("update", "leases"))) > renewals, "a renewal")
@@ -96,3 +99,28 @@ def test_a_crashed_leader_is_replaced_in_15_seconds(open_world: OpenWorld, recor
         second.stop()
     seen = f"{seconds:.1f} s" if ok else "never"
     record("10 a leader killed after a renewal", f"another leads within {SOON:.0f} s", seen, ok and seconds <= SOON)
+
+
+def test_a_leader_that_slept_longer_than_its_lease_writes_nothing(
+    open_world: OpenWorld, record: Record, tmp_path: Path
+) -> None:
+    """SIGSTOP until another leads, then SIGCONT: a session that came meanwhile is served once."""
+    w = open_world(cap=1)
+    second = OperatorProcess(w.operator_kubeconfig, tmp_path / "second.log", identity="second")
+    second.start(ready=False)
+    try:
+        w.until(lambda: "for the lease" in second.log.read_text(), "a follower")
+        os.kill(w.operator.pid, signal.SIGSTOP)
+        w.create("meanwhile")
+        w.until(lambda: second.get("/readyz")[0] == 200, "the second operator's lead", within=30.0)
+        w.until(lambda: w.admitted("meanwhile"), "an admission")
+        os.kill(w.operator.pid, signal.SIGCONT)
+        w.create("late", user="bob")
+        w.until(lambda: w.waits("late"), "the second session's wait")
+        w.comes(lambda: not w.running(), within=10.0)
+    finally:
+        second.stop()
+    history = w.history()
+    breaches, doubled = history.breaches(at_most(1)), history.doubled()
+    seen = f"{history.most_holders()} holder, {len(doubled)} doubled"
+    record("10 a leader stopped for longer than its lease", "1 holder, no pod doubled", seen, not breaches and not doubled)
