@@ -1,4 +1,4 @@
-"""What a session and its class say of the agent, in the same words."""
+"""The settings of the agent that sessions and classes share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ToolGlobs = Annotated[list[ToolGlob], Field(max_length=128)]
 
 
 class ToolSelection(Schema):
-    """Which tools the model may call, by glob over the tools' names: bash, read, write, edit, list, plan, web_fetch, research,
-    hub_search, hub_read, hub_dataset, hub_files, hub_repo, hub_jobs, hub_job, and SERVER__TOOL for those of MCP servers."""
+    """The tools that the model may call, as globs over tool names: bash, read, write, edit, list, plan, web_fetch, research,
+    hub_search, hub_read, hub_dataset, hub_files, hub_repo, hub_jobs, hub_job, and SERVER__TOOL for tools of MCP servers."""
 
     allow: ToolGlobs | None = None
-    """Tools that may be called; unset allows all that the class allows, an empty list allows none."""
+    """Allowed tools. Unset allows everything that the class allows; an empty list allows nothing."""
     deny: ToolGlobs | None = None
-    """Tools that may not be called, even where `allow` names them."""
+    """Denied tools. `deny` overrides `allow`."""
 
 
 class SecretKeyRef(Schema):
@@ -38,72 +38,72 @@ class SecretKeyRef(Schema):
 
 
 class McpHeader(Schema):
-    """A header of the requests to an MCP server."""
+    """An HTTP header that is sent to an MCP server."""
 
     name: Annotated[str, Field(max_length=128, pattern="^[A-Za-z0-9_-]+$")]
     """The header's name, for example Authorization."""
     secret_key_ref: SecretKeyRef
-    """Where its whole value is, for example the text "Bearer TOKEN"."""
+    """The Secret key with the complete value, for example the text "Bearer TOKEN"."""
 
 
 class McpServer(Schema):
-    """A server of tools that speaks the Model Context Protocol over streamable HTTP."""
+    """A tool server that speaks the Model Context Protocol over streamable HTTP."""
 
     name: Annotated[str, Field(max_length=32, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    """Its name in the session: a tool `search` of the server `docs` is called docs__search."""
+    """The server's name in the session. The tool `search` of the server `docs` is called docs__search."""
     url: Annotated[str, Field(pattern=r"^https?://[^/@?#]+([/?].*)?$", max_length=2048)]
-    """Its address, for example https://mcp.example.com/mcp; a password does not belong here, but into a header."""
+    """The server's URL, for example https://mcp.example.com/mcp. Put passwords in a header, not here."""
     headers: Annotated[list[McpHeader], Field(max_length=16, json_schema_extra=BY_NAME)] = []
-    """Headers with secret values, which are sent to this server and to no other."""
+    """Headers with secret values. They are sent to this server only."""
     tools: ToolSelection | None = None
-    """Which of its tools are offered, by glob over the server's own names for them; unset offers all."""
+    """The server's tools that the agent may use, as globs over the server's own tool names. Unset allows all."""
 
 
 class ApprovalRule(Schema):
-    """What is to happen with the tool calls that it matches."""
+    """Decides what happens to the tool calls that it matches."""
 
     tool: ToolGlob
     """Glob over tool names, for example bash or docs__*."""
     arguments: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = {}
-    """Globs by argument name, all of which must match: text as it is, anything else as JSON. Empty matches every call. A glob
-    over a shell command guards against accidents: the same can be said in other words."""
+    """Globs by argument name. All must match: text is matched as it is, other values as JSON. Empty matches every call. A glob
+    over a shell command prevents accidents, not intent: the same command can be written in other ways."""
     action: Literal["Allow", "Ask", "Deny"]
-    """Allow runs the call, Ask waits for a person's approval, Deny refuses it."""
+    """Allow runs the call. Ask waits for a person's approval. Deny refuses the call."""
     reason: Annotated[str, Field(max_length=512)] | None = None
-    """Why: for the person who is asked, or for the agent that is refused."""
+    """The reason, shown to the person who approves, or to the agent when the call is denied."""
 
 
 class Budget(Schema):
-    """What a session may use in all. It is checked before each call of the model, so the last one may go over it."""
+    """Limits on the total usage of a session. Checked before each model call, so the last call can exceed them."""
 
     tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    """Tokens, those sent and those written together."""
+    """Input and output tokens together."""
     cost_usd: Annotated[Dollars | None, Field(alias="costUSD")] = None
-    """US dollars as text, for example "2.50": for models by litellm's price table, where one that it does not know costs
-    nothing, and for tool calls that have a price."""
+    """US dollars as text, for example "2.50". Counts model calls at the prices of litellm (a model without a price there
+    counts as free) and tool calls that have a price."""
 
 
 class AgentSpec(Schema):
     """The agent: its model and what it may do."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Model name as litellm writes it, for example anthropic/claude-sonnet-4-5; unset means the class's default."""
+    """The model's name in litellm, for example anthropic/claude-sonnet-4-5. Unset means the class's default."""
     instructions: Annotated[str, Field(max_length=32_768)] | None = None
-    """System message for this session; unset means the class's."""
+    """The system message. Unset means the class's."""
     max_iterations: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Model calls in one turn before the agent gives up; unset means the class's, or 300."""
+    """Maximum model calls in one turn. Unset means the class's, or 300."""
     reasoning_effort: ReasoningEffort | None = None
-    """How much the model shall think before it answers; a model that has no such level gets the next lower one. Unset means
-    the class's, or leaves it to the provider."""
+    """How much the model thinks before it answers. A model without that level uses the next lower one. Unset means the
+    class's, or the provider's default."""
     tools: ToolSelection | None = None
-    """Narrows the tools that the class offers."""
+    """Restricts the tools of the class further."""
     mcp_servers: Annotated[list[McpServer], Field(max_length=16, json_schema_extra=BY_NAME)] = []
-    """MCP servers whose tools the agent may call, besides those of the class. The class must allow it (allowMCPServers)."""
+    """MCP servers in addition to those of the class. The class must allow them (allowMCPServers: true)."""
     approval_policy: Annotated[list[ApprovalRule], Field(max_length=64)] = []
-    """Which tool calls run, which wait for a person, and which are refused: the first rule that matches a call decides. The
-    class's rules come before the session's. A call that no rule matches waits if it spends, publishes or destroys something,
-    or if it is of an MCP server that does not say that it only reads."""
+    """Rules for tool calls: run, wait for approval, or refuse. The first rule that matches decides; the class's rules come
+    before the session's. A call without a matching rule waits for approval if it spends, publishes or destroys something, or
+    if it calls an MCP tool that is not declared read-only."""
     auto_approve_cost_usd: Annotated[Dollars | None, Field(alias="autoApproveCostUSD")] = None
-    """US dollars as text, for example "1.50". A call that would wait for a person runs at once if its price is known and,
-    with it, the session has cost no more than this. Unset means the class's; where both are set the smaller one holds, so
-    that "0" in the class keeps every question."""
+    """US dollars as text, for example "1.50". A call that would wait for approval runs at once if its price is known and the
+    session's cost including that price is at most this amount. Unset means the class's. If both are set, the smaller one
+    applies, so "0" in the class requires approval for every such call."""

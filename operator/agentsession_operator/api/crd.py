@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 
 def structural(model: type[BaseModel]) -> JSON:
-    """The model's JSON Schema as the API server wants it: no references, no titles, no `anyOf` with null."""
+    """The model's JSON Schema in the form that the API server requires: no references, titles or `anyOf` with null."""
     schema = model.model_json_schema(by_alias=True, mode="validation", schema_generator=GenerateJsonSchema)
     definitions = schema.pop("$defs", {})
     return _inline(schema, definitions)
@@ -43,14 +43,10 @@ def _inline(node: JSON, definitions: dict[str, JSON]) -> JSON:
     for key, value in node.items():
         if key == "title" or (key == "default" and (value is None or isinstance(value, (dict, list)))):
             continue  # an unset object and an empty one mean the same to the operator
-        if key == "const":
-            result["enum"] = [value]
-        elif key == "properties":
+        if key == "properties":
             result[key] = {name: _inline(child, definitions) for name, child in value.items()}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
             result[key] = _inline(value, definitions)
-        elif key == "additionalProperties":
-            continue  # `false` would forbid what a newer CRD adds; the API server prunes anyway
         elif key == "description":
             result[key] = " ".join(value.split())
         else:

@@ -13,23 +13,23 @@ DEFAULT_MAX_SESSIONS_PER_USER: Final = 10
 
 
 class SessionQuotaSpec(Schema):
-    """Caps on the sessions of the whole cluster. Where there are several quotas, a session needs room in every one."""
+    """Limits on the sessions of the whole cluster. If there are several quotas, a session needs room in each."""
 
     max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = DEFAULT_MAX_SESSIONS
-    """Sessions that may hold a slot at once. With 0 nothing new starts; what runs goes on."""
+    """Maximum sessions that hold a slot at once. With 0, no session is admitted; running sessions continue."""
     max_sessions_per_user: Annotated[int, Field(ge=0, le=1_000_000)] = DEFAULT_MAX_SESSIONS_PER_USER
-    """Sessions that one user may hold at once."""
+    """Maximum sessions of one user that hold a slot at once."""
 
 
 class SessionQuotaStatus(Schema):
-    """How full the quota is. Refreshed at most every 5 s."""
+    """The quota's current use. Refreshed at most every 5 s."""
 
     used: int = 0
-    """Sessions that hold a slot: admitted ones, and pods that have not ended yet."""
+    """Sessions that hold a slot: admitted sessions, and pods that have not ended."""
     queued: int = 0
-    """Sessions that wait for a slot."""
+    """Sessions that are queued for a slot."""
     observed_generation: int = 0
-    """The metadata.generation that `used` and `queued` were counted under."""
+    """The metadata.generation for which `used` and `queued` were counted."""
     conditions: Annotated[
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),

@@ -1,4 +1,4 @@
-"""AgentSession: what a person asks for, and what became of it."""
+"""AgentSession: what a person asks for, and its state."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ Phase = Literal[
 
 
 class Credentials(Schema):
-    """Where the session's keys are."""
+    """The session's API keys."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-    """A Secret in the session's namespace. Its keys become environment variables of the agent container, which talks to the
-    model, and of no other: what the model runs cannot read them. For example OPENAI_API_KEY, ANTHROPIC_API_KEY or HF_TOKEN."""
+    """A Secret in the session's namespace. Its keys, for example OPENAI_API_KEY, ANTHROPIC_API_KEY or HF_TOKEN, become
+    environment variables of the agent container only. Commands that the model runs cannot read them."""
 
 
 class AgentSessionSpec(Schema):
-    """What is asked for. Only `suspend` can be changed after the session has been created."""
+    """The desired session. Only `suspend` can be changed after creation."""
 
     user: Annotated[str, Field(min_length=1, max_length=256, json_schema_extra=IMMUTABLE)]
-    """Whose session it is, as the cluster knows the person (kubectl auth whoami). Quotas count by it. To create a session for
-    someone else, the requester needs the verb `impersonate` on agentsessions."""
+    """The owner's user name in the cluster (kubectl auth whoami). Per-user quotas count by it. To create a session for someone
+    else, the requester needs the verb `impersonate` on agentsessions."""
     class_name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
-    """The AgentSessionClass, which says what the platform team allows; unset means the default class."""
+    """The session's AgentSessionClass. Unset means the default class."""
     mode: Literal["Interactive", "Task"] = "Interactive"
-    """Interactive stays until it is shut down or deleted; Task finishes when the prompt has been worked on."""
+    """An Interactive session stays until it is shut down or deleted. A Task finishes when the prompt's turn is done."""
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)] | None = None
-    """The first input to the agent, at most 100,000 characters."""
+    """The first input to the agent, at most 100,000 characters. Required when mode is Task."""
     agent: AgentSpec = AgentSpec()
     """The agent: its model and what it may do."""
     credentials: Credentials | None = None
-    """Where the session's keys are; unset for models that need none."""
+    """The session's API keys. Leave unset for models that need none."""
     budget: Budget = Budget()
-    """What the session may use in all; where the class sets a limit too, the smaller one holds. A Task whose budget is used up
-    is finished; an Interactive session stays, and answers nothing more."""
+    """Limits on the session's total usage. If the class sets a limit too, the smaller one applies. When the budget is used up,
+    a Task finishes; an Interactive session stays but makes no further model calls."""
     suspend: bool = False
-    """True stops the pod, keeps the conversation and the files, and gives the slot back; false brings the session back, through
-    the queue. Only with a persistent workspace: of an ephemeral one nothing would be left, so such a session goes on. One that
-    has not got a slot yet does not queue for one."""
+    """True stops the pod, keeps the conversation and the files, and frees the slot. False resumes the session, through the
+    queue. Needs a persistent workspace: with an ephemeral one, a session that has a pod continues. A session without a slot
+    leaves the queue."""
 
 
 SPEC_RULES: Final[list[dict[str, Any]]] = [
@@ -82,53 +82,53 @@ SPEC_RULES: Final[list[dict[str, Any]]] = [
 
 
 class QueuePlace(Schema):
-    """The session's place among those that wait."""
+    """The session's place in the queue."""
 
     position: int | None = None
-    """1 is next. Refreshed at most every 30 s, and given to the first 50 only."""
+    """1 is next. Refreshed at most every 30 s, for the first 50 sessions only."""
     since: str = Timestamp
-    """When the session began to wait."""
+    """When the session was queued."""
 
 
 class UsageStatus(Schema):
-    """What the session has used."""
+    """The session's total usage."""
 
     input_tokens: int = 0
     """Tokens sent to the model."""
     output_tokens: int = 0
-    """Tokens that the model wrote."""
+    """Tokens written by the model."""
     total_tokens: int = 0
-    """Both together."""
+    """Input and output tokens together."""
     cost_usd: Annotated[str, Field(alias="costUSD")] = "0"
-    """Cost in US dollars: of models by litellm's price table, which may not know one, and of tool calls that have a price."""
+    """Cost in US dollars: model calls at the prices of litellm, and tool calls that have a price."""
     llm_calls: int = 0
-    """Calls of the model."""
+    """Model calls."""
     tool_calls: int = 0
-    """Calls of tools."""
+    """Tool calls."""
 
 
 class PendingApprovalStatus(Schema):
-    """A tool call that waits for a person's decision."""
+    """A tool call that waits for approval."""
 
     tool: str
-    """The tool."""
+    """The tool's name."""
     tool_call_id: str
-    """What the decision must name."""
+    """The call's id. Name it to approve or deny the call."""
     reason: str | None = None
-    """Why a person is asked. The call's arguments stay in the pod: they are at the session's own API."""
+    """Why approval is needed. The call's arguments are in the session's own API only."""
 
 
 class AgentSessionStatus(Schema):
-    """What became of it. Written by the operator alone."""
+    """The session's state. Written by the operator only."""
 
     phase: Phase = "Pending"
-    """The state in one word, derived from the conditions, for people. Programs should read the conditions."""
+    """The state in one word, for people. Programs should read the conditions."""
     conditions: Annotated[
         list[Condition],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = []
-    """Admitted, PodReady, Active, Finished and Ready; Suspended where that was asked for; Stalled where it cannot go on by
-    itself."""
+    """Admitted, PodReady, Active, Finished and Ready; Suspended once that was requested; Stalled while the session cannot
+    continue by itself."""
     observed_generation: int = 0
     """The metadata.generation that this status was decided on."""
     pod_name: str | None = None
@@ -146,15 +146,15 @@ class AgentSessionStatus(Schema):
     finish_time: Annotated[str, Timestamp] | None = None
     """When the session finished."""
     last_activity_time: Annotated[str, Timestamp] | None = None
-    """When the agent last did something."""
+    """When the agent was last active."""
     usage: UsageStatus | None = None
-    """What the session has used."""
+    """The session's total usage."""
     message_count: int | None = None
-    """Messages in the conversation."""
+    """Number of messages in the conversation."""
     pending_approvals: Annotated[
         list[PendingApprovalStatus],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["toolCallId"]}),
     ] = []
-    """Tool calls that wait for a person's decision."""
+    """Tool calls that wait for approval."""
     last_message: str | None = None
-    """The agent's last words, cut at 4 KiB."""
+    """The agent's last message, cut at 4 KiB."""

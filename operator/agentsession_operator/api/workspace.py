@@ -1,4 +1,4 @@
-"""The workspace of a session: what its class offers, and what the session got."""
+"""The workspace of a session: in its class, and in its status."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ RULES: Final[list[JsonValue]] = [
 
 
 class WorkspaceSpec(Schema):
-    """Where the model's commands run, and what is kept of it. Whether it is persistent, and how large, a session keeps as it
-    got it: a change of the class is for those that start later."""
+    """Where the model's commands run, and whether their files are kept. A session keeps the type and size that it started
+    with: a change of the class applies to sessions that start later."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": RULES})
 
     type: Literal["Ephemeral", "Persistent"] = "Ephemeral"
-    """Ephemeral lasts as long as the session's pod. Persistent keeps the conversation and the files on a
-    PersistentVolumeClaim, one for each session and deleted with it: the session goes on when its pod is lost."""
+    """Ephemeral: conversation and files are lost with the pod. Persistent: they are kept on a PersistentVolumeClaim for each
+    session, so that the session continues when its pod is lost. The claim is deleted with the session."""
     size: StorageSize | None = None
-    """Room for the conversation and the files together, for example 5Gi. Required when type is Persistent."""
+    """Size of the claim for the conversation and the files, for example 5Gi. Required when type is Persistent."""
     storage_class_name: StorageClassName | None = None
-    """StorageClass of the claims; unset means the cluster's default. ReadWriteOnce is enough, and NFS will not do: the
-    conversation is in a database."""
+    """StorageClass of the claims. Unset means the cluster's default. It must offer ReadWriteOnce. Do not use NFS: the
+    conversation is in a database that needs reliable file locks."""
     image: ImageName | None = None
-    """Image in which the model's commands run: any Linux image with Python 3.9 or later as python3, and the tools that the
-    model should find. Unset means the agent's image. The agent's server is put into it when the pod starts."""
+    """Image in which the model's commands run: any Linux image with the tools that the model needs, and Python 3.9 or later
+    as python3. The workspace's server is copied into it when the pod starts. Unset means the agent's image."""
 
 
 class WorkspaceStatus(Schema):
-    """The persistent workspace that the session got."""
+    """The session's persistent workspace."""
 
     claim_name: str
     """The PersistentVolumeClaim with the conversation and the files, in the session's namespace."""
     size: str
-    """What the claim asks for."""
+    """The size that the claim requests."""
     storage_class_name: str | None = None
-    """StorageClass of the claim; unset means the cluster's default."""
+    """StorageClass of the claim. Unset means the cluster's default."""
 
 
 class LostPods(Schema):

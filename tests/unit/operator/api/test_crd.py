@@ -48,6 +48,7 @@ def test_every_node_has_a_type_and_nothing_that_a_structural_schema_forbids(defi
         assert not node.keys() & {"$ref", "$defs", "definitions", "anyOf", "oneOf", "allOf", "not", "title", "const"}, path
         assert not ("properties" in node and "additionalProperties" in node), path
         assert ("items" in node) == (node["type"] == "array"), path
+        assert not isinstance(node.get("additionalProperties"), bool), path
 
 
 @every_kind
