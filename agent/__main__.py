@@ -21,13 +21,13 @@ from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.model.model import LiteLLMModel
-from agent.plan import plan_tool
 from agent.reasoning import ReasoningEffort
 from agent.redaction import SURROGATE
 from agent.terminal.session_file import SessionFile, SessionFileError
 from agent.terminal.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp import McpConnection, McpServer
+from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection

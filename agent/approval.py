@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
-
-from agent.tools.tool import Tool
 
 Action = Literal["allow", "ask", "deny"]
 
@@ -50,12 +48,20 @@ class ApprovalDecision:
     """Run it with these arguments instead, if they fit the tool and no rule forbids them."""
 
 
-def judge(rules: Sequence[Rule], name: str, tool: Tool | None, arguments: Mapping[str, Any]) -> Verdict:
-    """The first rule that matches decides; without one, the tool itself knows whether it needs consent."""
+def judge(
+    rules: Sequence[Rule],
+    tool: str,
+    arguments: Mapping[str, Any],
+    needs_consent: Callable[[Mapping[str, Any]], str | None],
+) -> Verdict:
+    """Decide about a call of `tool`: by the first rule that matches or, if none does, by the tool's own default.
+
+    `needs_consent` (`Tool.needs_consent`) returns why a person must be asked, or None; it is called only if no rule matches.
+    """
     for rule in rules:
-        if rule.matches(name, arguments):
+        if rule.matches(tool, arguments):
             return Verdict(rule.action, rule.reason or f"the policy says {rule.action} for {rule.tool}")
-    reason = tool.needs_consent(arguments) if tool is not None else None
+    reason = needs_consent(arguments)
     return Verdict("allow") if reason is None else Verdict("ask", reason)
 
 

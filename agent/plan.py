@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from agent.messages import Message
-from agent.tools.tool import Tool, parameters
 
 PLAN_TOOL = "plan"
 
@@ -19,30 +17,6 @@ MAX_CONTINUATIONS = 2
 
 PlanStep = dict[str, str]
 """`step` (what is to be done) and `status` (`pending`, `in_progress` or `done`)."""
-
-
-def plan_tool() -> Tool:
-    """`plan`: replaces the plan as a whole. The loop keeps it and shows it; the tool only has to be called."""
-
-    async def call(arguments: dict[str, Any]) -> str:
-        left = sum(step["status"] != "done" for step in arguments["plan"])
-        return f"{NOTED}; {left} of {len(arguments['plan'])} steps are left"
-
-    step = parameters(
-        "step",
-        "status",
-        step={"type": "string", "description": "What is to be done."},
-        status={"type": "string", "enum": ["pending", "in_progress", "done"]},
-    )
-    return Tool(
-        name=PLAN_TOOL,
-        description=(
-            "Write down the steps of a longer task, and keep them up to date as you work. Each call replaces the whole "
-            "plan. Use it for work of several steps; the person sees it."
-        ),
-        parameters=parameters("plan", plan={"type": "array", "items": step, "maxItems": 50}),
-        call=call,
-    )
 
 
 def last_plan(messages: Sequence[Message]) -> tuple[PlanStep, ...]:

@@ -96,9 +96,9 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
 
 def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
     """The session's tools: those that every session has, and those of its MCP servers."""
-    from agent.plan import plan_tool
     from agent.tools.hub import HubSettings, hub_tools
     from agent.tools.mcp import McpConnection
+    from agent.tools.plan import plan_tool
     from agent.tools.research import research_tool
     from agent.tools.router import ToolRouter
     from agent.tools.web_fetch import web_fetch_tool
@@ -117,9 +117,9 @@ def _import_agent(with_mcp: bool) -> None:
     """Slow the first time, and then nothing."""
     import agent.loop.agent
     import agent.model.model
-    import agent.plan
     import agent.tools.hub
     import agent.tools.mcp
+    import agent.tools.plan
     import agent.tools.research
     import agent.tools.web_fetch
     import agent.tools.workspace  # noqa: F401

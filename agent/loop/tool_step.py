@@ -95,7 +95,7 @@ class ToolStep:
         if tool is None or argument_problem(tool, arguments) is not None:
             # Nobody needs to be asked about what the router will refuse.
             return _Prepared(call, arguments, Verdict("allow"), note=note)
-        verdict = judge(self._config.rules, call.name, tool, arguments)
+        verdict = judge(self._config.rules, call.name, arguments, tool.needs_consent)
         if verdict.action == "deny":
             verdict = replace(verdict, reason=refusal(verdict.reason))
         elif decision is not None or call.id in self._run.conversation.subagents:

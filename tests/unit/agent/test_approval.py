@@ -38,15 +38,16 @@ def bash(command: str) -> tuple[str, dict[str, str]]:
 
 
 def test_the_first_matching_rule_decides_and_then_the_tool_itself() -> None:
+    never = shell([]).needs_consent
     rules = (Rule("bash", "allow", {"command": "ls*"}), Rule("ba*", "deny", {"command": "*"}, "no shell"))
-    assert judge(rules, "bash", None, {"command": "ls -l"}).action == "allow"
-    assert judge(rules, "bash", None, {"command": "rm x"}) == Verdict("deny", "no shell")
-    assert judge(rules, "bash", None, {}).action == "allow"  # a missing argument matches no glob
-    assert judge((Rule("t", "ask", {"n": "[12]"}),), "t", None, {"n": 2}).action == "ask"
+    assert judge(rules, "bash", {"command": "ls -l"}, never).action == "allow"
+    assert judge(rules, "bash", {"command": "rm x"}, never) == Verdict("deny", "no shell")
+    assert judge(rules, "bash", {}, never).action == "allow"  # a missing argument matches no glob
+    assert judge((Rule("t", "ask", {"n": "[12]"}),), "t", {"n": 2}, never).action == "ask"
     consent = Tool("t", "", {}, shell([]).call, needs_consent=lambda a: "it costs" if a.get("gpu") else None)
-    assert judge((), "t", consent, {"gpu": True}) == Verdict("ask", "it costs")
-    assert judge((), "t", consent, {}) == Verdict("allow")
-    assert judge((Rule("*", "allow"),), "t", consent, {"gpu": True}).action == "allow"
+    assert judge((), "t", {"gpu": True}, consent.needs_consent) == Verdict("ask", "it costs")
+    assert judge((), "t", {}, consent.needs_consent) == Verdict("allow")
+    assert judge((Rule("*", "allow"),), "t", {"gpu": True}, consent.needs_consent).action == "allow"
 
 
 async def test_a_turn_waits_for_consent_and_nothing_overtakes_the_question() -> None:

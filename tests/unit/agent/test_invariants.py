@@ -15,8 +15,8 @@ from agent.events import TURN_ENDS, Event
 from agent.loop.agent import ABANDONED, CUT_OFF, TurnOutcome
 from agent.messages import ToolCall, Usage
 from agent.model.retry import ContextOverflowError, ModelError, RateLimitedError
-from agent.plan import plan_tool
 from agent.testing import Reply
+from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool
 from agent.tools.tool import Tool, ToolError, parameters
 from unit.agent.stage import stage

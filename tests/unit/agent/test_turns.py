@@ -23,8 +23,8 @@ from agent.model.retry import (
     retry_after,
     retry_wait,
 )
-from agent.plan import plan_tool
 from agent.testing import calls, fails, says
+from agent.tools.plan import plan_tool
 from agent.tools.tool import Tool, parameters
 from unit.agent.stage import Stage, stage
 from unit.agent.validity import check_request
