@@ -14,8 +14,8 @@ JSON = dict[str, Any]
 def session_claim(session: Session, workspace: WorkspaceStatus) -> JSON:
     """The manifest of the claim.
 
-    ReadWriteOnce: ReadWriteOncePod would keep a second pod away even on the same node, but only CSI drivers offer it, and a
-    session has no second pod: its name is taken.
+    ReadWriteOnce, although ReadWriteOncePod would also exclude a second pod on the same node: only CSI drivers offer that, and
+    a session never has two pods, because both would have the same name.
     """
     spec: JSON = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": workspace.size}}}
     if workspace.storage_class_name is not None:

@@ -1,4 +1,4 @@
-"""Kubernetes Events for what a person should look at. Only trouble is worth a write; the rest is in the conditions."""
+"""Kubernetes Events for trouble that a person should look at. Everything else is in the conditions, without another write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TROUBLE: Final = frozenset(
 
 
 def new_trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[Condition]:
-    """Conditions that have come to a reason that is trouble."""
+    """Conditions whose reason is trouble and was not there before."""
     known = {(condition.type, condition.reason) for condition in before.conditions}
     return [
         condition
@@ -38,7 +38,7 @@ def new_trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[C
 
 
 def event(session: Session, condition: Condition, now: str) -> dict[str, Any]:
-    """The Event for `kubectl describe agentsession`. Its name is a function of what it says, so a retry makes no second."""
+    """The Event for `kubectl describe agentsession`. Its name is a function of its content, so a retry creates no duplicate."""
     meta = session.meta
     digest = hashlib.sha256(f"{meta.uid} {condition.type} {condition.reason} {now}".encode()).hexdigest()[:12]
     return {

@@ -1,4 +1,4 @@
-"""What the objects that the operator makes for a session have in common: how they are found, and whose they are."""
+"""Metadata of the objects that the operator creates for a session: labels to find them by, and the owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_LABEL: Final = 63
 
 
 def owned_meta(session: Session, name: str) -> JSON:
-    """The metadata of an object of the session's own: the garbage collector deletes it after the session."""
+    """The metadata of an object that belongs to the session: the garbage collector deletes it with the session."""
     meta = session.meta
     labels = {"app.kubernetes.io/name": "agentsession", SESSION_UID_LABEL: meta.uid}
     if len(meta.name) <= MAX_LABEL:
@@ -37,7 +37,7 @@ def owned_meta(session: Session, name: str) -> JSON:
                 "name": meta.name,
                 "uid": meta.uid,
                 "controller": True,
-                # True would need update on agentsessions/finalizers, and holds up deletions.
+                # True would require update on agentsessions/finalizers, and delays deletions.
                 "blockOwnerDeletion": False,
             }
         ],
@@ -45,6 +45,6 @@ def owned_meta(session: Session, name: str) -> JSON:
 
 
 def is_owned(body: Mapping[str, Any], session: Session) -> bool:
-    """Whether an object is the session's own."""
+    """Whether an object belongs to the session."""
     owners = body["metadata"].get("ownerReferences") or ()
     return any(owner.get("uid") == session.meta.uid and owner.get("controller") for owner in owners)

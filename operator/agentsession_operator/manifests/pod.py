@@ -1,4 +1,7 @@
-"""The session's pod, as a function of the session: restricted containers of which only one knows the credentials."""
+"""The session's pod, as a function of the session: two restricted containers, and credentials in one of them only.
+
+docs/session-pod.md shows two whole pods.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,10 @@ JSON = dict[str, Any]
 USER_ID: Final = 65532
 REPORT_TOKEN_SECONDS: Final = 3600
 GRACE_SECONDS: Final = 15
-"""The runtime saves and ends within 2 s of SIGTERM; the rest is room for a busy node."""
+"""Seconds. The runtime saves and exits within 2 s of SIGTERM; the rest is margin for a busy node."""
 
-# Without a request of its own a limit is one: 12 GiB of disk for each session, and none on nodes that do not count it.
+# Without an explicit request, the limit becomes the request: each session would reserve 12 GiB of disk, and would never be
+# scheduled on nodes that report no ephemeral storage.
 DEFAULT_AGENT_RESOURCES: Final[JSON] = {
     "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "0"},
     "limits": {"memory": "1Gi", "ephemeral-storage": "2Gi"},
@@ -45,7 +49,7 @@ DEFAULT_WORKSPACE_RESOURCES: Final[JSON] = {
     "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"},
 }
 BUNDLE: Final = "/run/agentsession-server/workspace.pyz"
-"""The workspace's server, where its image is not the runtime's."""
+"""Path of the workspace's server in an image that is not the runtime's."""
 
 BUNDLE_RESOURCES: Final[JSON] = {
     "requests": {"cpu": "50m", "memory": "32Mi", "ephemeral-storage": "0"},
@@ -73,7 +77,8 @@ class Installation:
 def session_pod(
     session: Session, resolved: Resolved, installation: Installation, workspace: WorkspaceStatus | None = None
 ) -> JSON:
-    """The manifest of a session's pod; its folders that last are on the claim of `workspace`, where there is one."""
+    """The manifest of a session's pod. With `workspace`, conversation and files are on its claim; otherwise they are lost with
+    the pod."""
     meta, offered = session.meta, resolved.session_class
     volumes, folders = _lasting_folders(workspace)
     spec: JSON = {
@@ -86,8 +91,8 @@ def session_pod(
             "runAsUser": USER_ID,
             "runAsGroup": USER_ID,
             "fsGroup": USER_ID,
-            # Otherwise the kubelet changes group and mode of every file at every start, which takes minutes on a large volume
-            # and opens private files to the group.
+            # By default the kubelet changes group and mode of every file at every start. That takes minutes on a large volume
+            # and makes private files readable for the group.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -140,7 +145,7 @@ def _report_token() -> JSON:
 
 
 def session_config(session: Session, resolved: Resolved, installation: Installation) -> SessionConfig:
-    """What the runtime is told of its session."""
+    """The session's configuration for the runtime."""
     meta = session.meta
     return SessionConfig(
         uid=meta.uid,
@@ -209,7 +214,7 @@ def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim
 
 
 def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
-    """Brings the workspace's server to an image that does not have it. Only there: it costs a container's start."""
+    """Copies the workspace's server into an image without it. Only there, because it costs a container's start."""
     container = _container(BUNDLE_CONTAINER, WORKSPACE_BUNDLE_MODULE, resolved, installation)
     container["args"] = [BUNDLE]
     container["resources"] = BUNDLE_RESOURCES
@@ -218,8 +223,8 @@ def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
 
 
 def _disk_limits(resources: JSON, claim: WorkspaceStatus | None) -> list[str]:
-    """What the workspace's server keeps its commands below: a pod that takes more is evicted, and on a claim that is full the
-    session's database has no room left."""
+    """The disk limits that the workspace's server enforces on its commands: a pod that exceeds its limit is evicted, and a full
+    claim leaves no room for the session's database."""
     disk = resources.get("limits", {}).get("ephemeral-storage", DEFAULT_WORKSPACE_RESOURCES["limits"]["ephemeral-storage"])
     return ["--disk", disk, *(["--volume", claim.size] if claim else [])]
 
