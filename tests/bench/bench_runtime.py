@@ -38,9 +38,9 @@ from session_runtime.session.journal import Change, Journal  # noqa: E402
 from session_runtime.session.session import Session  # noqa: E402
 from session_runtime.session.store import Commit, Store  # noqa: E402
 from session_runtime.wire import AgentSettings, config_to_environment  # noqa: E402
+from support.agent import openai_server  # noqa: E402
 from support.runtime.harness import TOKEN, config, free_port, runtime_process  # noqa: E402
 from support.runtime.sse import StuckFollower, request  # noqa: E402
-from unit.agent import openai_server  # noqa: E402
 
 STARTS = 10
 TURNS = 100

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace import HEAD_LIMIT, LIST_LIMIT, TAIL_LIMIT, Entry, Listing, LocalWorkspace, WorkspaceError
+from support.agent.processes import gone, read_pid
 
 pytestmark = pytest.mark.anyio
 
@@ -20,36 +20,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def workspace(tmp_path: Path) -> LocalWorkspace:
     return LocalWorkspace(tmp_path, {"PATH": os.environ["PATH"], "GREETING": "hello"})
-
-
-def running(pid: int) -> bool:
-    """A zombie that its new parent has not reaped yet does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(30):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-
-
-async def gone(pid: int) -> None:
-    await until(lambda: not running(pid))
-
-
-def pid_in(path: Path) -> int:
-    return int(path.read_text())
-
-
-async def read_pid(path: Path) -> int:
-    await until(lambda: path.exists() and path.read_text().endswith("\n"))
-    return pid_in(path)
 
 
 async def test_a_command_runs_in_the_root_with_its_own_environment(workspace: LocalWorkspace, tmp_path: Path) -> None:

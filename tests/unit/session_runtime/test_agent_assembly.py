@@ -25,10 +25,10 @@ from session_runtime.wire import (
     SessionReport,
     ToolSelection,
 )
+from support.agent import hub_server
+from support.agent.mcp_http import http, mcp_app
+from support.agent.openai_server import Answer, serve
 from support.runtime.harness import config, free_port, runtime, runtime_process
-from unit.agent import hub_server
-from unit.agent.openai_server import Answer, serve
-from unit.agent.test_mcp import http, mcp_app
 
 pytestmark = pytest.mark.anyio
 

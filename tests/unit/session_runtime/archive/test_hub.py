@@ -14,8 +14,8 @@ from agent.testing import says
 from session_runtime.archive import hub as hub_module
 from session_runtime.archive.archive import restore
 from session_runtime.session.store import DATABASE, Store
+from support.agent.hub_server import TOKEN, HubServer, refused, serve
 from support.runtime.harness import DEADLINE, ROOT, runtime
-from unit.agent.hub_server import TOKEN, HubServer, refused, serve
 
 pytestmark = pytest.mark.anyio
 

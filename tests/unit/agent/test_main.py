@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.terminal.session_file import SessionFile
-from unit.agent.console import ROOT, console
-from unit.agent.openai_server import Answer, OpenAIServer, serve
-from unit.agent.test_workspace import gone, read_pid, until
+from support.agent import mcp_server
+from support.agent.console import ROOT, console
+from support.agent.openai_server import Answer, OpenAIServer, serve
+from support.agent.processes import gone, read_pid, until
 
 pytestmark = pytest.mark.anyio
 
@@ -26,8 +27,8 @@ def runs(command: str) -> Answer:
     return Answer(({"tool_calls": [{"index": 0, "id": f"call {command}", "function": function}]},), "tool_calls")
 
 
-def says(text: str, **options: bool) -> Answer:
-    return Answer(({"content": text},), **options)
+def says(text: str, *, hangs: bool = False) -> Answer:
+    return Answer(({"content": text},), hangs=hangs)
 
 
 def options(server: OpenAIServer, workdir: Path, *more: str) -> list[str]:
@@ -175,7 +176,7 @@ async def test_a_kill_while_a_question_is_open_asks_it_again(tmp_path: Path) -> 
 async def test_an_mcp_server_on_stdio_with_a_secret_of_its_own(tmp_path: Path) -> None:
     function = {"name": "local__environment", "arguments": "{}"}
     asks = Answer(({"tool_calls": [{"index": 0, "id": "a", "function": function}]},), "tool_calls")
-    script = Path(__file__).with_name("mcp_server.py")
+    script = Path(mcp_server.__file__)
     mcp = ("--mcp", f"local={sys.executable} {script}", "--mcp-secret", "local=LOCAL_TOKEN", "--allow", "local__*")
     secrets = {"LOCAL_TOKEN": "token-for-local", "OTHER_TOKEN": "token-for-others"}
     async with serve(asks, says("Done.")) as server:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from agent.approval import ApprovalDecision, Rule
 from agent.testing import calls, says
@@ -20,49 +17,18 @@ from agent.tools.mcp import McpConnection, McpServer
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, parameters
-from unit.agent.mcp_server import make
-from unit.agent.stage import stage
-from unit.agent.test_workspace import until
+from support.agent import hostile_mcp_server, mcp_server
+from support.agent.mcp_http import http, mcp_app
+from support.agent.processes import until
+from support.agent.stage import stage
 
 pytestmark = pytest.mark.anyio
 
-SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
-HOSTILE = str(Path(__file__).with_name("hostile_mcp_server.py"))
+SCRIPT = mcp_server.__file__
+HOSTILE = hostile_mcp_server.__file__
 STDIO = McpServer("local", command=(sys.executable, SCRIPT))
 LEGACY = McpServer("local", command=(sys.executable, SCRIPT, "legacy"))
 BOTH = pytest.mark.parametrize("server", [STDIO, LEGACY], ids=["2026", "legacy"])
-
-
-@contextlib.asynccontextmanager
-async def http(app: Callable[..., Any], port: int = 0) -> AsyncIterator[str]:
-    """An ASGI application on loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp"
-    finally:
-        server.should_exit = True
-        await task
-
-
-def mcp_app(seen: list[dict[str, str]] | None = None, legacy: bool = False) -> Callable[..., Any]:
-    """The server over HTTP; `seen` gets the headers of each request. A legacy one does not know `server/discover`."""
-    app: Any = make().streamable_http_app()
-
-    async def recording(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-            if seen is not None:
-                seen.append(headers)
-            if legacy and headers.get("mcp-method") == "server/discover":
-                await send({"type": "http.response.start", "status": 404, "headers": []})
-                await send({"type": "http.response.body"})
-                return
-        await app(scope, receive, send)
-
-    return recording
 
 
 # -- calls ---------------------------------------------------------------------------------------------------------
@@ -195,7 +161,9 @@ async def test_a_stream_of_changes_that_is_cut_is_opened_anew(monkeypatch: pytes
         """As a proxy does with what is silent for long."""
         headers = {name.decode(): value.decode() for name, value in scope.get("headers", ())}
         if headers.get("mcp-method") == "subscriptions/listen":
-            streams.append(asyncio.current_task())
+            task = asyncio.current_task()
+            assert task is not None
+            streams.append(task)
         await app(scope, receive, send)
 
     async with http(cutting) as url, ToolRouter(sources=(McpConnection(McpServer("a", url=url)),)) as router:
@@ -388,6 +356,7 @@ async def test_a_server_may_change_its_tools_while_it_offers_too_many(monkeypatc
 
 
 def test_a_server_has_either_a_url_or_a_command() -> None:
-    for options in ({}, {"url": "http://127.0.0.1/mcp", "command": ("x",)}):
-        with pytest.raises(ValueError, match="the MCP server odd needs either a url or a command"):
-            McpServer("odd", **options)
+    with pytest.raises(ValueError, match="the MCP server odd needs either a url or a command"):
+        McpServer("odd")
+    with pytest.raises(ValueError, match="the MCP server odd needs either a url or a command"):
+        McpServer("odd", url="http://127.0.0.1/mcp", command=("x",))

@@ -11,10 +11,10 @@ import pytest
 from agent.testing import calls
 from agent.tools.hub import HubSettings, files, hub_tools, jobs, prices
 from agent.workspace import LocalWorkspace
-from unit.agent.hub_server import TOKEN, Reply, refused
-from unit.agent.hub_session import session
-from unit.agent.stage import stage
-from unit.agent.test_workspace import until
+from support.agent.hub_server import TOKEN, Reply, refused
+from support.agent.hub_session import session
+from support.agent.processes import until
+from support.agent.stage import stage
 
 pytestmark = pytest.mark.anyio
 

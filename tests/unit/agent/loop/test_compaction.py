@@ -12,8 +12,8 @@ from agent.messages import Message, ToolCall, Usage
 from agent.model.retry import ContextOverflowError
 from agent.testing import calls, fails, says
 from agent.tools.tool import Tool, parameters
-from unit.agent.stage import stage
-from unit.agent.validity import check_order, check_request
+from support.agent.stage import stage
+from support.agent.validity import check_order, check_request
 
 pytestmark = pytest.mark.anyio
 

@@ -19,12 +19,12 @@ from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.hub import client as hub_client
 from agent.tools.hub.text import size, window
 from agent.workspace import LocalWorkspace
-from unit.agent.hub_server import TOKEN, Reply, refused
-from unit.agent.hub_session import session
-from unit.agent.openai_server import Answer, serve
-from unit.agent.stage import stage
-from unit.agent.test_interrupt import interrupt
-from unit.agent.test_workspace import until
+from support.agent.console import ROOT
+from support.agent.hub_server import TOKEN, Reply, refused
+from support.agent.hub_session import session
+from support.agent.openai_server import Answer, serve
+from support.agent.processes import until
+from support.agent.stage import interrupt, stage
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ from agent.workspace import LocalWorkspace
 hub_tools(HubSettings("t"), LocalWorkspace(pathlib.Path(".")))
 sys.exit("huggingface_hub" in sys.modules or "httpx" in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 
 def test_credentials_by_their_usual_names() -> None:
@@ -115,7 +115,7 @@ async def test_the_terminals_agent_reads_the_hub_and_keeps_the_token_to_itself(t
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "HF_TOKEN": TOKEN, "HF_ENDPOINT": s.hub.url, "SOME_API_KEY": "sk-secret"},
-            cwd=Path(__file__).parents[3],
+            cwd=ROOT,
         )
         shown, _ = await asyncio.wait_for(process.communicate(), 120)
         paths = [request.path for request in s.hub.requests]
@@ -246,7 +246,7 @@ asyncio.run(main())
             *(sys.executable, "-c", script, s.hub.url),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[3],
+            cwd=ROOT,
         )
         await until(lambda: s.hub.asked("GET", INFO))
         shown, _ = await asyncio.wait_for(process.communicate(b"\n"), 60)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,10 @@ from agent.testing import Reply
 from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool
 from agent.tools.tool import Tool, ToolError, parameters
-from unit.agent.stage import stage
-from unit.agent.validity import check_order, check_request
+from support.agent.stage import stage
+from support.agent.validity import check_order, check_request
+
+pytestmark = pytest.mark.anyio
 
 
 async def good(arguments: dict[str, Any]) -> str:
@@ -241,13 +244,10 @@ def calls_of(conversation: Conversation) -> list[ToolCall]:
 
 @settings(deadline=None, max_examples=300)
 @given(scripts, st.sampled_from([None, None, 2000, 4000]), plots)
-def test_whatever_happens_the_conversation_stays_valid(
+async def test_whatever_happens_the_conversation_stays_valid(
     script: list[Reply], window: int | None, plot: list[tuple[str, str, int, int]]
 ) -> None:
-    async def play() -> None:
-        session = Play(script, window)
-        for act, fate, moment, number in plot:
-            await session.step(act, fate, moment, number)
-        session.check_process()
-
-    asyncio.run(play())
+    session = Play(script, window)
+    for act, fate, moment, number in plot:
+        await session.step(act, fate, moment, number)
+    session.check_process()

@@ -11,9 +11,9 @@ from agent.tools.hub.content import LIST_LIMIT
 from agent.tools.hub.dataset import choose, type_name
 from agent.tools.hub.read import without_metadata
 from agent.tools.hub.text import TEXT_LIMIT
-from unit.agent.hub_server import Reply, refused
-from unit.agent.hub_session import session
-from unit.agent.hub_shapes import comment, discussion
+from support.agent.hub_server import Reply, refused
+from support.agent.hub_session import session
+from support.agent.hub_shapes import comment, discussion
 
 pytestmark = pytest.mark.anyio
 

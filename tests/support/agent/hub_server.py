@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from unit.agent.hub_shapes import AUTHOR, COMMIT, HARDWARE, PAPER, TIME, comment, discussion, job
+from support.agent.hub_shapes import AUTHOR, COMMIT, HARDWARE, PAPER, TIME, comment, discussion, job
 
 TOKEN = "hf_loopbackTokenOfTheTests"
 

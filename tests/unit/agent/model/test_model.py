@@ -17,11 +17,10 @@ from agent.loop.agent import Agent
 from agent.messages import Message, ModelChunk, ToolCall
 from agent.model.model import LiteLLMModel
 from agent.model.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
-from agent.reasoning import LEVELS, lowered, supported
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from unit.agent.openai_server import Answer, OpenAIServer, serve
+from support.agent.openai_server import Answer, OpenAIServer, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -188,15 +187,6 @@ async def test_the_effort_is_passed_as_far_as_the_table_knows_that_the_model_tak
     async with serve(FINE) as server:
         await read(LiteLLMModel(name, base_url=server.url, reasoning_effort="xhigh"))
     assert efforts(server) == [sent]
-
-
-def test_efforts_go_down_step_by_step_to_none_said() -> None:
-    steps = [lowered(level) for level in LEVELS]
-    assert steps == [None, None, "minimal", "low", "medium", "high", "xhigh"]
-    assert supported("max", {}) == "high"
-    assert supported("max", {"supports_xhigh_reasoning_effort": True}) == "xhigh"
-    assert supported("minimal", {"supports_minimal_reasoning_effort": False}) is None
-    assert supported(None, {}) is None
 
 
 def anthropic(*blocks: list[dict[str, Any]], stop: str) -> Answer:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mcp_types import (
     AudioContent,
     BlobResourceContents,
+    ContentBlock,
     EmbeddedResource,
     ImageContent,
     ResourceLink,
@@ -142,7 +143,7 @@ def test_structured_content_that_the_text_only_sums_up_is_shown_as_well() -> Non
 
 
 def test_what_is_no_text_is_described() -> None:
-    blocks = [
+    blocks: list[ContentBlock] = [
         *text("look:"),
         ImageContent(type="image", data="AAAA" * 4, mime_type="image/png"),
         AudioContent(type="audio", data="AAAA", mime_type="audio/wav"),

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import re
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.__main__ import agent_config, parse, split_environment, with_secrets
 from agent.approval import Rule
-from agent.budget import Budget
 from agent.config import AgentConfig
 from agent.terminal.session_file import SessionFile
 from agent.terminal.terminal import Terminal
 from agent.testing import Reply, ScriptedModel, calls, says
-from agent.tools.mcp import McpServer
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
-from unit.agent.openai_server import Answer, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -131,74 +124,6 @@ async def test_a_session_file_brings_the_conversation_back(tmp_path: Path) -> No
     assert SessionFile(tmp_path / "none").load() is None
 
 
-def test_the_options_shape_the_agent() -> None:
-    limits = ["--max-iterations", "7", "--budget-usd", "$1.50", "--reasoning-effort", "low"]
-    config = agent_config(parse(["--model", "m", *limits, "--approve", "*", "--ask", "bash"]), ("secret",))
-    assert (config.max_iterations, config.budget, config.reasoning_effort) == (7, Budget(cost_usd=1.5), "low")
-    assert config.rules == (Rule("bash", "ask"), Rule("*", "allow"))  # what asks goes first
-    assert config.secrets == ("secret",)
-
-
-def test_what_looks_like_a_secret_is_kept_from_commands() -> None:
-    environment = {"OPENAI_API_KEY": "sk-1\n", "hf_token": "hf-2", "GITHUB_PAT": "pat-3", "PATH": "/bin"}
-    visible, secrets = split_environment(environment, given_away=["GITHUB_PAT"])
-    assert visible == {"PATH": "/bin"}
-    assert set(secrets) == {"sk-1", "hf-2", "pat-3"}
-
-
-def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        parse(["--model", "m", "--workdir", "/no/such/folder"])
-    assert left.value.code == 2
-    assert "/no/such/folder is not a folder" in capsys.readouterr().err
-
-
-def test_mcp_servers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    options = parse(["--model", "m", "--mcp", "docs=https://example.org/mcp?a=b", "--mcp", "git=uvx 'mcp git' --x=y"])
-    assert options.mcp == [
-        McpServer("docs", url="https://example.org/mcp?a=b"),
-        McpServer("git", command=("uvx", "mcp git", "--x=y")),
-    ]
-    with pytest.raises(SystemExit):
-        parse(["--model", "m", "--mcp", "https://example.org/mcp"])
-    assert "is not NAME=URL or NAME=COMMAND" in capsys.readouterr().err
-
-
-def test_secrets_go_to_the_server_that_they_are_meant_for() -> None:
-    servers = [McpServer("web", url="http://127.0.0.1/mcp"), McpServer("git", command=("x",)), McpServer("c", command=("y",))]
-    web, git, other = with_secrets(servers, ["web=A_TOKEN", "git=B_TOKEN"], {"A_TOKEN": "a\n", "B_TOKEN": "b"})
-    assert web.headers == {"Authorization": "Bearer a"}
-    assert git.environment == {"B_TOKEN": "b"}
-    assert (other.headers, other.environment) == ({}, {})
-    for wrong, why in (("web", "NAME=VARIABLE"), ("none=A_TOKEN", "NAME=VARIABLE"), ("web=C", "environment variable 'C'")):
-        with pytest.raises(ValueError, match=why):
-            with_secrets(servers, [wrong], {"A_TOKEN": "a"})
-    with pytest.raises(ValueError, match="the same name"):
-        with_secrets([*servers, servers[0]], [], {})
-
-
-async def run(url: str, workdir: Path, *options: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent", "--model", "some-model", "--base-url", url, "--workdir", str(workdir)),
-        *options,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "SOME_API_KEY": "sk-very-secret"},
-        cwd=Path(__file__).parents[3],
-    )
-
-
-async def test_one_prompt_as_a_process(tmp_path: Path) -> None:
-    command = '{"command": "echo key=$SOME_API_KEY. >out; cat out"}'
-    asks = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "bash", "arguments": command}}]}
-    async with serve(Answer((asks,), "tool_calls"), Answer(({"content": "All done."},))) as server:
-        process = await run(server.url, tmp_path, "--prompt", "do it")
-        shown, _ = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0
-    assert "All done." in shown.decode()
-    assert (tmp_path / "out").read_text() == "key=.\n"
-
-
 async def test_a_prompt_that_fails_or_needs_consent_has_its_exit_status() -> None:
     screen = io.StringIO()
     model = ScriptedModel(calls(("shout", {"text": "a"})), says("so be it"))
@@ -208,20 +133,3 @@ async def test_a_prompt_that_fails_or_needs_consent_has_its_exit_status() -> Non
     assert "A person denied this call" in screen.getvalue()
     assert await terminal.one_turn("go") == 1
     assert "[error: the script has no more replies (model scripted)]" in screen.getvalue()
-
-
-async def test_ctrl_c_interrupts_the_turn_and_then_leaves(tmp_path: Path) -> None:
-    async with serve(Answer(({"content": "Well, "},), hangs=True)) as server:
-        process = await run(server.url, tmp_path, "--session", str(tmp_path / "session"))
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"hello\n")
-        await asyncio.wait_for(process.stdout.readuntil(b"Well, "), 120)
-        process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.stdout.readuntil(b"[interrupted: by the user]\n\n> "), 10)
-        process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 20) == 130
-        process.stdin.close()
-    conversation = SessionFile(tmp_path / "session").load()
-    assert conversation is not None
-    assert conversation.messages[0].content == "hello"

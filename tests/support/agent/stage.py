@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.events import Event
-from agent.loop.agent import Agent
+from agent.loop.agent import Agent, TurnOutcome
 from agent.testing import Reply, ScriptedModel
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool
@@ -58,3 +59,19 @@ def stage(*replies: Reply, tools: tuple[Tool, ...] = (), conversation: Conversat
     agent = Agent(AgentConfig("scripted", **settings), model, ToolRouter(tools), emit, conversation)
     made.append(Stage(agent, model))
     return made[0]
+
+
+INTERRUPT_LIMIT = 0.1 + 0.4
+"""Seconds that an interrupt may take: its promise, and a margin for a loaded machine."""
+
+
+async def interrupt(s: Stage, turn: asyncio.Task[TurnOutcome]) -> TurnOutcome:
+    """Interrupt a turn that is under way, and check how long it took to end and what it left."""
+    began = time.monotonic()
+    assert s.agent.interrupt()
+    outcome = await turn
+    assert time.monotonic() - began < INTERRUPT_LIMIT
+    assert outcome.status == "interrupted"
+    assert s.types()[-1] == "interrupted"
+    assert s.agent.conversation.open_calls == ()
+    return outcome

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,10 @@ from agent.tools.research import research_tool
 from agent.tools.tool import Tool, parameters
 from agent.tools.workspace import workspace_tools
 from agent.workspace import LocalWorkspace
-from unit.agent.stage import Stage, stage
-from unit.agent.test_workspace import gone, read_pid, until
+from support.agent.processes import gone, read_pid, until
+from support.agent.stage import Stage, interrupt, stage
 
 pytestmark = pytest.mark.anyio
-
-LIMIT = 0.1 + 0.4
 
 
 async def interrupt_at(s: Stage, event: str) -> TurnOutcome:
@@ -36,17 +33,6 @@ async def interrupt_at(s: Stage, event: str) -> TurnOutcome:
     turn = asyncio.create_task(s.agent.run_turn("go"))
     await asyncio.wait_for(reached.wait(), 30)
     return await interrupt(s, turn)
-
-
-async def interrupt(s: Stage, turn: asyncio.Task[TurnOutcome]) -> TurnOutcome:
-    began = time.monotonic()
-    assert s.agent.interrupt()
-    outcome = await turn
-    assert time.monotonic() - began < LIMIT
-    assert outcome.status == "interrupted"
-    assert s.types()[-1] == "interrupted"
-    assert s.agent.conversation.open_calls == ()
-    return outcome
 
 
 async def test_in_the_stream() -> None:

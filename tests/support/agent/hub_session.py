@@ -12,7 +12,7 @@ from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, ToolResult
 from agent.workspace import LocalWorkspace
-from unit.agent.hub_server import TOKEN, HubServer, serve
+from support.agent.hub_server import TOKEN, HubServer, serve
 
 
 @dataclass

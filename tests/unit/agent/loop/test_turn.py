@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from agent.budget import Budget
 from agent.conversation import Conversation
-from agent.doom_loop import find_loop
 from agent.events import TURN_ENDS
 from agent.loop.agent import CUT_OFF
 from agent.messages import Message, ToolCall
 from agent.model.retry import (
-    ContextOverflowError,
     ModelError,
     ModelUnavailableError,
     RateLimitedError,
-    retry_after,
-    retry_wait,
 )
 from agent.testing import calls, fails, says
 from agent.tools.plan import plan_tool
 from agent.tools.tool import Tool, parameters
-from unit.agent.stage import Stage, stage
-from unit.agent.validity import check_request
+from support.agent.stage import Stage, stage
+from support.agent.validity import check_request
 
 pytestmark = pytest.mark.anyio
 
@@ -41,33 +36,6 @@ LOOK = Tool("look", "", parameters(at={"type": "string"}), look)
 
 def notes(s: Stage) -> list[str]:
     return [m.content for m in s.agent.conversation.messages if m.origin == "note"]
-
-
-def sequence(names: str) -> list[ToolCall]:
-    return [ToolCall(str(at), name, "{}") for at, name in enumerate(names)]
-
-
-@pytest.mark.parametrize(
-    ("names", "looping"),
-    [
-        ("", False),
-        ("aa", False),
-        ("aaa", True),
-        ("baaa", True),
-        ("aaab", False),
-        ("abab", True),
-        ("xabcabc", True),
-        ("abcdeabcde", True),
-        ("abcdefabcdef", False),
-        ("abac", False),
-    ],
-)
-def test_what_counts_as_a_loop(names: str, looping: bool) -> None:
-    assert (find_loop(sequence(names)) is not None) is looping
-
-
-def test_a_loop_is_the_same_wherever_in_it_the_model_is() -> None:
-    assert find_loop(sequence("abab")) == find_loop(sequence("ababa")) == find_loop(sequence("ababab"))
 
 
 async def test_a_loop_is_warned_of_once_and_again_when_it_is_a_new_one() -> None:
@@ -109,34 +77,6 @@ async def test_budgets_are_checked_before_each_model_call() -> None:
     assert len(s.model.requests) == 1
     assert Budget(cost_usd=0.001).exhausted_by(s.agent.usage) is not None
     assert Budget(cost_usd=0.002).exhausted_by(s.agent.usage) is None
-
-
-def test_the_schedule_of_retries() -> None:
-    assert [retry_wait(ModelUnavailableError(""), n) for n in (1, 2, 3)] == [5, 15, None]
-    assert [retry_wait(RateLimitedError(""), n) for n in (1, 2, 3, 4)] == [30, 60, 120, None]
-    assert retry_wait(RateLimitedError("", retry_after=7), 3) == 7
-    assert retry_wait(RateLimitedError("", retry_after=86_400), 1) is None
-    assert retry_wait(ModelError(""), 1) is None
-    assert retry_wait(ContextOverflowError(""), 1) is None
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("7", 7.0),
-        ("-7", 0.0),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
-        ("Sunday, 06-Nov-94 08:49:37 GMT", 37.0),
-        ("Sun Nov  6 08:49:37 1994", 37.0),
-        ("Sun, 06 Nov 1994 08:48:00 GMT", 0.0),
-        ("Sun, 36 Nov 1994 08:48:00 GMT", None),
-        ("Sun, 06 Nov 99999999999999999999 08:48:00 GMT", None),
-        ("tomorrow", None),
-        ("", None),
-    ],
-)
-def test_a_retry_after_in_each_of_its_forms(header: str, seconds: float | None) -> None:
-    assert retry_after(header, datetime(1994, 11, 6, 8, 49, tzinfo=UTC)) == seconds
 
 
 async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
