@@ -13,9 +13,10 @@ import uuid
 from kubernetes.aio.config import ConfigException
 
 from agentsession_operator.api import names
-from agentsession_operator.api.meta import SESSIONS
+from agentsession_operator.api.meta import SESSION_FINALIZER, SESSIONS
 from agentsession_operator.cluster import token_key
 from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi, path_of
+from agentsession_operator.control.release_pods import NotReleased, release_pods
 from agentsession_operator.process import Operator, Options, PartDied
 
 
@@ -43,6 +44,16 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--log-level", default=os.environ.get("LOG_LEVEL", "INFO"), choices=["DEBUG", "INFO", "WARNING"])
     token = commands.add_parser("token", help="print the bearer token of a session's API")
     token.add_argument("session", metavar="NAMESPACE/NAME")
+    release = commands.add_parser(
+        "release-pods",
+        help="before uninstalling: stop the operator and remove its finalizer from all session pods",
+        description="Scales the operator's Deployment to 0, waits until its pods are gone, and removes the finalizer "
+        f"{SESSION_FINALIZER} from all session pods. They keep running, and can be deleted without the operator. "
+        "Exits 1 and names the pods that are left if that takes too long.",
+    )
+    release.add_argument(
+        "--timeout", type=float, default=120.0, metavar="SECONDS", help="deadline for all of it (default: %(default)s)"
+    )
     return root
 
 
@@ -52,11 +63,13 @@ def main() -> None:
     try:
         if arguments.command == "token":
             print(asyncio.run(_token(arguments)))
+        elif arguments.command == "release-pods":
+            asyncio.run(_release_pods(arguments))
         else:
             _require(arguments)
             _set_up_logging(arguments.log_level)
             asyncio.run(_run(arguments))
-    except (ApiError, ConfigException, token_key.UnusableKey, PartDied) as error:
+    except (ApiError, ConfigException, token_key.UnusableKey, PartDied, NotReleased) as error:
         sys.exit(f"agentsession-operator: {error}")
 
 
@@ -100,6 +113,16 @@ async def _token(arguments: argparse.Namespace) -> str:
     try:
         session = await api.get(path_of(SESSIONS, namespace, name))
         return names.bearer_token(await token_key.read_or_create(api, arguments.namespace), session["metadata"]["uid"])
+    finally:
+        await connection.close()
+
+
+async def _release_pods(arguments: argparse.Namespace) -> None:
+    connection = await Connection.open(arguments.kubeconfig)
+    # Without the lease: it stops the operator first, which is the only other client that writes to these pods' metadata.
+    api = KubeApi(connection, may_write=lambda: None)
+    try:
+        await release_pods(api, arguments.namespace, timeout=arguments.timeout, report=lambda line: print(line, flush=True))
     finally:
         await connection.close()
 

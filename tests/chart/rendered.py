@@ -36,6 +36,11 @@ def objects(text: str) -> Objects:
     return [item for item in yaml.safe_load_all(text) if item is not None]
 
 
+def is_hook(item: dict[str, Any]) -> bool:
+    """Whether Helm creates it only while it uninstalls."""
+    return "helm.sh/hook" in item["metadata"].get("annotations", {})
+
+
 def only(items: Objects, kind: str, name: str) -> dict[str, Any]:
     """The one object of this kind and name."""
     (found,) = [item for item in items if item["kind"] == kind and item["metadata"]["name"] == name]

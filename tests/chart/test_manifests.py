@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from agentsession_operator.api.objects import SessionClass
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.decisions.resolve import Resolved, resolve
-from chart.rendered import CHART, ROOT, Objects, Render, objects, only
+from chart.rendered import CHART, ROOT, Objects, Render, is_hook, objects, only
 
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
 
@@ -60,16 +61,45 @@ def test_the_plain_installation_holds_what_the_chart_makes(render: Render) -> No
     assert plain[0]["kind"] == "Namespace"
     named = {(item["kind"], item["metadata"]["name"]) for item in plain + defaults}
     crds = objects("---\n".join(path.read_text() for path in (CHART / "crds").iterdir()))
-    made = {(item["kind"], item["metadata"]["name"]) for item in render() + crds}
+    made = {(item["kind"], item["metadata"]["name"]) for item in render() + crds if not is_hook(item)}
     assert named == made | {("Namespace", "agentsession-system")}
     assert {item["kind"] for item in defaults} == {"AgentSessionClass", "SessionQuota"}
 
 
+def test_the_plain_uninstaller_is_the_charts_hook(render: Render) -> None:
+    """The same objects, but for what concerns Helm: the account, its rights, and the Job that uses them."""
+    plain = objects((ROOT / "manifests" / "uninstall.yaml").read_text())
+    hooks = [item for item in render() if is_hook(item)]
+    assert [(item["kind"], item["metadata"]["name"]) for item in plain] == [
+        (item["kind"], item["metadata"]["name"]) for item in hooks
+    ]
+    assert plain[-1]["kind"] == "Job", "what it needs is applied before it"
+    for item, hook in zip(plain, hooks, strict=True):
+        assert "annotations" not in item["metadata"]
+        for part in ("spec", "rules", "roleRef"):
+            assert item.get(part) == relabeled(hook.get(part))
+
+
+def test_the_uninstallers_header_says_what_the_documentation_says() -> None:
+    documented = (ROOT / "docs" / "uninstall.md").read_text()
+    header = (ROOT / "manifests" / "uninstall.yaml").read_text().partition("---")[0]
+    commands = [line.removeprefix("#").strip() for line in header.splitlines() if line.startswith("#   kubectl")]
+    assert len(commands) == 3
+    assert "\n".join(f"    {command}" for command in commands) in documented
+
+
+def relabeled(part: Any) -> Any:
+    """As it is when the release has the name that the plain manifests have."""
+    return json.loads(
+        json.dumps(part).replace('"app.kubernetes.io/instance": "release"', '"app.kubernetes.io/instance": "agentsession"')
+    )
+
+
 def test_nothing_in_the_plain_installation_claims_to_be_helms() -> None:
-    for name in ("install.yaml", "defaults.yaml"):
+    for name in ("install.yaml", "defaults.yaml", "uninstall.yaml"):
         text = (ROOT / "manifests" / name).read_text()
         assert "managed-by" not in text
-        assert "helm.sh/chart" not in text
+        assert "helm.sh/" not in text.replace("helm.sh/resource-policy", "")
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)

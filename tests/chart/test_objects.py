@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentsession_operator.__main__ import parser
 from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_UID_LABEL
 from agentsession_operator.api.objects import SessionClass
 from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER
 from agentsession_operator.api.session import AgentSessionSpec
+from agentsession_operator.control.release_pods import DEPLOYMENT
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
-from chart.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, objects, only
+from chart.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, is_hook, objects, only
 from session_runtime.wire import RUNTIME_PORT, ToolSelection
 
 
@@ -94,6 +96,51 @@ def test_the_operators_values_reach_its_pod(render: Render) -> None:
     assert {"name": "LOG_LEVEL", "value": "DEBUG"} in spec["containers"][0]["env"]
 
 
+def test_the_uninstaller_runs_before_anything_is_deleted(render: Render) -> None:
+    """What it needs is created before it. What fails stays, so that its log can be read, until the next try."""
+    hooks = [item for item in render() if is_hook(item)]
+    for item in hooks:
+        annotations = item["metadata"]["annotations"]
+        assert annotations == {
+            "helm.sh/hook": "pre-delete",
+            "helm.sh/hook-weight": "1" if item["kind"] == "Job" else "0",
+            "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+        }
+    assert {item["kind"] for item in hooks} == {
+        *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+        "Job",
+    }
+
+
+def test_the_uninstaller_runs_the_operators_command_where_the_operator_runs(render: Render) -> None:
+    items = render(
+        "image.operator.tag=dev",
+        "image.operator.pullPolicy=Never",
+        "imagePullSecrets[0]=key",
+        "operator.priorityClassName=system-cluster-critical",
+        "operator.nodeSelector.pool=system",
+        'operator.tolerations:=[{"operator": "Exists"}]',
+        'operator.affinity:={"nodeAffinity": {}}',
+    )
+    job = only(items, "Job", "agentsession-uninstall")["spec"]
+    operator = only(items, "Deployment", "agentsession-operator")["spec"]["template"]["spec"]
+    spec, main = job["template"]["spec"], container({"spec": job})
+    for field in ("imagePullSecrets", "priorityClassName", "nodeSelector", "tolerations", "affinity"):
+        assert spec[field] == operator[field]
+    for field in ("image", "imagePullPolicy", "command"):
+        assert main[field] == operator["containers"][0][field]
+    arguments = parser().parse_args(main["args"])
+    assert arguments.command == "release-pods"
+    assert main["env"] == [{"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}]
+    assert spec["restartPolicy"] == "Never"
+    tries = job["backoffLimit"] + 1
+    assert tries * arguments.timeout < job["activeDeadlineSeconds"] < 300, "Helm waits for 5 minutes"
+
+
+def test_the_uninstaller_stops_the_deployment_that_the_chart_makes(render: Render) -> None:
+    only(render(), "Deployment", DEPLOYMENT)
+
+
 def test_services_find_their_pods_and_no_others(everything: Objects) -> None:
     deployments = {item["metadata"]["name"]: item for item in everything if item["kind"] == "Deployment"}
     for service in (item for item in everything if item["kind"] == "Service"):
@@ -159,9 +206,12 @@ def test_the_default_quota_is_the_one_that_holds_without_any(render: Render) -> 
 def test_what_is_off_is_not_there(render: Render) -> None:
     kinds = {
         (item["kind"], item["metadata"]["name"])
-        for item in render("defaultClass.enabled=false", "quota.enabled=false", "userPolicy.enabled=false")
+        for item in render(
+            "defaultClass.enabled=false", "quota.enabled=false", "userPolicy.enabled=false", "podPolicy.enabled=false"
+        )
     }
     assert not {kind for kind, _ in kinds} & {"AgentSessionClass", "SessionQuota", "NetworkPolicy", "ValidatingAdmissionPolicy"}
+    assert "ValidatingAdmissionPolicyBinding" not in {kind for kind, _ in kinds}
     assert ("Deployment", "agentsession-local-model") not in kinds
 
 
@@ -185,7 +235,7 @@ def test_network_policies_let_session_pods_in(render: Render) -> None:
 
 
 def test_all_that_is_namespaced_is_in_the_releases_namespace(everything: Objects) -> None:
-    namespaced = {"ServiceAccount", "Service", "Deployment", "Role", "RoleBinding", "NetworkPolicy"}
+    namespaced = {"ServiceAccount", "Service", "Deployment", "Role", "RoleBinding", "NetworkPolicy", "Job"}
     for item in everything:
         assert item["metadata"].get("namespace") == (NAMESPACE if item["kind"] in namespaced else None), item["kind"]
 

@@ -11,7 +11,7 @@ ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "
 
 def pods(items: Objects) -> dict[str, dict[str, Any]]:
     found = {item["metadata"]["name"]: item["spec"]["template"]["spec"] for item in items if "template" in item.get("spec", {})}
-    assert set(found) == {"agentsession-operator", "agentsession-local-model"}
+    assert set(found) == {"agentsession-operator", "agentsession-local-model", "agentsession-uninstall"}
     return found
 
 
@@ -30,20 +30,21 @@ def test_every_pod_is_restricted(everything: Objects) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert not any("hostPort" in port for port in container["ports"])
+            assert not any("hostPort" in port for port in container.get("ports", []))
 
 
-def test_only_the_operator_has_a_token(everything: Objects) -> None:
+def test_only_who_talks_to_the_api_server_has_a_token(everything: Objects) -> None:
     tokens = {name: pod["automountServiceAccountToken"] for name, pod in pods(everything).items()}
-    assert tokens == {"agentsession-operator": True, "agentsession-local-model": False}
+    assert tokens == {"agentsession-operator": True, "agentsession-local-model": False, "agentsession-uninstall": True}
     assert all(pod["enableServiceLinks"] is False for pod in pods(everything).values())
 
 
-def test_every_container_has_probes_and_a_memory_limit(everything: Objects) -> None:
-    for pod in pods(everything).values():
+def test_every_container_has_a_memory_limit_and_every_server_has_probes(everything: Objects) -> None:
+    for name, pod in pods(everything).items():
         for container in pod["containers"]:
-            ports = {port["name"] for port in container["ports"]}
-            for probe in ("readinessProbe", "livenessProbe"):
+            ports = {port["name"] for port in container.get("ports", [])}
+            assert bool(ports) is (name != "agentsession-uninstall")
+            for probe in ("readinessProbe", "livenessProbe") if ports else ():
                 assert container[probe]["httpGet"]["port"] in ports
             assert container["resources"]["limits"]["memory"]
             assert container["resources"]["requests"]["memory"]

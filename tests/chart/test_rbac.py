@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from chart.rendered import NAMESPACE, ROOT, Objects, Render, only
+from agentsession_operator.api import meta
+from agentsession_operator.cluster import lease, token_key
+from agentsession_operator.control import release_pods
+from chart.rendered import NAMESPACE, ROOT, Objects, Render, is_hook, only
 
 CLUSTER = {
     # (API group, resource, verb): who asks for it
@@ -23,6 +27,7 @@ CLUSTER = {
     ("", "pods", "list"): ["kinds", "watch"],
     ("", "pods", "watch"): ["watch"],
     ("", "pods", "create"): ["session_objects"],
+    ("", "pods", "patch"): ["session_objects"],
     ("", "pods", "delete"): ["session_objects"],
     ("", "persistentvolumeclaims", "get"): ["session_objects"],
     ("", "persistentvolumeclaims", "create"): ["session_objects"],
@@ -38,6 +43,14 @@ OWN_NAMESPACE = {
     ("coordination.k8s.io", "leases", "create", "*"): ["lease"],
     ("", "secrets", "get", "agentsession-token-key"): ["token_key"],
     ("", "secrets", "create", "*"): ["token_key"],
+}
+UNINSTALLER = {
+    # (API group, resource, verb, name), in the whole cluster
+    ("", "pods", "list", "*"): ["release_pods"],
+    ("", "pods", "patch", "*"): ["release_pods"],
+}
+UNINSTALLER_OWN_NAMESPACE = {
+    ("apps", "deployments/scale", "patch", "agentsession-operator"): ["release_pods"],
 }
 # The public keys of the cluster (reports): by a role that Kubernetes itself keeps. Discovery (kopf) is anybody's.
 KUBERNETES_OWN = {"system:service-account-issuer-discovery"}
@@ -69,11 +82,25 @@ def test_the_role_in_its_own_namespace_grants_what_the_code_uses_and_nothing_els
     assert set(rules) == set(OWN_NAMESPACE)
 
 
-def test_the_names_that_are_granted_are_the_ones_in_the_code() -> None:
-    from agentsession_operator.cluster import lease, token_key
+def test_the_uninstaller_may_do_what_it_does_and_nothing_else(everything: Objects) -> None:
+    cluster = granted(only(everything, "ClusterRole", "agentsession-uninstall"))
+    own = granted(only(everything, "Role", "agentsession-uninstall"))
+    assert (set(cluster), len(cluster)) == (set(UNINSTALLER), len(UNINSTALLER))
+    assert (set(own), len(own)) == (set(UNINSTALLER_OWN_NAMESPACE), len(UNINSTALLER_OWN_NAMESPACE))
+    subject = {"kind": "ServiceAccount", "name": "agentsession-uninstall", "namespace": NAMESPACE}
+    for kind, role in (("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")):
+        binding = only(everything, kind, "agentsession-uninstall")
+        assert binding["subjects"] == [subject]
+        assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == (role, "agentsession-uninstall")
+    assert (
+        only(everything, "Job", "agentsession-uninstall")["spec"]["template"]["spec"]["serviceAccountName"] == subject["name"]
+    )
 
+
+def test_the_names_that_are_granted_are_the_ones_in_the_code() -> None:
     names = {name for _, _, _, name in OWN_NAMESPACE} - {"*"}
     assert names == {lease.NAME, token_key.SECRET_NAME}
+    assert {name for _, _, _, name in UNINSTALLER_OWN_NAMESPACE} == {release_pods.DEPLOYMENT}
 
 
 def test_every_module_that_addresses_the_api_server_is_in_the_list() -> None:
@@ -82,15 +109,17 @@ def test_every_module_that_addresses_the_api_server_is_in_the_list() -> None:
     talking = {
         path.stem
         for path in package.rglob("*.py")
-        if any(call in path.read_text() for call in ("path_of(", "core_path(", "lease_path(", "kopf.on."))
+        if any(call in path.read_text() for call in ("path_of(", "core_path(", "lease_path(", "kopf.on.", "deployment_path("))
     }
-    listed = {module for modules in [*CLUSTER.values(), *OWN_NAMESPACE.values()] for module in modules}
+    tables = (CLUSTER, OWN_NAMESPACE, UNINSTALLER, UNINSTALLER_OWN_NAMESPACE)
+    listed = {module for table in tables for modules in table.values() for module in modules}
     assert talking - {"kube"} == listed
 
 
 def test_the_operator_is_bound_to_nothing_else(everything: Objects) -> None:
     subject = {"kind": "ServiceAccount", "name": "agentsession-operator", "namespace": NAMESPACE}
     bindings = [item for item in everything if item["kind"] in ("ClusterRoleBinding", "RoleBinding")]
+    bindings = [item for item in bindings if not is_hook(item)]
     assert all(binding["subjects"] == [subject] for binding in bindings)
     roles = {(binding["kind"], binding["roleRef"]["kind"], binding["roleRef"]["name"]) for binding in bindings}
     assert roles == {
@@ -149,4 +178,31 @@ def test_the_user_policy_asks_for_the_verb_that_the_role_grants(render: Render) 
     assert "spec.user" in validation["message"]
     binding = only(items, "ValidatingAdmissionPolicyBinding", "agentsession-user")["spec"]
     assert binding == {"policyName": "agentsession-user", "validationActions": ["Deny"]}
-    assert not [item for item in render("userPolicy.enabled=false") if "Policy" in item["kind"]]
+    items = render("userPolicy.enabled=false")
+    assert not [item for item in items if item["metadata"]["name"] == "agentsession-user" and "Policy" in item["kind"]]
+
+
+def test_the_pod_policy_exempts_the_accounts_that_the_chart_makes(render: Render) -> None:
+    items = render()
+    policy = only(items, "ValidatingAdmissionPolicy", "agentsession-pod")["spec"]
+    assert policy["failurePolicy"] == "Fail"
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert rule["operations"] == ["CREATE", "UPDATE"], "whoever may delete a pod may delete it"
+    assert {"pods", "pods/*", "bindings", "persistentvolumeclaims"} <= set(rule["resources"])
+    accounts = {
+        f"system:serviceaccount:{item['metadata']['namespace']}:{item['metadata']['name']}"
+        for item in items
+        if item["kind"] == "ServiceAccount"
+    }
+    assert set(re.findall(r"'(system:serviceaccount:[^']+)'", str(policy))) == accounts
+    binding = only(items, "ValidatingAdmissionPolicyBinding", "agentsession-pod")["spec"]
+    assert binding == {"policyName": "agentsession-pod", "validationActions": ["Deny"]}
+
+
+def test_the_pod_policy_covers_every_key_that_the_operator_puts_on_pods(render: Render) -> None:
+    text = str(only(render(), "ValidatingAdmissionPolicy", "agentsession-pod"))
+    prefixes = set(re.findall(r"startsWith\('([^']+)'\)", text))
+    assert prefixes == {f"{meta.GROUP}/"}
+    keys = [value for name, value in vars(meta).items() if name.endswith(("_LABEL", "_ANNOTATION", "_FINALIZER"))]
+    assert meta.SESSION_FINALIZER in keys
+    assert all(key.startswith(f"{meta.GROUP}/") for key in keys)

@@ -56,6 +56,7 @@ def schema_paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
         ('operator.tolerations:=[{"effect": "Never"}]', "/operator/tolerations/0/effect"),
         ("localModel.enabled=yes", "/localModel/enabled"),
         ("userPolicy.enabled=1", "/userPolicy/enabled"),
+        ("podPolicy.enabled=1", "/podPolicy/enabled"),
         ("networkPolicy.metricsFrom=all", "/networkPolicy/metricsFrom"),
         ("defaultClass.spec.agent.modell=x", "modell"),
         ("defaultClass.spec.models[0].baseURL=ftp://x", "/defaultClass/spec/models/0/baseURL"),

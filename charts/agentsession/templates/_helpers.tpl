@@ -34,3 +34,10 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end }}
+
+{{/* Annotations of what runs before `helm uninstall`. Takes a dict: weight (lower ones are created first). What fails stays. */}}
+{{- define "agentsession.hook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

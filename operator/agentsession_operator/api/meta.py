@@ -23,6 +23,8 @@ SESSION_NAME_ANNOTATION: Final = f"{GROUP}/session"
 """On a session's pod: the name of its session, however long. An orphaning deletion takes the owner away, not this."""
 USER_ANNOTATION: Final = f"{GROUP}/user"
 """On a session's pod: its user, so that the slot of a pod whose session is gone is still counted for that user."""
+SESSION_FINALIZER: Final = f"{GROUP}/session"
+"""On a session's pod, until its end is recorded: a pod that started cannot vanish unseen (prior art: KEP-2307)."""
 DEFAULT_CLASS_ANNOTATION: Final = f"{GROUP}/is-default-class"
 
 MAX_NAME: Final = 253

@@ -158,6 +158,28 @@ class KubeApi:
         body = {"metadata": {"resourceVersion": str(version)}, "status": status}
         return await self._transport.request("PATCH", f"{path}/status", body, content_type="application/merge-patch+json")
 
+    async def remove_finalizer(self, path: str, finalizer: str, *, uid: str) -> None:
+        """Remove one finalizer from the object if it still has this UID; the others stay. One that is not there is no error.
+
+        A patch of this list cannot overwrite another client's change, so it needs no resourceVersion and never has to be
+        repeated because a kubelet wrote the status meanwhile (as in Kubernetes' own Job controller).
+
+        Raises ApiError, and what the gate raises.
+        """
+        self._may_write()
+        body = {"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}}
+        content_type = "application/strategic-merge-patch+json"
+        await self._transport.request("PATCH", path, body, content_type=content_type)
+
+    async def scale(self, path: str, replicas: int) -> JSON:
+        """Set the number of replicas of a Deployment; its Scale, whose `status.selector` finds the pods.
+
+        Raises ApiError, and what the gate raises.
+        """
+        self._may_write()
+        body = {"spec": {"replicas": replicas}}
+        return await self._transport.request("PATCH", f"{path}/scale", body, content_type="application/merge-patch+json")
+
     async def delete(self, path: str, *, uid: str) -> bool:
         """Delete the object if it still has this UID. False if it is gone already, which is no error.
 
@@ -203,6 +225,11 @@ def core_path(plural: str, namespace: str = "", name: str = "") -> str:
 def lease_path(namespace: str, name: str = "") -> str:
     """Path of a Lease, or of the collection."""
     return _path("/apis/coordination.k8s.io/v1", "leases", namespace, name)
+
+
+def deployment_path(namespace: str, name: str) -> str:
+    """Path of a Deployment."""
+    return _path("/apis/apps/v1", "deployments", namespace, name)
 
 
 def _path(prefix: str, plural: str, namespace: str, name: str) -> str:

@@ -13,6 +13,7 @@ JSON = dict[str, Any]
 
 COLLECTIONS: Final = frozenset({SESSIONS, CLASSES, QUOTAS, "pods"})
 """Paths that end in one of these are lists; no object of the tests has such a name."""
+_DELETED_FINALIZERS: Final = "$deleteFromPrimitiveList/finalizers"
 
 
 def not_found(path: str) -> ApiError:
@@ -72,8 +73,8 @@ class ApiServer:
     ) -> JSON:
         if method == "GET":
             self.answer("GET", path)
-            return self._list(path) if path.rsplit("/", 1)[1] in COLLECTIONS else self._found(path)
-        path = path.removesuffix("/status")
+            return self._list(path, query or {}) if path.rsplit("/", 1)[1] in COLLECTIONS else self._found(path)
+        path = path.removesuffix("/status").removesuffix("/scale")
         self.answer(method, path)
         self.calls.append((method, path))
         answer = self._write(method, path, body or {})
@@ -92,6 +93,10 @@ class ApiServer:
             case "PUT":
                 self._compare(path, body)
                 return self.put(path, body)
+            case "PATCH" if _DELETED_FINALIZERS in body.get("metadata", {}):
+                return self._without_finalizers(path, body["metadata"])
+            case "PATCH" if "replicas" in body.get("spec", {}):
+                return self._scaled(path, body["spec"]["replicas"])
             case "PATCH":
                 current = self._compare(path, body)
                 return self.put(path, {**current, "status": _merged(current.get("status"), body["status"])})
@@ -109,19 +114,48 @@ class ApiServer:
             raise conflict(path)
         return current
 
-    def _list(self, path: str) -> JSON:
+    def _without_finalizers(self, path: str, meta: JSON) -> JSON:
+        """An object that was being deleted is gone with its last finalizer."""
+        current = self._found(path)
+        if current["metadata"]["uid"] != meta["uid"]:
+            raise conflict(path)
+        kept = [name for name in current["metadata"].get("finalizers", []) if name not in meta[_DELETED_FINALIZERS]]
+        if not kept and "deletionTimestamp" in current["metadata"]:
+            self.remove(path)
+            return current
+        return self.put(path, {**current, "metadata": {**current["metadata"], "finalizers": kept}})
+
+    def _scaled(self, path: str, replicas: int) -> JSON:
+        """The Deployment's Scale."""
+        current = self._found(path)
+        self.put(path, {**current, "spec": {**current["spec"], "replicas": replicas}})
+        labels = current["spec"]["selector"]["matchLabels"].items()
+        return {"spec": {"replicas": replicas}, "status": {"selector": ",".join(f"{key}={value}" for key, value in labels)}}
+
+    def _list(self, path: str, query: Mapping[str, str]) -> JSON:
+        """All objects, or a page of them. Its position is the number of objects before it: fit for lists that stand still."""
         prefix, _, plural = path.rpartition("/")
         items = [
             copy.deepcopy(body)
             for at, body in self.objects.items()
-            if at.startswith(f"{prefix}/") and at.split("/")[-2] == plural
+            if at.startswith(f"{prefix}/") and at.split("/")[-2] == plural and _selected(body, query.get("labelSelector", ""))
         ]
-        return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
+        start = int(query.get("continue", 0))
+        end = start + int(query.get("limit", len(items)))
+        rest = {"continue": str(end)} if end < len(items) else {}
+        return {"metadata": {"resourceVersion": str(self.version), **rest}, "items": items[start:end]}
 
     def _found(self, path: str) -> JSON:
         if path not in self.objects:
             raise not_found(path)
         return copy.deepcopy(self.objects[path])
+
+
+def _selected(body: JSON, selector: str) -> bool:
+    """Of label selectors, what the operator uses: `key` and `key=value`, joined by commas."""
+    labels = body["metadata"].get("labels", {})
+    terms = (term.partition("=") for term in selector.split(",") if term)
+    return all(key in labels and (not equals or labels[key] == value) for key, equals, value in terms)
 
 
 def _merged(target: object, patch: object) -> object:

@@ -22,6 +22,8 @@ def shut() -> None:
 WRITES: dict[str, Callable[[KubeApi], Awaitable[object]]] = {
     "create": lambda api: api.create("/api/v1/namespaces/team/configmaps", {"metadata": {"name": "y"}}),
     "patch_status": lambda api: api.patch_status(PATH, 1, {"a": 1}),
+    "remove_finalizer": lambda api: api.remove_finalizer(PATH, "example.org/x", uid="uid-1"),
+    "scale": lambda api: api.scale(PATH, 0),
     "delete": lambda api: api.delete(PATH, uid="uid-1"),
 }
 
@@ -29,7 +31,7 @@ WRITES: dict[str, Callable[[KubeApi], Awaitable[object]]] = {
 @pytest.fixture
 def server() -> ApiServer:
     server = ApiServer()
-    server.put(PATH, {"metadata": {"name": "x"}})
+    server.put(PATH, {"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {}}}})
     return server
 
 

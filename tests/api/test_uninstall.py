@@ -1,0 +1,198 @@
+"""Uninstalling, with Helm and without: no session pod keeps the operator's finalizer, and nothing is wedged.
+
+On a cluster of the tests' own, because they remove what the other tests need. No kubelet runs the uninstaller's pod, so the
+test does: with the command, the arguments and the service account that the pod names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentsession_operator.api.meta import SESSION_FINALIZER
+from support.api import JSON, Api, Refused, pods_path
+from support.cluster import ROOT, current_cluster, kind
+from support.operator_account import account_kubeconfig, as_account, marked_pod
+from support.operator_process import NAMESPACE
+from support.waiting import eventually
+
+CLUSTER = "agentsession-uninstall"
+THEIRS = "example.org/theirs"
+TEAM = "team"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    if current_cluster() is not None:
+        pytest.skip("uninstalling is not tried on a cluster of yours")
+    path = tmp_path_factory.mktemp("uninstall") / "kubeconfig"
+    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
+    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
+    yield Api(path)
+    kind("delete", "cluster", "--name", CLUSTER)
+
+
+def environment(api: Api) -> dict[str, str]:
+    """For commands as the documentation writes them: kubectl and helm are on the PATH, and KUBECONFIG names the cluster."""
+    folders = [str(Path(kind("bin", tool)).parent) for tool in ("kubectl", "helm")]
+    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HELM_")}
+    return {**kept, "PATH": path, "KUBECONFIG": str(api.kubeconfig)}
+
+
+def shell(api: Api, script: str) -> int:
+    """Run lines of a shell, each of which must succeed. Its exit status, which is 0."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=environment(api), capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.returncode
+
+
+def documented(heading: str) -> str:
+    """The commands under a heading of docs/uninstall.md."""
+    text = (ROOT / "docs" / "uninstall.md").read_text()
+    section = re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    return "\n".join(line.strip() for line in section.splitlines() if line.startswith("    "))
+
+
+def make_session_pods(api: Api) -> None:
+    """Some session pods in a namespace of people's, one of which is being deleted."""
+    try:
+        api.create("/api/v1/namespaces", {"metadata": {"name": TEAM}})
+    except Refused as refused:
+        assert refused.code == 409
+    eventually(lambda: api.get(f"/api/v1/namespaces/{TEAM}/serviceaccounts/default"), what="the default service account")
+    operator = as_account(api)
+    eventually(lambda: operator.create(pods_path(TEAM), marked_pod("plain")), what="the operator's rights")
+    operator.create(pods_path(TEAM), marked_pod("shared", THEIRS))
+    operator.create(pods_path(TEAM), marked_pod("deleted"))
+    api.delete(pods_path(TEAM, "deleted"))
+
+
+def run_uninstaller(api: Api, folder: Path, script: str) -> None:
+    """Run the documented commands, and meanwhile be the kubelet of the uninstaller's pod."""
+    running = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment(api),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        pod = eventually(lambda: _job_pod(api), within=60, what="the uninstaller's pod")
+        (container,) = pod["spec"]["containers"]
+        assert container["command"] == ["python3", "-m", "agentsession_operator"]
+        account = account_kubeconfig(api, pod["spec"]["serviceAccountName"], folder / "account")
+        command = [sys.executable, *container["command"][1:], "--kubeconfig", str(account), *container["args"]]
+        done = subprocess.run(
+            command, env={**os.environ, "POD_NAMESPACE": NAMESPACE}, capture_output=True, text=True, timeout=150
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        status = {"phase": "Succeeded", "containerStatuses": [_exited(container["name"])]}
+        api.patch(f"{pods_path(NAMESPACE, pod['metadata']['name'])}/status", {"status": status})
+        output, _ = running.communicate(timeout=120)
+        assert running.returncode == 0, output
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def _job_pod(api: Api) -> JSON | None:
+    selector = "batch.kubernetes.io/job-name=agentsession-uninstall"
+    pods = api.get(pods_path(NAMESPACE), labelSelector=selector)["items"]
+    return next(iter(pods), None)
+
+
+def _exited(name: str) -> JSON:
+    moment = "2026-01-01T00:00:00Z"
+    terminated = {"exitCode": 0, "reason": "Completed", "startedAt": moment, "finishedAt": moment}
+    return {"name": name, "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": terminated}}
+
+
+def assert_uninstalled(api: Api) -> None:
+    """Nothing of the installation is left but what is meant to stay."""
+    leftovers = {
+        f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+        f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs",
+        f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles",
+        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings",
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    }
+    for path in sorted(leftovers):
+        names = [item["metadata"]["name"] for item in api.get(path)["items"]]
+        assert not [name for name in names if name.startswith("agentsession-")], path
+
+
+def pods_of_the_team(api: Api) -> dict[str, list[str]]:
+    """The session pods that are left, and their finalizers. The one that was being deleted is gone."""
+    return {item["metadata"]["name"]: item["metadata"].get("finalizers", []) for item in api.get(pods_path(TEAM))["items"]}
+
+
+def assert_nothing_is_wedged(api: Api) -> None:
+    """Anyone may delete what is left, and the namespace goes."""
+    for name in ("plain", "shared"):
+        api.delete(pods_path(TEAM, name))
+    for item in api.get(pods_path(TEAM))["items"]:
+        assert item["metadata"]["finalizers"] == [THEIRS]
+        api.patch(pods_path(TEAM, item["metadata"]["name"]), {"metadata": {"finalizers": []}})
+    api.delete(f"/api/v1/namespaces/{TEAM}")
+
+    def gone() -> bool:
+        return TEAM not in [item["metadata"]["name"] for item in api.get("/api/v1/namespaces")["items"]]
+
+    eventually(gone, within=60, what="the end of the namespace")
+
+
+def definitions(api: Api) -> list[str]:
+    items = api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]
+    return [item["metadata"]["name"] for item in items if item["spec"]["group"] == "agentsession.dev"]
+
+
+INSTALL = """
+kubectl apply --server-side --force-conflicts -f manifests/install.yaml
+kubectl wait --for=condition=Established crd/agentsessionclasses.agentsession.dev crd/sessionquotas.agentsession.dev
+kubectl apply --server-side --force-conflicts -f manifests/defaults.yaml
+"""
+
+
+@pytest.mark.parametrize(("heading", "kept"), [("Without Helm, keeping the sessions", 3), ("Without Helm", 0)])
+def test_the_plain_manifests_are_deleted_as_documented(cluster: Api, tmp_path: Path, heading: str, kept: int) -> None:
+    shell(cluster, INSTALL)
+    make_session_pods(cluster)
+    run_uninstaller(cluster, tmp_path, documented(heading))
+    assert_uninstalled(cluster)
+    assert len(definitions(cluster)) == kept
+    assert pods_of_the_team(cluster) == {"plain": [], "shared": [THEIRS]}
+    assert_nothing_is_wedged(cluster)
+
+
+def test_helm_uninstall_releases_the_pods_first(cluster: Api, tmp_path: Path) -> None:
+    shell(cluster, f"helm install agentsession charts/agentsession --namespace {NAMESPACE} --create-namespace")
+    make_session_pods(cluster)
+    run_uninstaller(cluster, tmp_path, documented("With Helm"))
+    assert_uninstalled(cluster)
+    assert len(definitions(cluster)) == 3, "the sessions stay"
+    assert pods_of_the_team(cluster) == {"plain": [], "shared": [THEIRS]}
+    assert_nothing_is_wedged(cluster)
+
+
+def test_pods_that_were_not_released_are_freed_afterwards_as_documented(cluster: Api) -> None:
+    """The installation was deleted without its uninstaller."""
+    shell(cluster, f"helm upgrade --install agentsession charts/agentsession --namespace {NAMESPACE} --create-namespace")
+    make_session_pods(cluster)
+    shell(cluster, f"helm uninstall agentsession --namespace {NAMESPACE} --no-hooks")
+    assert SESSION_FINALIZER in cluster.get(pods_path(TEAM, "plain"))["metadata"]["finalizers"]
+    eventually(lambda: not shell(cluster, documented("Afterwards")), within=30, what="the end of the policy")
+    assert_nothing_is_wedged(cluster)
