@@ -20,12 +20,11 @@ from kubernetes.aio import client, config
 
 from agentsession_operator import metrics
 from agentsession_operator.api.meta import API_VERSION
+from agentsession_operator.cluster.landing import WRITE_SECONDS
 
 JSON = dict[str, Any]
 
 REQUEST_SECONDS: Final = 15.0
-WRITE_SECONDS: Final = 5.0
-"""Deadline of a write, here and at the server. Shorter than the lease's margin, so no write lands after the lease expires."""
 LIST_SECONDS: Final = 60.0
 _CONNECTIONS: Final = 32
 _USER_AGENT: Final = "agentsession-operator"

@@ -21,7 +21,7 @@ DURATION_SECONDS: Final = 15
 """How long other operators wait after the last renewal before they take the lease."""
 RENEW_SECONDS: Final = 4.0
 MARGIN_SECONDS: Final = 5.0
-"""Writing stops this long before the lease expires. A write in progress ends in kube.WRITE_SECONDS, here and at the server."""
+"""Writing stops this long before the lease expires. A write under way ends in landing.WRITE_SECONDS, here and at the server."""
 
 log = logging.getLogger(__name__)
 

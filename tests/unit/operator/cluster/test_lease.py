@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.cluster.kube import WRITE_SECONDS, ApiError, lease_path
+from agentsession_operator.cluster.kube import ApiError, lease_path
+from agentsession_operator.cluster.landing import WRITE_SECONDS
 from agentsession_operator.cluster.lease import (
     DURATION_SECONDS,
     MARGIN_SECONDS,
