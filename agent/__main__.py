@@ -53,7 +53,7 @@ SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
 class OneLine(logging.Formatter):
-    """No tracebacks between the lines of a conversation; what fails is told there."""
+    """One line per record: failures are reported in the conversation, so it needs no traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"[{visible(record.getMessage().partition(chr(10))[0])}]"
@@ -77,25 +77,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line as a value."""
     parser = argparse.ArgumentParser(
         prog="python -m agent",
-        description="Talk to an agent that works in a local folder. What it runs, it runs as you: there is no sandbox.",
+        description="Talk to an agent that works in a local folder. Its commands run as you: there is no sandbox.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="model name, as litellm knows it (PROVIDER/NAME)")
+    add("--model", required=True, help="model name as in litellm (PROVIDER/NAME)")
     add("--base-url", type=url, metavar="URL", help="address of an OpenAI-compatible server")
     add("--workdir", type=Path, default=Path(), metavar="DIR", help="folder to work in (default: the current one)")
-    add("--prompt", type=words, help="one turn, then exit: 0 when it completed, 1 when not; what needs consent is denied")
-    add("--reasoning-effort", choices=get_args(ReasoningEffort), help="how long the model thinks, where it takes that")
+    add("--prompt", type=words, help="run one turn and exit: 0 if it completed, 1 if not; calls that need consent are denied")
+    add("--reasoning-effort", choices=get_args(ReasoningEffort), help="how much the model thinks, if it supports that")
     add("--instructions", type=words, metavar="TEXT", help="added to the system message")
-    add("--session", type=Path, metavar="FILE", help="keep the conversation here after every step, and resume it from here")
+    add("--session", type=Path, metavar="FILE", help="save the conversation here after every step, and resume it from here")
     add("--max-iterations", type=positive, default=300, metavar="N", help="model calls in one turn (default: %(default)s)")
-    add("--budget-usd", type=amount, metavar="USD", help="what the conversation may cost, as far as prices are known")
-    add(
-        "--auto-approve-usd", type=amount, metavar="USD", help="run calls of a known price without asking, up to so much in all"
-    )
+    add("--budget-usd", type=amount, metavar="USD", help="limit of what the conversation may cost, counting known prices")
+    add("--auto-approve-usd", type=amount, metavar="USD", help="run calls of a known price without asking, up to this total")
     many = {"action": "append", "default": [], "metavar": "GLOB"}
-    add("--allow", **many, help="offer these tools only (repeatable)")  # type: ignore[arg-type]
+    add("--allow", **many, help="offer only these tools (repeatable)")  # type: ignore[arg-type]
     add("--deny", **many, help="do not offer these tools (repeatable)")  # type: ignore[arg-type]
     add("--ask", **many, help="ask before each call of these tools (repeatable)")  # type: ignore[arg-type]
     add("--approve", **many, help="run these tools without asking (repeatable)")  # type: ignore[arg-type]
@@ -105,14 +103,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=[],
         metavar="NAME=URL|COMMAND",
         type=mcp_server,
-        help="an MCP server, over HTTP or as a command to run; its tools are NAME__TOOL (repeatable)",
+        help="an MCP server: an HTTP address, or a command to run; its tools are named NAME__TOOL (repeatable)",
     )
     add(
         "--mcp-secret",
         action="append",
         default=[],
         metavar="NAME=VARIABLE",
-        help="give this environment variable to that MCP server alone: over HTTP as a bearer token (repeatable)",
+        help="pass this environment variable only to this MCP server; over HTTP, as a bearer token (repeatable)",
     )
     arguments = parser.parse_args(argv)
     if not arguments.workdir.is_dir():
@@ -127,23 +125,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def url(text: str) -> str:
     """An address over HTTP."""
     if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+        raise argparse.ArgumentTypeError(f"{text!r} does not start with http:// or https://")
     return text
 
 
 def words(text: str) -> str:
     """Something that can be said to a model."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("there is no text in it")
+        raise argparse.ArgumentTypeError("the text is empty")
     if SURROGATE.search(text):  # which stand for bytes that are no text (PEP 383)
-        raise argparse.ArgumentTypeError("it is not UTF-8")
+        raise argparse.ArgumentTypeError("the text is not UTF-8")
     return text
 
 
 def positive(text: str) -> int:
     """A whole number from 1 up."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -154,7 +152,7 @@ def amount(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of dollars")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount in dollars")
     return value
 
 
@@ -181,7 +179,7 @@ def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapp
         if name not in by_name or not variable:
             raise ValueError(f"--mcp-secret: {secret!r} is not NAME=VARIABLE with the NAME of an --mcp")
         if variable not in environment:
-            raise ValueError(f"--mcp-secret: there is no environment variable {variable!r}")
+            raise ValueError(f"--mcp-secret: the environment variable {variable!r} is not set")
         server, value = by_name[name], environment[variable].strip()  # what comes from a file may end with a line break
         if server.url is None:
             by_name[name] = replace(server, environment={**server.environment, variable: value})
@@ -220,7 +218,7 @@ async def chat(arguments: argparse.Namespace) -> int:
     file = None if arguments.session is None else SessionFile(arguments.session)
     conversation = file.load() if file is not None else None
     if file is not None:
-        file.save(conversation or Conversation())  # a file that cannot be written is better known before the work
+        file.save(conversation or Conversation())  # report a file that cannot be written before the work starts
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
     hub = hub_tools(HubSettings.from_credentials(os.environ), workspace)
     tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool(), *hub)
@@ -240,7 +238,7 @@ async def chat(arguments: argparse.Namespace) -> int:
 
 
 def handle_signals(interrupt: Callable[[], None]) -> None:
-    """Ctrl-C is the terminal's; what ends the process ends the commands first, which are no children of the shell's."""
+    """The terminal handles Ctrl-C. Signals that end the process end its commands first: they are not the shell's children."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupt)
     for end in (signal.SIGTERM, signal.SIGHUP):
@@ -253,7 +251,7 @@ def leave(end: signal.Signals) -> None:
 
 
 def keeper(file: SessionFile | None) -> Callable[[Conversation], None]:
-    """Keeps the conversation in its file; a disk that is full is told, and the conversation goes on."""
+    """Return a function that saves the conversation. A full disk is reported, and the conversation continues."""
 
     def save(conversation: Conversation) -> None:
         if file is None:
@@ -267,7 +265,7 @@ def keeper(file: SessionFile | None) -> Callable[[Conversation], None]:
 
 
 def set_up_logging() -> None:
-    """Warnings of the agent itself, a line each; those of libraries would tell a person nothing."""
+    """Show the agent's own warnings, one line each. Warnings of libraries do not help the user."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.CRITICAL, handlers=[handler])

@@ -19,7 +19,7 @@ class Rule:
     """Glob over tool names."""
     action: Action
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """Glob for each argument that must be there and match; text as it is, anything else as JSON."""
+    """Argument name to glob. Each of these arguments must be present and match: text as it is, other values as JSON."""
     reason: str = ""
 
     def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
@@ -30,7 +30,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to happen with a call, and why."""
+    """What to do with a call, and why."""
 
     action: Action
     reason: str = ""
@@ -43,7 +43,7 @@ class ApprovalDecision:
     tool_call_id: str
     approved: bool
     feedback: str | None = None
-    """For the model, when it is denied."""
+    """For the model, if the call is denied."""
     arguments: dict[str, Any] | None = None
     """Run it with these arguments instead, if they fit the tool and no rule forbids them."""
 
@@ -66,7 +66,7 @@ def judge(
 
 
 def within_cap(price: float | None, spent: float, cap: float | None) -> bool:
-    """Whether a call that should be asked about may run all the same: its price is known, and it still fits under the cap.
+    """Whether a call that needs consent may run without it: its price is known and still fits under the cap.
 
     `spent` is what models and priced calls have cost so far; all in US dollars.
     """

@@ -17,7 +17,7 @@ class Budget:
     """For models and for priced tool calls."""
 
     def exhausted_by(self, usage: Usage) -> str | None:
-        """Which limit is used up, in words."""
+        """Which limit is used up, in words; None if none is."""
         tokens = usage.input_tokens + usage.output_tokens
         if self.tokens is not None and tokens >= self.tokens:
             return f"the session's budget of {self.tokens} tokens is used up ({tokens} used)"

@@ -11,7 +11,7 @@ from agent.reasoning import ReasoningEffort
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Settings of one agent; they do not change while it lives."""
+    """Settings of one agent, fixed for its lifetime."""
 
     model: str
     """The model's name as litellm knows it (`anthropic/claude-…`), or any name when `base_url` is set."""
@@ -24,7 +24,7 @@ class AgentConfig:
     max_iterations: int = 300
     """Model calls in one turn, at most."""
     research_tools: tuple[str, ...] = ("*",)
-    """Globs over tool names: those that a sub-agent of `research` has, of the offered ones that only read."""
+    """Globs over tool names: which of the offered read-only tools a sub-agent of `research` gets."""
     research_iterations: int = 60
     """Model calls of one sub-agent, at most."""
     rules: tuple[Rule, ...] = ()

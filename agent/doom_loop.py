@@ -1,4 +1,4 @@
-"""Notices when the model does the same thing over and over."""
+"""Detects a model that repeats the same calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from agent.messages import Message, ToolCall
 
 WINDOW = 30
-"""Calls that are looked at, counted from the last one."""
+"""How many of the last calls are checked."""
 
 IDENTICAL = 3
 """This many identical calls in a row are a loop."""
 
 LONGEST_SEQUENCE = 5
-"""Sequences from 2 up to this many calls are a loop when they come twice in a row."""
+"""A sequence of 2 up to this many calls is a loop if it occurs twice in a row."""
 
 Pattern = tuple[tuple[str, str], ...]
 

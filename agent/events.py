@@ -1,19 +1,19 @@
-"""What the agent tells whoever watches it.
+"""The events that the agent emits.
 
 | type | when | data |
 |---|---|---|
 | `ready` | the session can be talked to | `model`, `tools` (names), `problems` (texts) |
-| `processing` | work on a turn began, or goes on after a wait | `status` (`started`, `resumed`, `retrying`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason` |
-| `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): forget the pieces of that message, it broke off and is asked for anew |
-| `assistant_message` | the model's answer is whole | `message_id`, `text` |
+| `processing` | work on a turn began, or continues after a wait | `status` (`started`, `resumed`, `retrying`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason` |
+| `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): discard the pieces of that message; it broke off and is requested again |
+| `assistant_message` | the model's answer is complete | `message_id`, `text` |
 | `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |
 | `tool_output` | its result; exactly one for each `tool_call` | `tool_call_id`, `tool`, `output`, `success` |
 | `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`, `parent`) |
 | `turn_complete` | ends a turn | `message` (the model's last words or null) |
 | `interrupted` | ends a turn that was interrupted or abandoned | `reason` |
-| `error` | ends a turn that failed; the session goes on | `kind`, `message` |
+| `error` | ends a turn that failed; the session continues | `kind`, `message` |
 | `compacted` | the conversation was shortened | `tokens_before`, `tokens_after`, `messages_before`, `messages_after` |
-| `undo_complete` | the last user message is gone, with what it brought | `removed_messages`, `text` (what the user had said, or null when there was nothing to undo) |
+| `undo_complete` | the last user message was removed, with everything after it | `removed_messages`, `text` (what the user had said, or null when there was nothing to undo) |
 | `plan_update` | the agent wrote its plan | `plan` (list of `step`, `status`) |
 | `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `tool_cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
 | `shutdown` | the session is over | `reason` |
@@ -22,7 +22,7 @@ Events of a sub-agent (its calls and their results, its retries, its compactions
 more field, `parent`: the id of the call that it works for. What it says comes as that call's result only. In `approvals`,
 `parent` is null for a call of the agent itself.
 
-`ready` and `shutdown` are emitted by the owner of the agent, who alone knows when they are true.
+The owner of the agent emits `ready` and `shutdown`, because only the owner knows when they are true.
 """  # noqa: E501 - a table row is one line
 
 from __future__ import annotations
@@ -70,4 +70,4 @@ def tool_output(call: ToolCall, output: str, success: bool, parent: str | None =
 
 
 Emit = Callable[[Event], Awaitable[None]]
-"""Takes an event; awaited before the loop goes on, so events arrive in order and the receiver sets the pace."""
+"""Takes an event. The loop awaits it before it continues, so events arrive in order and the receiver sets the pace."""

@@ -1,4 +1,4 @@
-"""The agent's plan: a list of steps that it writes with the `plan` tool and is held to."""
+"""The agent's plan: a list of steps that the model writes with the `plan` tool and is held to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from agent.messages import Message
 PLAN_TOOL = "plan"
 
 NOTED = "plan noted"
-"""How the result of a call begins that was taken for the plan."""
+"""Prefix of the result of a call that set the plan."""
 
 MAX_CONTINUATIONS = 2
-"""How often in one turn the model is sent back to a plan that it left unfinished."""
+"""How many times in one turn the model is sent back to an unfinished plan."""
 
 PlanStep = dict[str, str]
 """`step` (what is to be done) and `status` (`pending`, `in_progress` or `done`)."""
@@ -27,7 +27,7 @@ def last_plan(messages: Sequence[Message]) -> tuple[PlanStep, ...]:
 
 
 def continuation(plan: Sequence[PlanStep], continued: int) -> str | None:
-    """What to tell a model that ends its turn with its plan unfinished; None lets it end."""
+    """The note for a model that ends its turn with an unfinished plan; None lets the turn end."""
     left = [step["step"] for step in plan if step["status"] != "done"]
     if not left or continued >= MAX_CONTINUATIONS:
         return None

@@ -1,4 +1,4 @@
-"""How much a model is told to think before it answers, and what to try when the provider will not have that."""
+"""How much a model is asked to think before it answers, and what to try if the provider refuses that level."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "
 LEVELS: tuple[ReasoningEffort, ...] = get_args(ReasoningEffort)
 
 RARE: tuple[ReasoningEffort, ...] = ("xhigh", "max")
-"""A model has these only where the table says so; the others it has unless the table says that it has not."""
+"""A model supports these only if the table says so; it supports the others unless the table says no."""
 
 
 def lowered(effort: ReasoningEffort) -> ReasoningEffort | None:

@@ -207,7 +207,7 @@ async def loaded_litellm() -> Any:
 
 def classify(litellm: Any, error: Exception, now: datetime) -> ModelError:
     """What an exception of litellm, raised now, means for the loop."""
-    import httpx
+    import httpx  # late: it imports slowly, and a start does not need it
     import openai
     from litellm.exceptions import MidStreamFallbackError
 

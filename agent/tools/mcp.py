@@ -131,7 +131,7 @@ class McpConnection:
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        from mcp import Client
+        from mcp import Client  # late: it imports slowly, and most sessions have no MCP server
 
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -144,11 +144,11 @@ class McpConnection:
 
     async def _transport(self, stack: AsyncExitStack) -> Any:
         if self.server.url is None:
-            from mcp import StdioServerParameters
+            from mcp import StdioServerParameters  # late: it imports slowly, and most sessions have no MCP server
 
             program, *rest = self.server.command
             return StdioServerParameters(command=program, args=rest, env=dict(self.server.environment))
-        import httpx2
+        import httpx2  # late: it imports slowly, and most sessions have no MCP server
         from mcp.client.streamable_http import streamable_http_client
 
         # No limit for reading: a stream of changes is silent for as long as nothing changes, and the client would give
@@ -175,7 +175,7 @@ class McpConnection:
 
         Its stream ends when the server goes, but also when something between us cuts what is silent for long.
         """
-        from mcp import MCPError
+        from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
         from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
         from mcp_types import METHOD_NOT_FOUND
 
@@ -194,7 +194,7 @@ class McpConnection:
             await asyncio.sleep(LISTEN_WAIT)
 
     async def _on_message(self, message: object) -> None:
-        import mcp_types
+        import mcp_types  # late: it imports slowly, and most sessions have no MCP server
 
         if isinstance(message, mcp_types.ToolListChangedNotification):
             self._look_again.set()
@@ -240,7 +240,7 @@ class McpConnection:
         )
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> str:
-        from mcp import MCPError
+        from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
 
         client = self._client
         if client is None:
@@ -262,7 +262,7 @@ class McpConnection:
 
 def _describe(error: BaseException) -> str:
     """The first real error in what may be a group of them."""
-    from mcp import MCPError
+    from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -49,7 +49,7 @@ def web_fetch_tool(allowed_networks: Sequence[str] = ()) -> Tool:
 
 
 async def _fetch(address: str, networks: Sequence[Network]) -> str:
-    import httpx
+    import httpx  # late: it imports slowly, and a start does not need it
 
     try:
         # No proxy from the environment: it would resolve names itself, and reach what must not be reached.

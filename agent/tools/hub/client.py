@@ -87,7 +87,7 @@ class HubClient:
 
     @cached_property
     def _api(self) -> HfApi:
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi  # late: it imports slowly, and most sessions make no call to the Hub
 
         _keep_quiet()
         # False, not None: with None the library looks for a login of its own.
@@ -98,7 +98,7 @@ def _keep_quiet() -> None:
     """Nothing of the library between the lines of the conversation; what fails becomes a result. And no telemetry: it
     would ask huggingface.co, whatever the endpoint, which agents there are, to tell on us in each request.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # late: it imports slowly, and most sessions make no call to the Hub
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -146,7 +146,7 @@ def _watch_requests() -> None:
 
     It is looked at before every piece of work, because the library replaces its client after a failure to connect.
     """
-    from huggingface_hub import get_session
+    from huggingface_hub import get_session  # late: it imports slowly, and most sessions make no call to the Hub
 
     session = get_session()
     hooks = session.event_hooks
@@ -170,7 +170,7 @@ def _before_request(request: httpx.Request) -> None:
 
 def _after_response(response: httpx.Response) -> None:
     if _given_up.get() is not None and response.status_code == 429:
-        from huggingface_hub import hf_raise_for_status
+        from huggingface_hub import hf_raise_for_status  # late: it imports slowly, and most sessions make no call to the Hub
 
         # The library would sleep through a rate limit, for minutes; the model may have better things to do.
         hf_raise_for_status(response)

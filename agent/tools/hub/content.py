@@ -31,7 +31,7 @@ def read_path(api: HfApi, repo: str, kind: str, path: str, revision: str | None,
 
 
 def as_file(entry: object) -> RepoFile | None:
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import RepoFile  # late: it imports slowly, and most sessions make no call to the Hub
 
     return entry if isinstance(entry, RepoFile) else None
 
@@ -79,13 +79,14 @@ def describe(api: HfApi, repo: str, kind: str, file: RepoFile, revision: str | N
 
 def address(api: HfApi, repo: str, kind: str, path: str, revision: str | None) -> str:
     """Where the content of a file is served."""
-    from huggingface_hub import hf_hub_url
+    from huggingface_hub import hf_hub_url  # late: it imports slowly, and most sessions make no call to the Hub
 
     return hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=api.endpoint)
 
 
 def fetch(api: HfApi, repo: str, kind: str, path: str, revision: str | None, start: int, length: int) -> bytes:
     """At most `length` bytes of a file from `start` on; no more than that is read, whatever the server sends."""
+    # Late: it imports slowly, and most sessions make no call to the Hub.
     from huggingface_hub import get_session, hf_raise_for_status
 
     headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity", **(api.headers or {})}

@@ -25,7 +25,7 @@ CELL_LIMIT = 500
 
 def dataset_tool(hub: HubClient) -> Tool:
     async def call(arguments: dict[str, Any]) -> str:
-        import httpx
+        import httpx  # late: it imports slowly, and most sessions make no call to the Hub
 
         token = hub.settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -63,7 +63,7 @@ class _Viewer:
         self._settings = settings
 
     async def get(self, what: str, **query: str | int) -> dict[str, Any]:
-        import httpx
+        import httpx  # late: it imports slowly, and most sessions make no call to the Hub
 
         has_token, page = self._settings.token is not None, f"{self._settings.endpoint}/datasets/{self.dataset}"
         try:

@@ -17,7 +17,7 @@ BAD_TOKEN = "The Hub does not accept this session's token; its owner has to put 
 
 def explain(error: Exception, *, has_token: bool, page: str | None) -> str | None:
     """Words for a failure of huggingface_hub; None for what is no failure of the Hub, the network or the arguments."""
-    import httpx
+    import httpx  # late: it imports slowly, and most sessions make no call to the Hub
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
@@ -40,7 +40,7 @@ def explain(error: Exception, *, has_token: bool, page: str | None) -> str | Non
 
 def explain_network(error: httpx.HTTPError) -> str:
     """Words for an answer that did not come."""
-    import httpx
+    import httpx  # late: it imports slowly, and most sessions make no call to the Hub
 
     if isinstance(error, httpx.TimeoutException):
         return "The Hub did not answer in time; try again later."

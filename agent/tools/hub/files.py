@@ -104,7 +104,7 @@ async def _commit(hub: HubClient, workspace: Workspace, arguments: Mapping[str, 
 
 
 def _additions(files: Sequence[Mapping[str, str]], contents: Sequence[bytes]) -> list[CommitOperationAdd]:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd  # late: it imports slowly, and most sessions make no call to the Hub
 
     # Never a path: the library would read it from the agent's own container, where its state lies. And no plain bytes:
     # large ones would go through hf_xet, which has threads and a cache on disk of its own, and hears of no interrupt.
@@ -112,7 +112,7 @@ def _additions(files: Sequence[Mapping[str, str]], contents: Sequence[bytes]) ->
 
 
 def _deletions(files: Sequence[Mapping[str, str]]) -> list[CommitOperationDelete]:
-    from huggingface_hub import CommitOperationDelete
+    from huggingface_hub import CommitOperationDelete  # late: it imports slowly, and most sessions make no call to the Hub
 
     return [CommitOperationDelete(file["path"]) for file in files]
 

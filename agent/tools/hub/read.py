@@ -142,6 +142,7 @@ def _discussion(api: HfApi, repo: str, kind: str, num: int) -> str:
 
 
 def _event(event: DiscussionEvent) -> str:
+    # Late: it imports slowly, and most sessions make no call to the Hub.
     from huggingface_hub.community import DiscussionComment, DiscussionCommit, DiscussionStatusChange, DiscussionTitleChange
 
     when = f"{day(event.created_at)} {event.author}"
@@ -161,7 +162,7 @@ def _event(event: DiscussionEvent) -> str:
 
 
 def _paper(api: HfApi, paper: str) -> str:
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError  # late: it imports slowly, and most sessions make no call to the Hub
 
     if not re.fullmatch(r"\d{4}\.\d{4,5}", paper):
         raise ToolError(f"{paper!r} is no arXiv id, such as 2307.09288; hub_search finds papers by words.")

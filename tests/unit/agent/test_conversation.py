@@ -44,3 +44,22 @@ def test_it_is_written_in_the_newest_version() -> None:
 def test_what_no_runtime_wrote_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="version"):
         Conversation.from_json(text)
+
+
+OPEN = Conversation((Message("assistant", "", (ToolCall("a", "bash", "{}"),)),))
+
+
+def test_a_message_waits_for_the_results_of_open_calls() -> None:
+    with pytest.raises(ValueError, match="a tool call has no result yet"):
+        OPEN.with_message(Message("user", "next"))
+
+
+@pytest.mark.parametrize("conversation", [OPEN, Conversation(), OPEN.with_result("a", "done")])
+def test_only_an_open_call_takes_a_result(conversation: Conversation) -> None:
+    with pytest.raises(ValueError, match="no open tool call b"):
+        conversation.with_result("b", "late")
+
+
+def test_undo_needs_something_that_a_person_said() -> None:
+    assert Conversation().without_last_turn() is None
+    assert Conversation((Message("user", "be brief", origin="note"),)).without_last_turn() is None

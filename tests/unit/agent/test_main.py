@@ -190,12 +190,12 @@ async def test_an_mcp_server_on_stdio_with_a_secret_of_its_own(tmp_path: Path) -
 
 WRONG = {
     "no model": ((), "the following arguments are required: --model"),
-    "no server": (("--model", "m", "--base-url", "localhost:8000"), "'localhost:8000' does not begin with http"),
+    "no server": (("--model", "m", "--base-url", "localhost:8000"), "'localhost:8000' does not start with http"),
     "no folder": (("--model", "m", "--workdir", "/no/such"), "--workdir: /no/such is not a folder"),
-    "no number": (("--model", "m", "--max-iterations", "0"), "'0' is not a number from 1 up"),
-    "no amount": (("--model", "m", "--budget-usd", "nan"), "'nan' is not an amount of dollars"),
-    "no prompt": (("--model", "m", "--prompt", ""), "argument --prompt: there is no text in it"),
-    "no words": (("--model", "m", "--prompt", "\udcff"), "argument --prompt: it is not UTF-8"),
+    "no number": (("--model", "m", "--max-iterations", "0"), "'0' is not a whole number of at least 1"),
+    "no amount": (("--model", "m", "--budget-usd", "nan"), "'nan' is not an amount in dollars"),
+    "no prompt": (("--model", "m", "--prompt", ""), "argument --prompt: the text is empty"),
+    "no words": (("--model", "m", "--prompt", "\udcff"), "argument --prompt: the text is not UTF-8"),
     "no session": (("--model", "m", "--session", "/"), "--session: / is not a file; name another one"),
     "no end": (("--model", "m", "--session", "/dev/zero"), "--session: /dev/zero is not a file; name another one"),
     "no place": (("--model", "m", "--session", "/no/such/file"), "--session: /no/such/file cannot be written: No such file"),

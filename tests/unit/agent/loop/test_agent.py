@@ -54,7 +54,7 @@ async def test_the_system_message_speaks_of_tools_only_when_there_are_some(tools
     assert system.endswith("Be polite.")
 
 
-async def test_a_tool_call_runs_in_the_workspace_and_its_output_comes_back(tmp_path: Path) -> None:
+async def test_a_tool_call_runs_in_the_workspace_and_returns_its_output(tmp_path: Path) -> None:
     s = stage(
         calls(("bash", {"command": "echo $((6 * 7))"}), text="Let me see."),
         says("It is 42."),
@@ -267,7 +267,7 @@ async def test_thoughts_with_a_secret_in_them_are_not_kept() -> None:
     assert thoughts == [(), (Thought("scripted", "harmless", "signed"),), ()]
 
 
-async def test_undo_takes_back_the_last_thing_said_and_all_that_came_of_it() -> None:
+async def test_undo_removes_the_last_user_message_and_everything_after_it() -> None:
     s = stage(says("one"), calls(("echo", {})), says("two"), tools=(tool("echo", echo),))
     await s.agent.run_turn("first")
     before = s.agent.conversation

@@ -48,7 +48,7 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
 
 
 @given(conversations(), st.integers(0, 500))
-def test_a_cut_keeps_what_must_stay_and_parts_no_call_from_its_results(messages: tuple[Message, ...], tail: int) -> None:
+def test_a_cut_keeps_the_required_messages_and_whole_exchanges(messages: tuple[Message, ...], tail: int) -> None:
     cut = choose_cut(messages, tail)
     parts = (cut.first, cut.early, cut.said, cut.late, cut.tail)
     assert sum(parts, ()) == messages
@@ -91,7 +91,7 @@ async def test_compaction_by_hand_keeps_first_and_last_and_shrinks() -> None:
     assert s.agent.usage.llm_calls == 1  # what the summary cost is counted
 
 
-async def test_undo_after_compaction_takes_back_the_last_wish_and_stops_at_the_summary() -> None:
+async def test_undo_after_compaction_stops_at_the_summary() -> None:
     before = long_conversation()
     s = stage(says("SUMMARY"), conversation=before)
     await s.agent.compact()

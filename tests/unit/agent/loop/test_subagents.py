@@ -19,7 +19,7 @@ from support.agent.validity import check_request
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_has_a_context_and_tools_of_its_own_and_its_answer_is_the_calls_result() -> None:
+async def test_it_has_its_own_context_and_its_answer_is_the_result() -> None:
     ran: list[str] = []
     s = stage(
         calls(research("find x")),
@@ -44,7 +44,7 @@ async def test_it_has_a_context_and_tools_of_its_own_and_its_answer_is_the_calls
     check_at_rest(s)
 
 
-async def test_its_events_name_the_call_that_it_works_for_and_its_words_are_not_its_parents() -> None:
+async def test_its_events_name_the_parent_call_and_its_words_stay_inside() -> None:
     s = stage(
         calls(research("find x"), text="I ask."),
         calls(at("a"), text="Let me look.", ids=("call_1_0",)),
@@ -143,7 +143,7 @@ async def test_sub_agents_work_at_the_same_time_and_are_asked_for_together() -> 
     check_at_rest(s)
 
 
-async def test_a_call_for_a_sub_agent_can_itself_need_consent_and_be_changed() -> None:
+async def test_a_research_call_can_need_consent_and_be_changed() -> None:
     s = stage(
         calls(research("x")),
         calls(at("b")),

@@ -45,7 +45,7 @@ async def crashed(number: int, ran: list[str]) -> Conversation:
 
 
 @pytest.mark.parametrize("number", range(1, 30))
-async def test_a_turn_cut_off_in_a_sub_agent_goes_on_there_without_running_a_call_twice(number: int) -> None:
+async def test_a_turn_cut_off_in_a_sub_agent_resumes_there(number: int) -> None:
     ran: list[str] = []
     conversation = await crashed(number, ran)
     answered = {"go": sum(m.role == "assistant" for m in conversation.messages)}

@@ -120,7 +120,7 @@ def buy(usd: float) -> tuple[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_priced_calls_run_without_a_question_up_to_the_cap_all_together(read_only: bool) -> None:
+async def test_priced_calls_run_without_a_question_up_to_the_cap(read_only: bool) -> None:
     ran: list[float] = []
     s = stage(
         calls(buy(2), buy(2), buy(2), usage=Usage(cost_usd=0.5)),

@@ -38,7 +38,7 @@ def notes(s: Stage) -> list[str]:
     return [m.content for m in s.agent.conversation.messages if m.origin == "note"]
 
 
-async def test_a_loop_is_warned_of_once_and_again_when_it_is_a_new_one() -> None:
+async def test_each_new_loop_is_warned_of_once() -> None:
     again, other = calls(("look", {"at": "x"})), calls(("look", {"at": "y"}))
     s = stage(*[again] * 6, *[other] * 3, says("I give up"), tools=(LOOK,))
     await s.agent.run_turn("go")
@@ -100,13 +100,13 @@ async def test_it_gives_up_after_three_tries(monkeypatch: pytest.MonkeyPatch) ->
     assert s.data("error") == [{"kind": "unavailable", "message": "gone"}]
 
 
-async def test_a_retry_after_is_honoured() -> None:
+async def test_a_retry_after_is_honored() -> None:
     s = stage(fails(RateLimitedError("slow down", retry_after=0.01)), says("hi"))
     assert (await s.agent.run_turn("tell me")).message == "hi"
     assert s.data("processing")[1]["wait_seconds"] == 0.01
 
 
-async def test_a_withheld_answer_is_an_error_and_an_empty_one_ends_the_turn() -> None:
+async def test_a_withheld_answer_is_an_error_and_an_empty_one_is_not() -> None:
     s = stage(says("", finish_reason="content_filter"), says(""))
     assert (await s.agent.run_turn("a")).status == "error"
     outcome = await s.agent.run_turn("b")
@@ -115,7 +115,7 @@ async def test_a_withheld_answer_is_an_error_and_an_empty_one_ends_the_turn() ->
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-async def test_a_turn_cut_off_at_any_event_is_resumed_without_running_a_call_twice(at: int) -> None:
+async def test_a_turn_cut_off_at_any_event_resumes_without_repeating_calls(at: int) -> None:
     """The process dies when event number `at` is emitted; what was stored inside `emit` is all that is left."""
     ran: list[str] = []
 
@@ -155,7 +155,7 @@ async def test_a_turn_cut_off_at_any_event_is_resumed_without_running_a_call_twi
         check_request(request)
 
 
-async def test_a_call_that_was_under_way_in_a_crash_is_told_and_not_repeated() -> None:
+async def test_a_call_under_way_in_a_crash_is_reported_and_not_repeated() -> None:
     ran: list[str] = []
     begun = asyncio.Event()
 
@@ -184,7 +184,7 @@ async def test_a_call_that_was_under_way_in_a_crash_is_told_and_not_repeated() -
     assert results[1] == "worked"
 
 
-async def test_dangling_calls_get_results_when_a_person_goes_on_after_a_crash_with_something_else() -> None:
+async def test_dangling_calls_get_results_when_the_user_says_something_new() -> None:
     wanted = (ToolCall("begun", "look", "{}"), ToolCall("not begun", "look", "{}"))
     cut_off = Conversation((Message("user", "go"), Message("assistant", "", wanted)), started=("begun",), in_turn=True)
     s = stage(says("all right"), tools=(LOOK,), conversation=cut_off)

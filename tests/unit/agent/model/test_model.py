@@ -150,7 +150,7 @@ def efforts(server: OpenAIServer) -> list[str | None]:
     return [request.get("reasoning_effort") for request in server.requests]
 
 
-async def test_the_reasoning_effort_is_lowered_until_the_provider_takes_it_and_stays_there() -> None:
+async def test_the_effort_is_lowered_until_the_provider_accepts_it_and_stays() -> None:
     async with serve(REFUSED, UNEXPLAINED, FINE, FINE) as server:
         model = LiteLLMModel("some-model", base_url=server.url, reasoning_effort="high")
         assert "".join(chunk.text for chunk in await read(model)) == "fine"
@@ -158,7 +158,7 @@ async def test_the_reasoning_effort_is_lowered_until_the_provider_takes_it_and_s
     assert efforts(server) == ["high", "medium", "low", "low"]
 
 
-async def test_a_request_that_is_refused_with_no_effort_too_is_an_error_and_lowers_nothing() -> None:
+async def test_a_refusal_without_effort_too_is_an_error_and_lowers_nothing() -> None:
     async with serve(*[UNEXPLAINED] * 4, FINE) as server:
         model = LiteLLMModel("some-model", base_url=server.url, reasoning_effort="medium")
         with pytest.raises(RequestRefusedError):
@@ -168,7 +168,7 @@ async def test_a_request_that_is_refused_with_no_effort_too_is_an_error_and_lowe
     assert efforts(server)[4:] == ["medium"]
 
 
-async def test_a_request_that_is_refused_for_another_parameter_is_not_tried_with_less_effort() -> None:
+async def test_a_refusal_of_another_parameter_does_not_lower_the_effort() -> None:
     async with serve(Answer(status=400, error={"message": "bad", "param": "messages"})) as server:
         with pytest.raises(RequestRefusedError):
             await read(LiteLLMModel("some-model", base_url=server.url, reasoning_effort="high"))
@@ -183,7 +183,7 @@ async def test_an_effort_that_a_stream_breaks_off_with_is_not_lowered() -> None:
 
 
 @pytest.mark.parametrize(("name", "sent"), [("gpt-4o", None), ("gpt-5", "high"), ("gpt-5.2", "xhigh")])
-async def test_the_effort_is_passed_as_far_as_the_table_knows_that_the_model_takes_it(name: str, sent: str | None) -> None:
+async def test_the_table_of_models_limits_the_effort(name: str, sent: str | None) -> None:
     async with serve(FINE) as server:
         await read(LiteLLMModel(name, base_url=server.url, reasoning_effort="xhigh"))
     assert efforts(server) == [sent]
@@ -203,7 +203,7 @@ def anthropic(*blocks: list[dict[str, Any]], stop: str) -> Answer:
     return Answer(raw="".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events))
 
 
-async def test_thoughts_that_a_provider_signed_go_back_to_it_beside_the_calls_that_came_of_them(tmp_path: Path) -> None:
+async def test_signed_thoughts_are_sent_back_with_their_calls(tmp_path: Path) -> None:
     thinking: list[dict[str, Any]] = [
         {"type": "thinking", "thinking": "", "signature": ""},
         {"type": "thinking_delta", "thinking": "The file "},

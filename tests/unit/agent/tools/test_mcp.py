@@ -174,7 +174,7 @@ async def test_a_stream_of_changes_that_is_cut_is_opened_anew(monkeypatch: pytes
         await until(lambda: router.get("a__grown"))
 
 
-async def test_a_server_that_is_not_there_is_reported_and_the_session_goes_on() -> None:
+async def test_a_missing_server_is_reported_and_the_session_continues() -> None:
     gone = (
         McpConnection(McpServer("absent", url="http://127.0.0.1:9/mcp", headers={"X": "secret-header"})),
         McpConnection(McpServer("missing", command=("/no/such/program",))),

@@ -101,7 +101,7 @@ async def test_what_is_no_answer_is_told_in_a_line(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("charset", ["nonsense", "punycode", "idna", "hex"])
-async def test_an_encoding_that_is_none_of_the_web_is_read_as_utf_8(charset: str) -> None:
+async def test_an_unknown_encoding_is_read_as_utf_8(charset: str) -> None:
     async with website({"/": (f"200 OK\r\nContent-Type: text/plain; charset={charset}", "né".encode())}) as site:
         assert (await fetch(f"{site}/", "127.0.0.0/8")).output == f"{site}/\n\nné"
 

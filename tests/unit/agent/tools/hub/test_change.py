@@ -245,7 +245,7 @@ async def test_a_job_from_its_start_to_its_end(tmp_path: Path) -> None:
         assert "[404]" in await s.problem("hub_jobs", view="job", job_id="none")
 
 
-async def test_a_job_has_a_time_limit_and_the_token_only_if_it_is_to(tmp_path: Path) -> None:
+async def test_a_job_has_a_time_limit_and_the_token_on_request(tmp_path: Path) -> None:
     async with session(tmp_path) as s:
         await s.text("hub_job", **RUN, with_token=True, namespace="org")
         [request] = s.hub.asked("POST", "/api/jobs/org")

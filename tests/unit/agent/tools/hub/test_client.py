@@ -104,7 +104,7 @@ async def test_what_needs_a_token_says_where_to_put_it(tmp_path: Path, tool: str
         assert s.hub.requests == []
 
 
-async def test_the_terminals_agent_reads_the_hub_and_keeps_the_token_to_itself(tmp_path: Path) -> None:
+async def test_the_terminals_agent_reads_the_hub_and_hides_the_token(tmp_path: Path) -> None:
     call = {"name": "hub_read", "arguments": '{"repo": "ann/tiny"}'}
     asks = Answer(({"tool_calls": [{"index": 0, "id": "a", "function": call}]},), "tool_calls")
     async with session(tmp_path) as s, serve(asks, Answer(({"content": "It is small."},))) as model:
@@ -166,7 +166,7 @@ async def test_a_missing_token_is_named_as_a_cause(tmp_path: Path, reply: Reply)
         assert "add HF_TOKEN to the session's Secret" in await s.problem("hub_read", repo="ann/tiny")
 
 
-async def test_a_rate_limit_is_told_at_once_where_the_library_would_wait(tmp_path: Path) -> None:
+async def test_a_rate_limit_is_reported_at_once_instead_of_waiting(tmp_path: Path) -> None:
     async with session(tmp_path) as s:
         s.hub.replies["/api/models/ann/tiny/preupload/main"] = refused(429, "", "Slow down", RateLimit='"api";r=0;t=280')
         problem = await s.problem("hub_files", action="upload", repo="ann/tiny", files=[{"path": "x", "content": "x"}])

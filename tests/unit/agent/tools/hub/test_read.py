@@ -103,7 +103,7 @@ async def test_a_file_that_is_not_there_and_one_that_is_empty(tmp_path: Path) ->
         assert "view=refs" in await s.problem("hub_read", repo="ann/tiny", path="/", revision="nowhere")
 
 
-async def test_a_huge_file_is_read_in_pieces_and_no_more_is_asked_for(tmp_path: Path) -> None:
+async def test_a_huge_file_is_read_in_pieces(tmp_path: Path) -> None:
     text = "".join(f"line {at} é\n" for at in range(200_000))
     content = text.encode()
     async with session(tmp_path) as s:
