@@ -18,6 +18,7 @@ from agentsession_operator.cluster import token_key
 from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi, path_of
 from agentsession_operator.control.release_pods import NotReleased, release_pods
 from agentsession_operator.process import Operator, Options, PartDied
+from agentsession_operator.reports.listener import ALL_ADDRESSES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--runtime-image", default=os.environ.get("RUNTIME_IMAGE"), help="image of session pods ($RUNTIME_IMAGE)")
     run.add_argument("--image-pull-policy", default=os.environ.get("IMAGE_PULL_POLICY", "IfNotPresent"))
     run.add_argument("--report-url", default=os.environ.get("REPORT_URL"), help="base URL for pods' reports ($REPORT_URL)")
-    run.add_argument("--http-host", default="0.0.0.0", help="address to serve on")  # noqa: S104 - probes come from the node
+    run.add_argument("--http-host", default=ALL_ADDRESSES, help="address to serve on; :: is every IPv4 and IPv6 address")
     run.add_argument("--http-port", type=int, default=8080, help="port for health, metrics and reports")
     run.add_argument(
         "--identity",

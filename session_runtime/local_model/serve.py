@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -58,12 +59,20 @@ def cpus() -> int:
     return available
 
 
+def listening_address(host: str) -> str:
+    """What the server is told to listen on: `::`, which takes IPv4 as well (cpp-httplib leaves IPV6_V6ONLY off), is 0.0.0.0
+    where the kernel has no IPv6."""
+    return "0.0.0.0" if host == "::" and not socket.has_dualstack_ipv6() else host  # noqa: S104 - as its caller asked
+
+
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; no environment variable is read."""
     parser = argparse.ArgumentParser(
         prog="serve.py", description="Serve SmolLM2-135M-Instruct with the OpenAI API.", allow_abbrev=False
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s; in a pod 0.0.0.0)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; :: is every IPv4 and IPv6 address (default: %(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads of the model (default: the CPUs it may use)")
     parser.add_argument("--parallel", type=int, default=4, help="requests answered at once; more wait (default: %(default)s)")
@@ -119,7 +128,7 @@ def _serve(args: argparse.Namespace, failure: list[BaseException]) -> None:
         params = xllamacpp.CommonParams()
         params.model.path = str(args.weights or weights())
         params.model_alias = {args.alias}
-        params.hostnames = [args.host]
+        params.hostnames = [listening_address(args.host)]
         params.port = args.port
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads or cpus()
         params.n_gpu_layers = 0

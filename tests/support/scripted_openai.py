@@ -10,6 +10,7 @@ library only.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,10 +89,21 @@ class Handler(BaseHTTPRequestHandler):
         """Silence: the requests can be read."""
 
 
+class DualStackServer(ThreadingHTTPServer):
+    """A server on every IPv4 and IPv6 address: the kubelet probes a pod at the address that the cluster gave it."""
+
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 def main() -> None:
     """Serve the scripts of the file that the first argument names, until killed."""
     Handler.scripts = json.loads(Path(sys.argv[1]).read_text())
-    ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+    DualStackServer(("", 8080), Handler).serve_forever()
 
 
 if __name__ == "__main__":

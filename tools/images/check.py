@@ -54,7 +54,7 @@ assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
     "local-model": """
 import subprocess, time, urllib.request, json
 program = "/opt/agentsession/local-model/serve.py"
-server = subprocess.Popen([sys.executable, "-P", program, "--port", "8080", "--context", "512"])
+server = subprocess.Popen([sys.executable, "-P", program, "--host", "::", "--port", "8080", "--context", "512"])
 url = "http://127.0.0.1:8080"
 for _ in range(300):
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from agentsession_operator import metrics
 from agentsession_operator.reports.desk import ReportDesk
+from agentsession_operator.reports.listener import listen
 from agentsession_operator.reports.verifier import Refused
 from session_runtime.wire import REPORT_ROUTE, SessionReport
 
@@ -91,6 +93,10 @@ class HttpServer(uvicorn.Server):
                 timeout_graceful_shutdown=1,
             )
         )
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped. Raises OSError if the port is taken or the address is not of this host."""
+        await super().serve(sockets or [listen(self.config.host, self.config.port)])
 
     async def stop(self, serving: asyncio.Task[Any]) -> None:
         """End the task that serves, and close its sockets. Requests in progress get STOP_SECONDS."""

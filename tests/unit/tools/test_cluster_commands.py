@@ -183,3 +183,23 @@ def test_a_kubeconfig_names_the_cluster_as_kind_does(tmp_path: Path) -> None:
     target = tmp_path / "config"
     kubeconfig.add(target, "demo", text, Path("/no/kubectl/needed"))
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_machine_without_ipv6_is_told_how_to_switch_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(lifecycle.network, "ipv6_available", lambda: False)
+    lifecycle.check_system(control_plane_only=True)
+    with pytest.raises(ClusterError, match="this machine has no IPv6"):
+        lifecycle.check_system(control_plane_only=True, family="ipv6")
+
+
+def test_a_state_from_before_families_is_an_ipv4_clusters(root: Path) -> None:
+    layout = Layout(root / "old")
+    layout.directory.mkdir(parents=True)
+    save(layout, State("old", 3, control_plane_only=True, phase="ready"))
+    written = json.loads(layout.state_file.read_text())
+    del written["family"]
+    layout.state_file.write_text(json.dumps(written))
+    state = load(layout)
+    assert state is not None
+    assert state.plan == Plan(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import tarfile
 import tomllib
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_cluster import binaries, cgroups, images, node, objects, volumes
-from agentsession_cluster.addresses import MAX_INDEX, Plan, allocate, used_networks
+from agentsession_cluster.addresses import MAX_INDEX, ULA, Family, Plan, allocate, overlap, used_networks
 from agentsession_cluster.certs import wanted
 from agentsession_cluster.errors import ClusterError
 from agentsession_cluster.packages import is_static
@@ -21,28 +22,30 @@ from agentsession_cluster.settings import GO_MODULES
 from agentsession_cluster.state import Layout
 
 indexes = st.integers(min_value=1, max_value=MAX_INDEX)
+families = st.sampled_from(["ipv4", "ipv6"])
 
 
-def rendering(*, control_plane_only: bool = False) -> node.Node:
+def rendering(family: Family = "ipv4", *, control_plane_only: bool = False) -> node.Node:
     programs = {name: Path("/cache") / name for name in (*binaries.NODE, "python3", "kind")}
-    return node.Node("demo", Plan(3), Layout(Path("/clusters/demo")), programs, control_plane_only)
+    return node.Node("demo", Plan(3, family), Layout(Path("/clusters/demo")), programs, control_plane_only)
 
 
-@given(indexes, indexes)
-def test_plans_of_two_clusters_share_no_address(one: int, other: int) -> None:
-    overlap = any(a.overlaps(b) for a in Plan(one).networks for b in Plan(other).networks)
-    assert overlap == (one == other)
+@given(indexes, indexes, families, families)
+def test_plans_of_two_clusters_share_no_address(one: int, other: int, family: Family, second: Family) -> None:
+    shared = any(overlap(a, b) for a in Plan(one, family).networks for b in Plan(other, second).networks)
+    assert shared == ((one, family) == (other, second))
 
 
-@given(indexes)
-def test_a_plans_addresses_lie_in_its_own_networks(index: int) -> None:
-    plan = Plan(index)
+@given(indexes, families)
+def test_a_plans_addresses_lie_in_its_own_networks(index: int, family: Family) -> None:
+    plan = Plan(index, family)
     link, pods, services = plan.networks
-    assert ipaddress.IPv4Address(plan.host_ip) in link
-    assert ipaddress.IPv4Address(plan.node_ip) in link
-    assert ipaddress.IPv4Address(plan.dns_ip) in services
-    assert ipaddress.IPv4Address(plan.api_service_ip) == next(services.hosts())
-    assert not pods.overlaps(services)
+    assert ipaddress.ip_address(plan.host_ip) in link
+    assert ipaddress.ip_address(plan.node_ip) in link
+    assert ipaddress.ip_address(plan.dns_ip) in services
+    assert ipaddress.ip_address(plan.api_service_ip) == next(services.hosts())
+    assert not overlap(pods, services)
+    assert not overlap(link, pods)
     assert len(plan.host_interface) < 16  # the kernel's IFNAMSIZ
 
 
@@ -56,9 +59,33 @@ def test_networks_in_use_on_the_host_are_avoided() -> None:
     assert allocate([], used).index == 3
 
 
+def test_ipv6_networks_in_use_on_the_host_are_avoided() -> None:
+    used = used_networks(["default", "::1", f"{ULA}:1:1::/64", f"{ULA}:2::/64", "10.0.0.0/8"])
+    assert allocate([], used, "ipv6") == Plan(3, "ipv6")
+
+
+def test_a_url_brackets_an_ipv6_address() -> None:
+    assert Plan(3).server == "https://172.30.3.2:6443"
+    assert Plan(3, "ipv6").server == f"https://[{ULA}:3::2]:6443"
+
+
+def test_an_ipv6_cluster_has_no_ipv4_address_but_loopback() -> None:
+    """What a component is told: command lines, files, objects and certificates."""
+    rendered = rendering("ipv6")
+    names = [name for certificate in wanted(rendered.plan, "n") for name in certificate.names]
+    told = json.dumps([node.specification(rendered), node.config_files(rendered), objects.dns(rendered.plan), names])
+    assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", told)) == {"127.0.0.1"}
+    assert f"IP:{ULA}:3::2" in names
+    assert "--bind-address=::" in node.apiserver(rendered)
+    assert f"nameserver {ULA}:3:2::a\n" == node.config_files(rendered)["resolv.conf"]
+    assert '"addressType": "IPv6"' in told
+
+
 def test_a_host_with_every_network_in_use_is_told_so() -> None:
     with pytest.raises(ClusterError, match="no free addresses"):
         allocate([], used_networks(["10.0.0.0/8"]))
+    with pytest.raises(ClusterError, match="no free addresses"):
+        allocate([], used_networks(["fd00::/8"]), "ipv6")
 
 
 def test_nobody_but_the_bootstrap_user_is_in_system_masters() -> None:

@@ -11,7 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from . import backend, binaries, fake_nodes, images, kubeconfig, lifecycle, node_init, report, teardown, volumes
+from . import (
+    backend,
+    binaries,
+    fake_nodes,
+    images,
+    kind_config,
+    kubeconfig,
+    lifecycle,
+    node_init,
+    report,
+    teardown,
+    volumes,
+)
 from .api import Api
 from .errors import ClusterError
 from .progress import say, step
@@ -79,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     _name(cluster)
     _kubeconfig(cluster)
     cluster.add_argument("--image", help="kind's node image; a native cluster has one version and says so")
-    cluster.add_argument("--config", help="kind's cluster configuration; a native cluster has one node and says so")
+    cluster.add_argument(
+        "--config", help="kind's cluster configuration; a native cluster takes networking.ipFamily (ipv4 or ipv6) from it"
+    )
     cluster.add_argument("--wait", type=seconds, default=120.0, help="how long to wait, e.g. 60s or 5m (default 2m)")
     cluster.add_argument("--retain", action="store_true", help="keep a cluster whose creation failed")
     cluster.add_argument(
@@ -186,14 +200,17 @@ def _hands_over(parsed: argparse.Namespace) -> str | None:
 
 
 def _create(parsed: argparse.Namespace) -> None:
-    for option in ("image", "config"):
-        if getattr(parsed, option):
-            say(f"   --{option} is for kind with Docker; this native cluster is Kubernetes {KUBERNETES_VERSION}, one node")
+    if parsed.image:
+        say(f"   --image is for kind with Docker; this native cluster is Kubernetes {KUBERNETES_VERSION}, one node")
+    wanted = kind_config.read(parsed.config, binaries.kubectl()) if parsed.config else kind_config.Config()
+    for field in wanted.ignored:
+        say(f"   {parsed.config}: {field} is for kind with Docker and has no effect on a native cluster of one node")
     path = parsed.kubeconfig or kubeconfig.default_path()
     lifecycle.create(
         check_name(parsed.name),
         path,
         control_plane_only=parsed.control_plane_only,
+        family=wanted.family,
         wait_seconds=parsed.wait or 120.0,
         retain=parsed.retain,
     )

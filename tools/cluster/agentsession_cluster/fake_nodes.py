@@ -21,6 +21,8 @@ _READY_SECONDS = 60
 def create(name: str, count: int, pods: int) -> None:
     """Adds nodes fake-0 to fake-<count-1> with room for `pods` pods each; starts kwok the first time."""
     layout, state = running(name)
+    if state.family == "ipv6":
+        raise ClusterError(f"cluster '{name}' is IPv6-only, and fake nodes have IPv4 addresses", "Create a cluster without it.")
     binary = binaries.ensure("kwok")["kwok"]
     process = {"name": "kwok", "argv": kwok(node_of(layout, state), binary)}
     if not (layout.extra / "kwok.json").exists():

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import binaries, cgroups, images, kubeconfig, network, packages, teardown
-from .addresses import allocate, used_networks
+from .addresses import Family, allocate, used_networks
 from .api import Api, ApiError
 from .certs import make_all, wanted
 from .errors import ClusterError
@@ -83,7 +83,7 @@ def health(layout: Layout, state: State | None) -> list[str]:
     return []
 
 
-def check_system(control_plane_only: bool) -> None:
+def check_system(control_plane_only: bool, family: Family = "ipv4") -> None:
     """Refuses what cannot work, with what would."""
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         raise ClusterError(
@@ -96,6 +96,11 @@ def check_system(control_plane_only: bool) -> None:
         )
     if not control_plane_only and not cgroups.available():
         raise ClusterError("no cgroups are mounted below /sys/fs/cgroup", "Mount them, or use --control-plane-only.")
+    if family == "ipv6" and not network.ipv6_available():
+        raise ClusterError(
+            "networking.ipFamily is ipv6, and this machine has no IPv6",
+            "Switch it on: `sysctl -w net.ipv6.conf.all.disable_ipv6=0`; a kernel started with ipv6.disable=1 needs a restart.",
+        )
 
 
 def create(
@@ -103,20 +108,21 @@ def create(
     kubeconfig_path: Path,
     *,
     control_plane_only: bool = False,
+    family: Family = "ipv4",
     wait_seconds: float = 120.0,
     retain: bool = False,
 ) -> None:
     """Creates the cluster, or says that it is there and healthy; returns when pods can run and names resolve."""
-    check_system(control_plane_only)
+    check_system(control_plane_only, family)
     layout = layout_of(name)
     with lock(name_lock(name), f"creating or deleting cluster '{name}'", _LOCK_SECONDS):
         if layout.directory.exists():
-            _reuse(name, layout, kubeconfig_path, control_plane_only)
+            _reuse(name, layout, kubeconfig_path, control_plane_only, family)
             return
         prepare(control_plane_only)
         start = time.monotonic()
         try:
-            _create(name, layout, control_plane_only, wait_seconds)
+            _create(_claim(name, layout, control_plane_only, family), layout, wait_seconds)
             _write_kubeconfig(name, layout, kubeconfig_path)
         except BaseException as error:
             if isinstance(error, ClusterError):
@@ -159,7 +165,7 @@ def snapshotter(directory: Path) -> str:
     return "native" if result.stdout.strip() == "overlayfs" else "overlayfs"
 
 
-def _reuse(name: str, layout: Layout, kubeconfig_path: Path, control_plane_only: bool) -> None:
+def _reuse(name: str, layout: Layout, kubeconfig_path: Path, control_plane_only: bool, family: Family) -> None:
     state = load(layout)
     problems = health(layout, state)
     if state is None or problems:
@@ -167,6 +173,11 @@ def _reuse(name: str, layout: Layout, kubeconfig_path: Path, control_plane_only:
     if state.control_plane_only and not control_plane_only:
         raise ClusterError(
             f"cluster '{name}' has a control plane only, no node",
+            f"Delete it first: {ENTRY_POINT} delete cluster --name {name}",
+        )
+    if state.family != family:
+        raise ClusterError(
+            f"cluster '{name}' exists with networking.ipFamily {state.family}, and {family} is asked for",
             f"Delete it first: {ENTRY_POINT} delete cluster --name {name}",
         )
     _write_kubeconfig(name, layout, kubeconfig_path)
@@ -180,15 +191,14 @@ def _write_kubeconfig(name: str, layout: Layout, path: Path) -> None:
     kubeconfig.add(path, name, kubeconfig.render(name, state.plan, layout.certificates), binaries.kubectl())
 
 
-def _create(name: str, layout: Layout, control_plane_only: bool, wait_seconds: float) -> None:
-    state = _claim(name, layout, control_plane_only)
+def _create(state: State, layout: Layout, wait_seconds: float) -> None:
     node = node_of(layout, state)
     _write_files(node)
     with step("starting the control plane", "4 s"):
         state = _start(node, state)
         make_all(layout.certificates, wanted(node.plan, node.node_name))
         (layout.run / "certificates").touch()
-        background = None if control_plane_only else _Background(lambda: _load_sandbox_image(node))
+        background = None if state.control_plane_only else _Background(lambda: _load_sandbox_image(node))
         _wait(layout, state, "the API server", lambda: (layout.run / "api").exists(), _API_SECONDS)
     api = Api(node.plan.node_ip, node.plan.api_port, layout.certificates, "bootstrap")
     try:
@@ -204,17 +214,17 @@ def _create(name: str, layout: Layout, control_plane_only: bool, wait_seconds: f
     save(layout, replace(state, phase="ready"))
 
 
-def _claim(name: str, layout: Layout, control_plane_only: bool) -> State:
+def _claim(name: str, layout: Layout, control_plane_only: bool, family: Family) -> State:
     """Takes addresses that no other cluster and nothing on the host uses."""
     root = clusters_root()
     with lock(root / ".locks" / ".addresses.lock", "taking addresses", 30):
         states = [load(Layout(root / other)) for other in names(root)]
         taken = {state.index for state in states if state} | network.taken_interfaces()
-        plan = allocate(taken, used_networks(network.networks_in_use()))
+        plan = allocate(taken, used_networks(network.networks_in_use()), family)
         if not control_plane_only:
             teardown.make_host_directories(root)
         layout.directory.mkdir(mode=0o700)
-        state = State(name, plan.index, control_plane_only, "creating")
+        state = State(name, plan.index, control_plane_only, "creating", family=family)
         save(layout, state)
     return state
 

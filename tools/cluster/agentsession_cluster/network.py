@@ -17,9 +17,18 @@ from .node import INTERFACE
 
 
 def networks_in_use() -> list[str]:
-    """Destinations of the host's routes."""
-    output = _ip("-json", "route", "show", "table", "all", "type", "unicast")
-    return [route["dst"] for route in json.loads(output or "[]")]
+    """Destinations of the host's routes, of both families."""
+    families = ("-4", "-6") if ipv6_available() else ("-4",)
+    outputs = [_ip(family, "-json", "route", "show", "table", "all", "type", "unicast") for family in families]
+    return [route["dst"] for output in outputs for route in json.loads(output or "[]")]
+
+
+def ipv6_available() -> bool:
+    """Whether the kernel has IPv6, and network interfaces may use it."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except OSError:  # ipv6.disable=1, or a kernel without it
+        return False
 
 
 def taken_interfaces() -> set[int]:
@@ -34,10 +43,11 @@ def taken_interfaces() -> set[int]:
 def connect(plan: Plan, pid: int) -> None:
     """Joins the host and the network namespace of process `pid`."""
     _ip("link", "add", plan.host_interface, "type", "veth", "peer", "name", INTERFACE, "netns", str(pid))
-    _ip("addr", "add", f"{plan.host_ip}/{plan.prefix_length}", "dev", plan.host_interface)
+    nodad = ("nodad",) if plan.ipv6 else ()  # usable at once; nobody else is on the link
+    _ip("addr", "add", f"{plan.host_ip}/{plan.prefix_length}", "dev", plan.host_interface, *nodad)
     _ip("link", "set", plan.host_interface, "up")
     for cidr in (plan.pod_cidr, plan.service_cidr):
-        _ip("route", "add", cidr, "via", plan.node_ip, "dev", plan.host_interface)
+        _ip("-6" if plan.ipv6 else "-4", "route", "add", cidr, "via", plan.node_ip, "dev", plan.host_interface)
 
 
 def disconnect(plan: Plan, deadline: float = 5.0) -> bool:
@@ -56,11 +66,12 @@ def disconnect(plan: Plan, deadline: float = 5.0) -> bool:
 
 
 def resolves(server: str, name: str, timeout: float = 0.5) -> bool:
-    """Whether the DNS server at this address knows an IPv4 address of the name."""
+    """Whether the DNS server at this address knows an address of the name, in the server's own family."""
+    ipv6 = ":" in server
     query_id = random.randrange(65536)
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    query = struct.pack(">HHHHHH", query_id, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", 1, 1)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    query = struct.pack(">HHHHHH", query_id, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", 28 if ipv6 else 1, 1)
+    with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
         try:
             client.connect((server, 53))

@@ -48,11 +48,12 @@ def specification(node: Node) -> dict[str, Any]:
             "interface": INTERFACE,
             "address": f"{plan.node_ip}/{plan.prefix_length}",
             "gateway": plan.host_ip,
+            "family": plan.family,
         },
         "started_marker": node.marker("started"),
         "network_marker": node.marker("network"),
         "api_marker": node.marker("api"),
-        "api": f"https://{plan.node_ip}:{plan.api_port}/readyz",
+        "api": f"{plan.server}/readyz",
         "authority": str(layout.certificates / "ca.crt"),
         "extra": str(layout.extra),
         "logs": str(layout.logs),
@@ -122,6 +123,7 @@ def apiserver(node: Node) -> list[str]:
     return [
         str(node.binaries["kube-apiserver"]),
         f"--advertise-address={plan.node_ip}",
+        f"--bind-address={plan.listening}",
         f"--secure-port={plan.api_port}",
         "--etcd-servers=http://127.0.0.1:2379",
         f"--service-cluster-ip-range={plan.service_cidr}",
@@ -195,6 +197,7 @@ def kube_proxy(node: Node) -> list[str]:
         "--proxy-mode=iptables",
         f"--hostname-override={node.node_name}",
         f"--cluster-cidr={node.plan.pod_cidr}",
+        f"--bind-address={node.plan.listening}",  # decides the family of its rules
         # Connection tracking's limits belong to the machine; a network namespace may not set them.
         "--conntrack-max-per-core=0",
         "--conntrack-tcp-timeout-established=0",
@@ -267,6 +270,7 @@ def kubelet_config(node: Node) -> dict[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
+        "address": node.plan.listening,
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
@@ -328,7 +332,7 @@ def cni_config(node: Node) -> dict[str, Any]:
         "type": "host-local",
         "dataDir": "/run/cni",
         "ranges": [[{"subnet": node.plan.pod_cidr}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "routes": [{"dst": node.plan.everywhere}],
     }
     link = {"type": "ptp", "ipMasq": False, "ipam": addresses}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}

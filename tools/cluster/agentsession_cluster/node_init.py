@@ -71,14 +71,18 @@ class Init:
             if time.monotonic() > end:
                 raise TimeoutError(f"{network['interface']} did not appear in the cluster's network namespace")
             time.sleep(0.01)
+        ipv6 = network["family"] == "ipv6"
+        # nodad: nobody else is on the link, and an address that is still being checked for duplicates cannot be bound.
+        nodad = ("nodad",) if ipv6 else ()
         for arguments in (
             ("link", "set", "lo", "up"),
-            ("addr", "add", network["address"], "dev", network["interface"]),
+            ("addr", "add", network["address"], "dev", network["interface"], *nodad),
             ("link", "set", network["interface"], "up"),
             ("route", "add", "default", "via", network["gateway"]),
         ):
-            subprocess.run(["ip", *arguments], check=True, timeout=10)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            subprocess.run(["ip", "-6" if ipv6 else "-4", *arguments], check=True, timeout=10)
+        forwarding = "ipv6/conf/all/forwarding" if ipv6 else "ipv4/ip_forward"
+        (Path("/proc/sys/net") / forwarding).write_text("1")
         Path(self._specification["network_marker"]).touch()
 
     def _start_ready(self) -> None:

@@ -54,7 +54,7 @@ def dns(plan: Plan) -> list[tuple[str, Json]]:
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
                 "metadata": {"name": "kube-dns-node", "labels": {"kubernetes.io/service-name": "kube-dns"}},
-                "addressType": "IPv4",
+                "addressType": "IPv6" if plan.ipv6 else "IPv4",
                 "endpoints": [{"addresses": [plan.node_ip], "conditions": {"ready": True}}],
                 "ports": ports,
             },

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .addresses import Plan
+from .addresses import Family, Plan
 from .errors import ClusterError
 from .progress import say
 
@@ -62,10 +62,11 @@ class State:
     phase: str  # "creating", then "ready"
     launcher: ProcessId | None = None
     init: ProcessId | None = None
+    family: Family = "ipv4"
 
     @property
     def plan(self) -> Plan:
-        return Plan(self.index)
+        return Plan(self.index, self.family)
 
     def running(self) -> bool:
         return self.init is not None and self.init.alive()

@@ -15,6 +15,7 @@ import pytest
 
 from agent.testing import says
 from session_runtime.__main__ import MAX_FILES
+from session_runtime.client.client import SessionClient
 from session_runtime.http import app, server
 from session_runtime.process import FAILED
 from support.runtime.harness import DEADLINE, TOKEN, Runtime, RuntimeProcess, eventually, runtime, runtime_process
@@ -189,3 +190,13 @@ async def test_a_runtime_lets_itself_have_many_connections(short_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert now == (MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_a_session_answers_over_ipv4_and_ipv6(host: str, short_path: Path) -> None:
+    async with runtime(short_path) as run:
+        url = f"http://{host}:{httpx.URL(run.url).port}"
+        async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(DEADLINE):
+            assert (await http.get(f"{url}/healthz")).is_success
+        async with SessionClient(url, TOKEN) as client, asyncio.timeout(DEADLINE):
+            assert (await client.info())["is_active"]

