@@ -12,6 +12,7 @@ from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.control.release_pods import DEPLOYMENT
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from chart.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, is_hook, objects, only
+from session_runtime.local_model import serve
 from session_runtime.wire import RUNTIME_PORT, ToolSelection
 
 
@@ -166,6 +167,17 @@ def test_the_default_class_needs_a_named_model_without_the_local_one(render: Ren
     named = resolve(AgentSessionSpec.model_validate({"user": "a", "agent": {"model": "anthropic/claude-x"}}), classes)
     assert isinstance(named, Resolved)
     assert named.agent.tools == ()
+
+
+def test_the_operator_and_the_local_model_listen_on_both_families(render: Render) -> None:
+    """The Services have the cluster's own family, as they name none."""
+    items = render("localModel.enabled=true")
+    operator, model = (container(only(items, "Deployment", f"agentsession-{name}")) for name in ("operator", "local-model"))
+    assert parser().parse_args(operator["args"]).http_host == "::"
+    assert serve.arguments(model["args"]).host == "::"
+    services = [item["spec"] for item in items if item["kind"] == "Service"]
+    assert services
+    assert not [spec for spec in services if "ipFamilies" in spec or "ipFamilyPolicy" in spec]
 
 
 def test_the_local_model_is_the_default_where_it_runs(render: Render) -> None:
