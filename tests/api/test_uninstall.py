@@ -6,6 +6,7 @@ test does: with the command, the arguments and the service account that the pod 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -76,17 +77,26 @@ def make_session_pods(api: Api) -> None:
     api.delete(pods_path(TEAM, "deleted"))
 
 
-def run_uninstaller(api: Api, folder: Path, script: str) -> None:
-    """Run the documented commands, and meanwhile be the kubelet of the uninstaller's pod."""
-    running = subprocess.Popen(
+@contextlib.contextmanager
+def running(api: Api, script: str) -> Iterator[subprocess.Popen[str]]:
+    """The commands, while they run."""
+    with subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
         env=environment(api),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    try:
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run_uninstaller(api: Api, folder: Path, script: str) -> None:
+    """Run the documented commands, and meanwhile be the kubelet of the uninstaller's pod."""
+    with running(api, script) as commands:
         pod = eventually(lambda: _job_pod(api), within=60, what="the uninstaller's pod")
         (container,) = pod["spec"]["containers"]
         assert container["command"] == ["python3", "-m", "agentsession_operator"]
@@ -96,25 +106,41 @@ def run_uninstaller(api: Api, folder: Path, script: str) -> None:
             command, env={**os.environ, "POD_NAMESPACE": NAMESPACE}, capture_output=True, text=True, timeout=150
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        status = {"phase": "Succeeded", "containerStatuses": [_exited(container["name"])]}
-        api.patch(f"{pods_path(NAMESPACE, pod['metadata']['name'])}/status", {"status": status})
-        output, _ = running.communicate(timeout=120)
-        assert running.returncode == 0, output
-    finally:
-        running.kill()
-        running.communicate()
+        _ended(api, pod, "Succeeded")
+        output, _ = commands.communicate(timeout=120)
+        assert commands.returncode == 0, output
+
+
+def fail_uninstaller(api: Api, script: str) -> None:
+    """Run the documented commands, and let each try of the uninstaller fail."""
+
+    def ended() -> bool:
+        if (pod := _job_pod(api)) is not None:
+            _ended(api, pod, "Failed")
+        return commands.poll() is not None
+
+    with running(api, script) as commands:
+        eventually(ended, within=90, what="the end of the commands")
+        assert commands.returncode != 0
+        output, _ = commands.communicate()
+        assert "agentsession-uninstall failed" in output
 
 
 def _job_pod(api: Api) -> JSON | None:
+    """The pod of the Job's present try."""
     selector = "batch.kubernetes.io/job-name=agentsession-uninstall"
     pods = api.get(pods_path(NAMESPACE), labelSelector=selector)["items"]
-    return next(iter(pods), None)
+    pending = [pod for pod in pods if pod["status"]["phase"] == "Pending" and "deletionTimestamp" not in pod["metadata"]]
+    return next(iter(pending), None)
 
 
-def _exited(name: str) -> JSON:
+def _ended(api: Api, pod: JSON, phase: str) -> None:
     moment = "2026-01-01T00:00:00Z"
-    terminated = {"exitCode": 0, "reason": "Completed", "startedAt": moment, "finishedAt": moment}
-    return {"name": name, "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": terminated}}
+    code = 0 if phase == "Succeeded" else 1
+    terminated = {"exitCode": code, "reason": "Ended", "startedAt": moment, "finishedAt": moment}
+    container = {"name": "release-pods", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    status = {"phase": phase, "containerStatuses": [{**container, "state": {"terminated": terminated}}]}
+    api.patch(f"{pods_path(NAMESPACE, pod['metadata']['name'])}/status", {"status": status})
 
 
 def assert_uninstalled(api: Api) -> None:
@@ -178,9 +204,15 @@ def test_the_plain_manifests_are_deleted_as_documented(cluster: Api, tmp_path: P
     assert_nothing_is_wedged(cluster)
 
 
-def test_helm_uninstall_releases_the_pods_first(cluster: Api, tmp_path: Path) -> None:
+def test_helm_deletes_nothing_before_the_pods_are_released(cluster: Api, tmp_path: Path) -> None:
     shell(cluster, f"helm install agentsession charts/agentsession --namespace {NAMESPACE} --create-namespace")
     make_session_pods(cluster)
+    fail_uninstaller(cluster, documented("With Helm"))
+    deployment = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/agentsession-operator"
+    assert cluster.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"], "it stays for its log"
+    cluster.patch(deployment, {"spec": {"replicas": 0}})  # as the uninstaller did
+    shell(cluster, documented("If the Job fails"))
+    assert cluster.get(deployment)["spec"]["replicas"] == 1
     run_uninstaller(cluster, tmp_path, documented("With Helm"))
     assert_uninstalled(cluster)
     assert len(definitions(cluster)) == 3, "the sessions stay"
