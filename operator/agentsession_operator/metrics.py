@@ -21,3 +21,8 @@ WATCH_CORRECTIONS = Counter(
     "agentsession_watch_corrections_total", "Objects that a relist found missing, stale or left over.", ["resource"]
 )
 LEADING = Gauge("agentsession_leading", "1 while this operator holds the lease.")
+FORGED_PODS = Counter("agentsession_forged_pods_total", "Pods with our label that the operator did not create; ignored.")
+CREATIONS = Counter("agentsession_pod_creations_total", "Pod creations by result.", ["result"])
+UNREADABLE = Counter(
+    "agentsession_unreadable_objects_total", "Objects that could not be read or decided, by resource.", ["resource"]
+)

@@ -10,20 +10,22 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import kopf
 
 from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.cluster import token_key, watch
 from agentsession_operator.cluster.cache import Cache
-from agentsession_operator.cluster.kinds import followed
+from agentsession_operator.cluster.kinds import Kind, followed
 from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi
-from agentsession_operator.cluster.lease import Lease
+from agentsession_operator.cluster.lease import Lease, NotLeader
 from agentsession_operator.cluster.resync import Resync
 from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.paces import Paces
 from agentsession_operator.control.quota_status import QuotaStatus
 from agentsession_operator.control.reconciler import Reconciler
 from agentsession_operator.control.session_objects import SessionObjects
@@ -36,6 +38,14 @@ from agentsession_operator.reports.verifier import TokenVerifier
 
 WORKERS: Final = 16
 STOP_SECONDS: Final = 5.0
+WATCH_STABLE_SECONDS: Final = 60.0
+"""Watches that have lasted this long were up: the next end is the first of a new row."""
+LONGEST_WATCH_BACKOFF: Final = 10.0
+WATCH_DOWN_SECONDS: Final = 300.0
+"""Watches that end again and again for this long make the operator unhealthy: a new process may fare better."""
+
+T = TypeVar("T")
+Kinds = Sequence[Kind[Any, Any]]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +69,29 @@ class Options:
     http_port: int
 
 
+class WatchHealth:
+    """How often the watches have ended in a row, and since when."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._since: float | None = None
+
+    def ended(self, lasted: float) -> float:
+        """The watches ended after `lasted` seconds. Returns the seconds to wait before they start again."""
+        if lasted > WATCH_STABLE_SECONDS:
+            self._failures, self._since = 0, None
+        self._failures += 1
+        self._since = time.monotonic() if self._since is None else self._since
+        return min(LONGEST_WATCH_BACKOFF, 0.5 * 2.0 ** min(self._failures - 1, 8))
+
+    def health(self) -> str | None:
+        """What is wrong, or None: the watches have not stayed up for minutes."""
+        down = time.monotonic() - self._since if self._since is not None else 0.0
+        if self._failures > 1 and down > WATCH_DOWN_SECONDS:
+            return f"the watches have ended {self._failures} times in the last {down:.0f} s"
+        return None
+
+
 class Operator:
     """One process. `run` returns when the process is asked to stop, and raises when a part has ended."""
 
@@ -69,8 +102,10 @@ class Operator:
         self._queue: WorkQueue[SessionUID] = WorkQueue()
         self._wakeups = Wakeups(self._queue)
         self._cache = Cache(self._wakeups)
+        self._paces = Paces()
         self._reports = ReportStore(self._wakeups)
-        self._resync = Resync(self._api, self._cache)
+        self._resync: Resync | None = None
+        self._watches = WatchHealth()
         self._dead: str | None = None
         self._stop = asyncio.Event()
 
@@ -96,65 +131,102 @@ class Operator:
     async def _lead(self) -> None:
         """What one operator at a time may do."""
         await self._lease.acquire()
+        objects: SessionObjects | None = None
         try:
             keeping = _part("lease", self._lease.keep())
             parts = [keeping]
             try:
-                parts += self._start(await self._prepare(keeping))
+                key = await self._while_kept(keeping, self._read_key())
+                kinds = followed(self._cache, key)
+                self._resync = resync = Resync(self._api, self._cache, kinds)
+                await self._while_kept(keeping, resync.first())
+                objects = self._session_objects(key)
+                parts += self._start(kinds, resync, objects)
                 done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
                 self._report_deaths(list(done))
             finally:
                 await _end(parts)
         finally:
+            await self._step_down(objects)
+
+    async def _step_down(self, objects: SessionObjects | None) -> None:
+        """Give the lease up; but not while a creation may still land, which the next leader could not know of."""
+        if objects is not None:
+            await objects.drain()
+        if objects is not None and objects.in_doubt:
+            self._lease.abandon()
+            log.warning("the outcome of a pod creation is not known: the lease is left to expire")
+        else:
             await self._lease.release()
 
-    async def _prepare(self, keeping: asyncio.Task[None]) -> bytes:
-        """Read what must be known before the first decision, for as long as it takes, while the lease is kept: the objects, and
-        the token key, which is returned."""
-        key: bytes | None = None
-        while key is None:
+    async def _while_kept(self, keeping: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, for as long as it takes, while the lease is kept."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task, keeping], return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                self._report_deaths([keeping])
+            return await task
+        finally:
+            task.cancel()
+
+    async def _read_key(self) -> bytes:
+        while True:
             try:
-                key = await token_key.read_or_create(self._api, self._options.namespace)
-            except ApiError as error:
+                return await token_key.read_or_create(self._api, self._options.namespace)
+            except (ApiError, NotLeader) as error:
                 log.warning("cannot read the token key, trying again: %s", error)
                 await asyncio.sleep(1.0)
-        first = _part("first lists", self._resync.first())
-        done, _ = await asyncio.wait([first, keeping], return_when=asyncio.FIRST_COMPLETED)
-        self._report_deaths([part for part in done if part is keeping])
-        await first
-        return key
 
-    def _start(self, key: bytes) -> list[asyncio.Task[Any]]:
+    def _session_objects(self, key: bytes) -> SessionObjects:
         options = self._options
         installation = Installation(options.runtime_image, options.image_pull_policy, options.report_url, key)
-        objects = SessionObjects(self._api, self._cache, installation)
-        admitter = Admitter(self._api, self._cache, objects, self._queue, self._wakeups)
-        reconciler = Reconciler(self._api, self._cache, self._queue, admitter, objects, self._reports)
+        return SessionObjects(self._api, self._cache, self._paces, installation)
+
+    def _start(self, kinds: Kinds, resync: Resync, objects: SessionObjects) -> list[asyncio.Task[Any]]:
+        admitter = Admitter(self._cache, objects, self._queue, self._wakeups)
+        reconciler = Reconciler(self._api, self._cache, self._queue, admitter, objects, self._reports, self._paces)
         return [
-            _part("watches", self._watch()),
-            _part("relist", self._resync.run()),
-            _part("admission", admitter.run()),
+            _part("watches", self._watch(kinds)),
+            _part("relist", resync.run(admitter.trust_the_watches)),
+            _part("admission", self._admit(resync, admitter)),
             _part("quota status", QuotaStatus(self._api, self._cache, admitter).run()),
             *(_part(f"worker {number}", reconciler.work()) for number in range(WORKERS)),
         ]
+
+    async def _admit(self, resync: Resync, admitter: Admitter) -> None:
+        """Admit, once every write of the previous leader has landed and been counted."""
+        if await self._lease.wait_until_quiet():
+            await resync.fresh()
+        await admitter.run()
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
-    async def _watch(self) -> None:
-        # kopf handles the signals itself once it has started, and then waits 5 s for every task, ours too. So the handlers are
-        # set again, and kopf is stopped like the other parts.
-        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        started.add_done_callback(lambda _: self._take_signals())
-        kinds = followed(self._cache)
-        await kopf.operator(
-            registry=watch.registry(kinds, self._options.kubeconfig),
-            settings=watch.settings(kinds),
-            standalone=True,
-            clusterwide=True,
-            ready_flag=started,
-        )
+    async def _watch(self, kinds: Kinds) -> None:
+        """Run kopf, and start it again when it ends: an error that the API server puts into a watch ends all of kopf's."""
+        while True:
+            # kopf handles the signals itself once it has started, and then waits 5 s for every task, ours too. So the handlers
+            # are set again, and kopf is stopped like the other parts.
+            started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            started.add_done_callback(lambda _: self._take_signals())
+            began = time.monotonic()
+            try:
+                await kopf.operator(
+                    registry=watch.registry(kinds, self._options.kubeconfig),
+                    settings=watch.settings(kinds),
+                    standalone=True,
+                    clusterwide=True,
+                    ready_flag=started,
+                )
+                error: BaseException | None = None
+            except Exception as raised:
+                error = raised
+            started.cancel()
+            wait = self._watches.ended(time.monotonic() - began)
+            log.warning("the watches ended (%r); they start again in %.1f s", error, wait)
+            await asyncio.sleep(wait)
 
     def _report_deaths(self, parts: list[asyncio.Task[Any]]) -> None:
         for part in parts:
@@ -169,7 +241,9 @@ class Operator:
 
     def health(self) -> str | None:
         """Liveness: a part that has ended, or a cache that no list has confirmed for minutes."""
-        return self._dead or (self._resync.health() if self._cache.complete else None)
+        if self._dead is not None or self._resync is None or not self._cache.complete:
+            return self._dead
+        return self._resync.health() or self._watches.health()
 
     def readiness(self) -> str | None:
         """Readiness: leading, with a complete cache and no part that has ended."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from support.operator_process import NAMESPACE, OperatorProcess
 from support.quota import Quota
 from support.waiting import eventually
 
-CLUSTER = "agentsession-api"
+CLUSTER = f"agentsession-api-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
+"""One for each checkout: two of them may be tested at the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -113,7 +116,10 @@ def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
         """The operator may be about to create a pod; it cannot any more once the namespace is being deleted."""
         pods = api.get(f"/api/v1/namespaces/{name}/pods")["items"]
         for pod in pods:
-            api.delete(f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}", grace=0)
+            path = f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}"
+            with contextlib.suppress(Refused):  # the operator, if it still runs, releases it too
+                api.patch(path, {"metadata": {"finalizers": None}})
+            api.delete(path, grace=0)
         return not pods
 
     eventually(swept, what=f"the end of all pods of {name}")

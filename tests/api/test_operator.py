@@ -35,12 +35,18 @@ def test_it_is_denied_nothing_and_warns_of_nothing(api: Api, operator: OperatorP
     kubelet.scheduled(pod)
     kubelet.ready(pod)
     eventually(
-        lambda: api.get(sessions_path(namespace, "plain"))["status"].get("phase") == "Running", what="the session to run"
+        lambda: api.get(sessions_path(namespace, "plain")).get("status", {}).get("phase") == "Running",
+        what="the session to run",
     )
     log = operator.log.read_text()
     assert "Forbidden" not in log
     assert "forbidden" not in log
-    assert "WARNING" not in log.replace("WARNING agentsession_operator.cluster.resync: the watch", "")
+    # A young API server answers a list with 429 (its storage is being initialized), and a slow watch is corrected by the relist.
+    expected = (
+        "WARNING agentsession_operator.cluster.resync: the watch",
+        "WARNING agentsession_operator.cluster.resync: the first",
+    )
+    assert not [line for line in log.splitlines() if "WARNING" in line and not any(words in line for words in expected)]
     assert "Traceback" not in log
 
 

@@ -23,8 +23,14 @@ SESSION_NAME_ANNOTATION: Final = f"{GROUP}/session"
 """On a session's pod: the name of its session, however long. An orphaning deletion takes the owner away, not this."""
 USER_ANNOTATION: Final = f"{GROUP}/user"
 """On a session's pod: its user, so that the slot of a pod whose session is gone is still counted for that user."""
+POD_MAC_ANNOTATION: Final = f"{GROUP}/mac"
+"""On a session's pod: the operator's mark (names.pod_mac). Names, labels and annotations alone can be forged."""
+WORKSPACE_ANNOTATION: Final = f"{GROUP}/workspace"
+"""On the pod of a persistent session: its workspace as JSON (api.workspace.WorkspaceStatus), so that an operator that starts
+between the pod and the session's first status knows it."""
 SESSION_FINALIZER: Final = f"{GROUP}/session"
-"""On a session's pod, until its end is recorded: a pod that started cannot vanish unseen (prior art: KEP-2307)."""
+"""On a session's pod: it cannot vanish before its end is recorded in the session's status (prior art: Job tracking,
+KEP-2307)."""
 DEFAULT_CLASS_ANNOTATION: Final = f"{GROUP}/is-default-class"
 
 MAX_NAME: Final = 253

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NewType, TypeVar
 
 from pydantic import ValidationError
 
-from agentsession_operator.api.meta import DEFAULT_CLASS_ANNOTATION, SESSION_NAME_ANNOTATION, SESSION_UID_LABEL, USER_ANNOTATION
-from agentsession_operator.api.names import pod_name
+from agentsession_operator.api.conditions import ConditionType
+from agentsession_operator.api.meta import (
+    DEFAULT_CLASS_ANNOTATION,
+    POD_MAC_ANNOTATION,
+    SESSION_FINALIZER,
+    SESSION_NAME_ANNOTATION,
+    SESSION_UID_LABEL,
+    USER_ANNOTATION,
+    WORKSPACE_ANNOTATION,
+    Condition,
+)
+from agentsession_operator.api.names import is_mac, pod_name
 from agentsession_operator.api.quota import SessionQuotaSpec
 from agentsession_operator.api.session import AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
+from agentsession_operator.api.workspace import WorkspaceStatus
 
 JSON = Mapping[str, Any]
 
@@ -42,6 +54,7 @@ class Meta(Generic[UID]):
 
     @classmethod
     def of(cls, body: JSON) -> Meta[UID]:
+        """Raises KeyError, TypeError or ValueError for what is no object of the API."""
         meta = body["metadata"]
         return cls(
             namespace=meta.get("namespace", ""),
@@ -69,12 +82,12 @@ class Session:
             return cls(
                 Meta.of(body),
                 AgentSessionSpec.model_validate(body["spec"]),
-                AgentSessionStatus.model_validate(body.get("status") or {}),
+                _status(_mapping(body.get("status"))),
             )
-        except (KeyError, ValidationError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UnreadableObject(str(error)) from error
 
-    def condition(self, kind: str) -> tuple[str, str]:
+    def condition(self, kind: ConditionType) -> tuple[str, str]:
         """Status and reason of a condition; ("Unknown", "") where it is not there."""
         for condition in self.status.conditions:
             if condition.type == kind:
@@ -83,11 +96,11 @@ class Session:
 
     @property
     def admitted(self) -> bool:
-        return self.condition("Admitted")[0] == "True"
+        return self.condition(ConditionType.ADMITTED)[0] == "True"
 
     @property
     def finished(self) -> bool:
-        return self.condition("Finished")[0] == "True"
+        return self.condition(ConditionType.FINISHED)[0] == "True"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +108,23 @@ class SessionClass:
     """An AgentSessionClass."""
 
     meta: Meta[str]
-    spec: AgentSessionClassSpec
+    spec: AgentSessionClassSpec | None
+    """None where it cannot be read: a session of this class is misconfigured, and never runs by an older version of it."""
     is_default: bool
 
     @classmethod
     def of(cls, body: JSON) -> SessionClass:
-        """Raises UnreadableObject."""
-        annotations = body["metadata"].get("annotations") or {}
+        """Raises UnreadableObject for what is no object of the API."""
         try:
-            spec = AgentSessionClassSpec.model_validate(body.get("spec") or {})
-        except ValidationError as error:
+            meta: Meta[str] = Meta.of(body)
+            annotations = _mapping(body["metadata"].get("annotations"))
+        except (KeyError, TypeError, ValueError) as error:
             raise UnreadableObject(str(error)) from error
-        return cls(Meta.of(body), spec, annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
+        try:
+            spec: AgentSessionClassSpec | None = AgentSessionClassSpec.model_validate(body.get("spec") or {})
+        except ValidationError:
+            spec = None
+        return cls(meta, spec, annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,53 +137,147 @@ class Quota:
 
     @classmethod
     def of(cls, body: JSON) -> Quota:
+        """Raises UnreadableObject for what is no object of the API."""
+        try:
+            meta: Meta[str] = Meta.of(body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableObject(str(error)) from error
         try:
             spec: SessionQuotaSpec | None = SessionQuotaSpec.model_validate(body.get("spec") or {})
         except ValidationError:
             spec = None
-        return cls(Meta.of(body), spec, body.get("status") or {})
+        return cls(meta, spec, _mapping(body.get("status")))
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A session's pod."""
+    """A pod that says it is a session's. Whether the operator created it, `manifests.ownership.is_ours` knows."""
 
     meta: Meta[PodUID]
     session_uid: SessionUID
     session_name: str
     user: str
+    mac: str
+    """The operator's mark, in hexadecimal; empty where there is none."""
+    workspace: WorkspaceStatus | None
+    """The persistent workspace that the pod was created with."""
+    marked: bool
+    """Whether its label and its annotations say that it is a session's, as the operator wrote them."""
+    protected: bool
+    """Whether it carries our finalizer, so that it cannot vanish unseen."""
+    grace_seconds: int | None
+    """The grace period of its deletion, where it is being deleted."""
     phase: str
     conditions: Sequence[JSON]
     containers: Sequence[JSON]
     """Their statuses, those of init containers first."""
+    gates: Sequence[str]
+    """Scheduling gates that hold it back."""
     reason: str
     message: str
 
     @classmethod
     def of(cls, body: JSON) -> Pod:
-        """Raises UnreadableObject for a pod that carries the label and not the name that goes with it: anybody who may
-        create pods can set labels, and such a pod must neither hold a slot nor speak for a session."""
-        meta, status = body["metadata"], body.get("status") or {}
-        session_uid = (meta.get("labels") or {}).get(SESSION_UID_LABEL, "")
-        session_name = (meta.get("annotations") or {}).get(SESSION_NAME_ANNOTATION, "")
-        if meta["name"] != pod_name(session_name, session_uid):
-            raise UnreadableObject(f"the label {SESSION_UID_LABEL} is on a pod that the operator did not make")
-        return cls(
-            meta=Meta.of(body),
-            session_uid=session_uid,
-            session_name=session_name,
-            user=(meta.get("annotations") or {}).get(USER_ANNOTATION, ""),
-            phase=status.get("phase", "Pending"),
-            conditions=status.get("conditions") or (),
-            containers=[*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())],
-            reason=status.get("reason", ""),
-            message=status.get("message", ""),
+        """Raises UnreadableObject for what carries none of our marks. Whatever else is odd in it (a status can be written by
+        anybody who may) is read as absent."""
+        try:
+            meta, spec, status = body["metadata"], _mapping(body.get("spec")), _mapping(body.get("status"))
+            annotations, labels = _mapping(meta.get("annotations")), _mapping(meta.get("labels"))
+            grace = meta.get("deletionGracePeriodSeconds")
+            return cls(
+                meta=Meta.of(body),
+                session_uid=SessionUID(str(labels[SESSION_UID_LABEL])),
+                session_name=str(annotations.get(SESSION_NAME_ANNOTATION, "")),
+                user=str(annotations.get(USER_ANNOTATION, "")),
+                mac=str(annotations.get(POD_MAC_ANNOTATION, "")),
+                workspace=_workspace(annotations.get(WORKSPACE_ANNOTATION)),
+                marked=True,
+                protected=SESSION_FINALIZER in (meta.get("finalizers") or ()),
+                grace_seconds=grace if isinstance(grace, int) else None,
+                phase=str(status.get("phase", "Pending")),
+                conditions=_mappings(status.get("conditions")),
+                containers=[*_mappings(status.get("initContainerStatuses")), *_mappings(status.get("containerStatuses"))],
+                gates=[str(gate.get("name", "")) for gate in _mappings(spec.get("schedulingGates"))],
+                reason=str(status.get("reason", "")),
+                message=str(status.get("message", "")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableObject(f"not a session's pod: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def following(cls, known: Pod, body: JSON) -> Pod:
+        """A later version of a pod that is known to be ours: its UID says so, whatever has become of its label and annotations.
+
+        Raises UnreadableObject for what is no object of the API.
+        """
+        meta = _mapping(body.get("metadata"))
+        annotations, labels = _mapping(meta.get("annotations")), _mapping(meta.get("labels"))
+        restored = {
+            **annotations,
+            SESSION_NAME_ANNOTATION: known.session_name,
+            USER_ANNOTATION: known.user,
+            POD_MAC_ANNOTATION: known.mac,
+        }
+        marked = labels.get(SESSION_UID_LABEL) == known.session_uid and all(
+            annotations.get(key) == value for key, value in restored.items()
         )
+        whole = {**meta, "labels": {**labels, SESSION_UID_LABEL: known.session_uid}, "annotations": restored}
+        pod = cls.of({**body, "metadata": whole})
+        return replace(pod, marked=marked, workspace=pod.workspace or known.workspace)
 
     @property
     def ended(self) -> bool:
-        """Whether all its containers have stopped for good."""
-        return self.phase in ("Succeeded", "Failed")
+        """Whether its slot is free: all its containers have stopped for good, or only finalizers keep it (it was forced, or
+        deleted before a node had it)."""
+        return self.phase in ("Succeeded", "Failed") or (self.meta.deleting and self.grace_seconds == 0)
+
+
+def is_ours(pod: Pod, key: bytes) -> bool:
+    """Whether the operator created the pod: it bears the operator's mark for exactly this name, session and user.
+
+    Whoever may create pods can write any name, label and annotation; the mark cannot be made without the key.
+    """
+    meta = pod.meta
+    return meta.name == pod_name(pod.session_name, pod.session_uid) and is_mac(
+        key, pod.mac, meta.namespace, meta.name, pod.session_uid, pod.user
+    )
+
+
+def _status(raw: JSON) -> AgentSessionStatus:
+    """A session's status. A field that cannot be read (edited by hand, or stored under another schema) is an absent one."""
+    try:
+        return AgentSessionStatus.model_validate(raw)
+    except ValidationError as error:
+        odd = {detail["loc"][0] for detail in error.errors()}
+    readable = {name: value for name, value in raw.items() if name not in odd}
+    if "conditions" in odd:
+        readable["conditions"] = readable_conditions(raw.get("conditions"))
+    return AgentSessionStatus.model_validate(readable)
+
+
+def readable_conditions(raw: object) -> list[Condition]:
+    """Those of a status's conditions that can be read."""
+    found: list[Condition] = []
+    for item in _mappings(raw):
+        with contextlib.suppress(ValidationError):
+            found.append(Condition.model_validate(item))
+    return found
+
+
+def _mapping(value: object) -> JSON:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> Sequence[JSON]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else ()
+
+
+def _workspace(text: object) -> WorkspaceStatus | None:
+    """The annotation of a persistent session's pod: a WorkspaceStatus as JSON."""
+    try:
+        return WorkspaceStatus.model_validate_json(str(text)) if text else None
+    except ValidationError:
+        return None
 
 
 def choose_class(classes: Mapping[str, SessionClass], name: str | None) -> SessionClass | None:

@@ -133,12 +133,15 @@ class AgentSessionStatus(Schema):
     """The metadata.generation that this status was decided on."""
     pod_name: str | None = None
     """The session's pod, in the session's namespace."""
+    pod_uid: Annotated[str | None, Field(alias="podUID")] = None
+    """UID of the session's pod. Of two pods that claim to be the session's this one counts, and an ephemeral session that had
+    one never gets another."""
     model: str | None = None
     """The model that the session runs with, after the class's defaults."""
     workspace: WorkspaceStatus | None = None
     """Set for a session whose workspace is persistent."""
     lost_pods: LostPods | None = None
-    """Set where pods of a persistent session were lost and replaced."""
+    """Set where pods of the session were lost, or rejected before anything ran, and are created again."""
     queue: QueuePlace | None = None
     """Set while the session waits for a slot."""
     start_time: Annotated[str, Timestamp] | None = None

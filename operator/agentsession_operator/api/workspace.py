@@ -65,9 +65,11 @@ class WorkspaceStatus(Schema):
 
 
 class LostPods(Schema):
-    """Pods of a persistent session that were lost in a row, within ten minutes of one another."""
+    """Pods of the session that were lost or rejected in a row, within ten minutes of one another, and are created again."""
 
     count: int
-    """How many. The seventh is still replaced, the eighth fails the session."""
+    """How many. The seventh is still replaced, the eighth fails the session. 0 after a pod that ended because it was told to."""
     last_time: str = Timestamp
-    """When the last one was lost."""
+    """When the last one ended."""
+    pod_uid: Annotated[str | None, Field(alias="podUID")] = None
+    """UID of the pod that ended last. Its end is recorded, so the pod itself may go."""

@@ -6,7 +6,7 @@ no other task may see the objects and the index of pods disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from agentsession_operator.api.objects import UID, Meta, Pod, PodUID, Quota, Session, SessionClass, SessionUID
@@ -93,6 +93,7 @@ class Cache:
         self.classes: Store[str, SessionClass] = Store(lambda *change: listener.class_changed(self, *change))
         self.quotas: Store[str, Quota] = Store(lambda *change: listener.quota_changed(self, *change))
         self._pods_of: dict[SessionUID, dict[PodUID, Pod]] = {}
+        self._doubtful: dict[PodUID, Pod] = {}
         self._complete = False
 
     @property
@@ -106,15 +107,39 @@ class Cache:
         self._listener.completed(self)
 
     def pod_of(self, session_uid: SessionUID) -> Pod | None:
-        """The session's pod: of several the newest, and none of another namespace, where any user may have forged it."""
-        session = self.sessions.get(session_uid)
-        pods = self._pods_of.get(session_uid, {}).values()
-        own = (pod for pod in pods if session is None or pod.meta.namespace == session.meta.namespace)
-        return max(own, key=lambda pod: pod.meta.version, default=None)
+        """The session's pod: of several the one that its status names, else the newest."""
+        session, pods = self.sessions.get(session_uid), self._pods_of.get(session_uid, {})
+        named = session.status.pod_uid if session is not None else None
+        if named is not None and (pod := pods.get(PodUID(named))) is not None:
+            return pod
+        return max(pods.values(), key=lambda pod: pod.meta.version, default=None)
 
     def pods_of(self, session_uid: SessionUID) -> list[Pod]:
         """All pods that carry the session's UID."""
         return list(self._pods_of.get(session_uid, {}).values())
+
+    def pod_vanished(self, uid: PodUID) -> None:
+        """A watch or a list has the pod no more.
+
+        A pod with our finalizer cannot be gone before it was released: its label was removed, which a watch with a selector
+        reports as a deletion, or its finalizer was taken off by somebody else. Which of the two is a doubt, to be settled by a
+        read (`doubtful`); until then the pod counts as it was.
+        """
+        pod = self.pods.get(uid)
+        if pod is not None and pod.protected:
+            self._doubtful[uid] = pod
+            self._listener.pod_changed(self, pod, pod)
+        else:
+            self.pods.remove(uid)
+
+    def doubtful(self, session_uid: SessionUID) -> list[Pod]:
+        """Pods of the session that may be gone."""
+        return [pod for uid, pod in self._pods_of.get(session_uid, {}).items() if uid in self._doubtful]
+
+    def follow(self, known: Pod, body: Mapping[str, Any]) -> None:
+        """Store what a read says of a pod that is known to be ours, whatever its label has become."""
+        self._doubtful.pop(known.meta.uid, None)
+        self.pods.put(Pod.following(known, body))
 
     def classes_by_name(self) -> dict[str, SessionClass]:
         return {item.meta.name: item for item in self.classes.all()}
@@ -123,6 +148,8 @@ class Cache:
         if before is not None:
             pods = self._pods_of[before.session_uid]
             del pods[before.meta.uid]
+            if after is None:
+                self._doubtful.pop(before.meta.uid, None)
             if not pods:
                 del self._pods_of[before.session_uid]
         if after is not None:

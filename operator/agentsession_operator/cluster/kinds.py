@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic
 
+from agentsession_operator import metrics
 from agentsession_operator.api.meta import CLASSES, GROUP, QUOTAS, SESSION_UID_LABEL, SESSIONS, VERSION
-from agentsession_operator.api.objects import UID, Pod, Quota, Session, SessionClass, UnreadableObject
+from agentsession_operator.api.objects import UID, Pod, Quota, Session, SessionClass, UnreadableObject, is_ours
 from agentsession_operator.cluster.cache import Cache, Store, T
 from agentsession_operator.cluster.kube import core_path, path_of
 
 log = logging.getLogger(__name__)
+
+_ERRORS_KEPT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ class Kind(Generic[UID, T]):
     read: Callable[[Mapping[str, Any]], T]
     """Raises UnreadableObject."""
     store: Store[UID, T]
+    gone: Callable[[UID], object]
+    """What an object that is not there any more means: out of the store, or a doubt."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """By UID, what was wrong with an object that could not be read the last time: each is logged once."""
 
     @property
     def query(self) -> dict[str, str]:
@@ -38,16 +45,30 @@ class Kind(Generic[UID, T]):
     def take(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Store what a watch event says; `event` is None for an object of a list.
 
-        An object that cannot be read is logged and left out.
+        An object that cannot be read concerns itself alone: it is logged and left out.
         """
+        uid: UID = body["metadata"]["uid"]
         if event == "DELETED":
-            self.store.remove(body["metadata"]["uid"])
+            self.errors.pop(uid, None)
+            self.gone(uid)
             return
         try:
-            self.store.put(self.read(body))
+            item = self.read(body)
         except UnreadableObject as error:
-            meta = body["metadata"]
-            log.error("ignoring %s %s/%s: %s", self.plural, meta.get("namespace", ""), meta["name"], error)
+            self._ignore(uid, body, str(error))
+        else:
+            self.errors.pop(uid, None)
+            self.store.put(item)
+
+    def _ignore(self, uid: UID, body: Mapping[str, Any], error: str) -> None:
+        if self.errors.get(uid) == error:
+            return
+        while len(self.errors) >= _ERRORS_KEPT:
+            self.errors.pop(next(iter(self.errors)))
+        self.errors[uid] = error
+        metrics.UNREADABLE.labels(self.plural).inc()
+        meta = body["metadata"]
+        log.error("ignoring %s %s/%s: %s", self.plural, meta.get("namespace", ""), meta.get("name", ""), error)
 
     def correct(self, listed: Mapping[str, Any]) -> int:
         """Bring the store up to a list. Returns the number of objects that were missing, stale or left over.
@@ -64,15 +85,31 @@ class Kind(Generic[UID, T]):
                 corrected += self.store.get(body["metadata"]["uid"]) is not known
         for item in self.store.all():
             if item.meta.uid not in uids and item.meta.version <= version:
-                corrected += self.store.remove(item.meta.uid)
+                self.gone(item.meta.uid)
+                corrected += 1
         return corrected
 
 
-def followed(cache: Cache) -> tuple[Kind[Any, Any], ...]:
-    """The table. Quotas come first: a session must not be counted under caps that are not known yet."""
+def followed(cache: Cache, key: bytes) -> tuple[Kind[Any, Any], ...]:
+    """The table. Quotas come first: a session must not be counted under caps that are not known yet.
+
+    `key` tells our pods from forged ones.
+    """
+
+    def session_pod(body: Mapping[str, Any]) -> Pod:
+        known = cache.pods.get(body["metadata"]["uid"])
+        if known is not None:
+            return Pod.following(known, body)
+        pod = Pod.of(body)
+        if not is_ours(pod, key):
+            metrics.FORGED_PODS.inc()
+            raise UnreadableObject("the operator did not create this pod, although it carries the label of a session's pod")
+        return pod
+
+    quotas, classes, sessions, pods = cache.quotas, cache.classes, cache.sessions, cache.pods
     return (
-        Kind(GROUP, VERSION, QUOTAS, path_of(QUOTAS), None, Quota.of, cache.quotas),
-        Kind(GROUP, VERSION, CLASSES, path_of(CLASSES), None, SessionClass.of, cache.classes),
-        Kind(GROUP, VERSION, SESSIONS, path_of(SESSIONS), None, Session.of, cache.sessions),
-        Kind("", "v1", "pods", core_path("pods"), SESSION_UID_LABEL, Pod.of, cache.pods),
+        Kind(GROUP, VERSION, QUOTAS, path_of(QUOTAS), None, Quota.of, quotas, quotas.remove),
+        Kind(GROUP, VERSION, CLASSES, path_of(CLASSES), None, SessionClass.of, classes, classes.remove),
+        Kind(GROUP, VERSION, SESSIONS, path_of(SESSIONS), None, Session.of, sessions, sessions.remove),
+        Kind("", "v1", "pods", core_path("pods"), SESSION_UID_LABEL, session_pod, pods, cache.pod_vanished),
     )

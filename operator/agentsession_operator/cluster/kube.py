@@ -33,9 +33,10 @@ _USER_AGENT: Final = "agentsession-operator"
 class ApiError(Exception):
     """The API server refused a request, or could not be reached (`code` 0)."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        """`retry_after` is in seconds: what the server asked for, or 0."""
         super().__init__(f"{code} {reason}: {message}" if code else message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.retry_after = code, reason, message, retry_after
 
     @property
     def conflict(self) -> bool:
@@ -121,7 +122,12 @@ class Connection:
         metrics.API_REQUESTS.labels(method, _resource(path), str(status)).inc()
         answer = _parse(raw)
         if status >= 400:
-            raise ApiError(status, str(answer.get("reason", "")), str(answer.get("message", raw[:512])))
+            words = answer or {"message": raw[:512].decode(errors="replace")}
+            asked = _seconds(response.headers.get("Retry-After"))
+            raise ApiError(status, str(words.get("reason", "")), str(words.get("message", "")), asked)
+        if answer is None:
+            # A proxy's page, or half an answer: whether a write was carried out, nobody knows.
+            raise ApiError(0, "Unreadable", f"the answer to {method} {path} is no JSON object: {raw[:128]!r}")
         return answer
 
 
@@ -144,31 +150,27 @@ class KubeApi:
     # Writes.
 
     async def create(self, path: str, body: JSON) -> JSON:
-        """Raises ApiError, and what the gate raises."""
+        """The created object. Raises ApiError, and what the gate raises."""
         self._may_write()
-        return await self._transport.request("POST", path, body)
+        return _object(await self._transport.request("POST", path, body))
 
-    async def patch_status(self, path: str, version: int, status: object) -> JSON:
-        """Merge into the status of the object as of `version`; a later version is a conflict.
+    async def patch_status(self, path: str, uid: str, version: int, status: object) -> JSON:
+        """Merge into the status of the object with this UID as of `version`; another UID or a later version is a conflict.
 
         Raises ApiError, and what the gate raises.
         """
-        self._may_write()
-        body = {"metadata": {"resourceVersion": str(version)}, "status": status}
-        return await self._transport.request("PATCH", f"{path}/status", body, content_type="application/merge-patch+json")
+        meta = {"uid": uid, "resourceVersion": str(version)}
+        return await self._patch(f"{path}/status", {"metadata": meta, "status": status}, "application/merge-patch+json")
 
-    async def remove_finalizer(self, path: str, finalizer: str, *, uid: str) -> None:
-        """Remove one finalizer from the object if it still has this UID; the others stay. One that is not there is no error.
+    async def remove_finalizer(self, path: str, finalizer: str, *, uid: str) -> JSON:
+        """Remove one finalizer from the pod if it still has this UID; the others stay. One that is not there is no error.
 
         A patch of this list cannot overwrite another client's change, so it needs no resourceVersion and never has to be
         repeated because a kubelet wrote the status meanwhile (as in Kubernetes' own Job controller).
 
         Raises ApiError, and what the gate raises.
         """
-        self._may_write()
-        body = {"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}}
-        content_type = "application/strategic-merge-patch+json"
-        await self._transport.request("PATCH", path, body, content_type=content_type)
+        return await self.patch_pod_metadata(path, uid, {"$deleteFromPrimitiveList/finalizers": [finalizer]})
 
     async def scale(self, path: str, replicas: int) -> JSON:
         """Set the number of replicas of a Deployment; its Scale, whose `status.selector` finds the pods.
@@ -179,26 +181,56 @@ class KubeApi:
         body = {"spec": {"replicas": replicas}}
         return await self._transport.request("PATCH", f"{path}/scale", body, content_type="application/merge-patch+json")
 
-    async def delete(self, path: str, *, uid: str) -> bool:
-        """Delete the object if it still has this UID. False if it is gone already, which is no error.
+    async def patch_pod_metadata(self, path: str, uid: str, metadata: JSON) -> JSON:
+        """Merge into the metadata of the pod with this UID; another UID is a conflict.
 
-        Raises ApiError, and what the gate raises.
+        A strategic merge patch: finalizers are added and removed one by one (`$deleteFromPrimitiveList`), whatever others do to
+        the list at the same time. Raises ApiError, and what the gate raises.
+        """
+        return await self._patch(path, {"metadata": {**metadata, "uid": uid}}, "application/strategic-merge-patch+json")
+
+    async def delete(self, path: str, *, uid: str, grace_seconds: int | None = None) -> JSON | None:
+        """Delete the object if it still has this UID. None if it is gone already, which is no error.
+
+        The answer is the object as it is being deleted, or a Status where it is gone at once. `grace_seconds` is a pod's grace
+        period for this deletion, whatever its spec says. Raises ApiError, and what the gate raises.
         """
         self._may_write()
+        options: JSON = {"preconditions": {"uid": uid}}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         try:
-            await self._transport.request("DELETE", path, {"preconditions": {"uid": uid}})
+            return await self._transport.request("DELETE", path, options)
         except ApiError as error:
             if not error.gone and not error.conflict:
                 raise
-            return False
-        return True
+            return None
+
+    async def _patch(self, path: str, body: JSON, content_type: str) -> JSON:
+        self._may_write()
+        return _object(await self._transport.request("PATCH", path, body, content_type=content_type))
 
 
-def _parse(raw: bytes) -> JSON:
+def _parse(raw: bytes) -> JSON | None:
+    """The JSON object in an answer, or None."""
     try:
-        return cast(JSON, json.loads(raw))
+        answer = json.loads(raw)
     except ValueError:
-        return {"message": raw[:512].decode(errors="replace")}
+        return None
+    return cast(JSON, answer) if isinstance(answer, dict) else None
+
+
+def _seconds(header: str | None) -> float:
+    """A Retry-After header in seconds; the API server writes no dates."""
+    return float(header) if header is not None and header.isdecimal() else 0.0
+
+
+def _object(answer: JSON) -> JSON:
+    """The answer to a write, which must be the object: else nobody knows whether it was written."""
+    meta = answer.get("metadata")
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(key), str) for key in ("uid", "resourceVersion", "name")):
+        raise ApiError(0, "Unreadable", "the answer to a write is not the object")
+    return answer
 
 
 def _resource(path: str) -> str:

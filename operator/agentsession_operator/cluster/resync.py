@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from agentsession_operator import metrics
 from agentsession_operator.cluster.cache import Cache
-from agentsession_operator.cluster.kinds import followed
+from agentsession_operator.cluster.kinds import Kind
 from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 FIRST_SECONDS: Final = 10.0
@@ -30,9 +31,8 @@ log = logging.getLogger(__name__)
 class Resync:
     """Lists, compares, corrects."""
 
-    def __init__(self, api: KubeApi, cache: Cache) -> None:
-        self._api, self._cache = api, cache
-        self._kinds = followed(cache)
+    def __init__(self, api: KubeApi, cache: Cache, kinds: Sequence[Kind[Any, Any]]) -> None:
+        self._api, self._cache, self._kinds = api, cache, kinds
         self._last = time.monotonic()
         self._faults = 0
 
@@ -59,22 +59,38 @@ class Resync:
                 self._cache.mark_complete()
                 return
 
-    async def run(self) -> None:
-        """Compare until cancelled."""
-        await asyncio.sleep(FIRST_SECONDS)
-        await self._once(count_faults=False)
+    async def fresh(self) -> None:
+        """Compare the cache with lists that begin now, and try until that succeeds."""
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
-            await self._once(count_faults=True)
+            try:
+                await self._compare(grace=0)
+            except ApiError as error:
+                log.warning("cannot list, trying again: %s", error)
+                await asyncio.sleep(1.0)
+            else:
+                return
 
-    async def _once(self, *, count_faults: bool) -> None:
+    async def run(self, in_step: Callable[[], None]) -> None:
+        """Compare until cancelled. `in_step` is called once the gap between the first list and the watches is closed."""
+        await asyncio.sleep(FIRST_SECONDS)
+        closed = False
+        while True:
+            listed = await self._once(count_faults=closed)
+            if listed and not closed:
+                closed = True
+                in_step()
+            await asyncio.sleep(INTERVAL_SECONDS if closed else FIRST_SECONDS)
+
+    async def _once(self, *, count_faults: bool) -> bool:
+        """False if the lists failed."""
         try:
             corrected = await self._compare(grace=WATCH_GRACE_SECONDS)
         except ApiError as error:
             log.warning("the relist failed: %s", error)
-            return
+            return False
         self._last = time.monotonic()
         self._faults = self._faults + 1 if corrected and count_faults else 0
+        return True
 
     async def _compare(self, *, grace: float) -> int:
         """Number of corrections. A `grace` of 0 seconds is the first list, which finds everything missing."""

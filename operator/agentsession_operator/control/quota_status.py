@@ -7,9 +7,11 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agentsession_operator.api.meta import QUOTAS, Condition
-from agentsession_operator.api.objects import Quota
+from agentsession_operator.api.conditions import ConditionType
+from agentsession_operator.api.meta import QUOTAS
+from agentsession_operator.api.objects import Quota, readable_conditions
 from agentsession_operator.api.quota import SessionQuotaStatus
+from agentsession_operator.api.times import rfc3339
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, path_of
 from agentsession_operator.cluster.lease import NotLeader
@@ -44,29 +46,29 @@ class QuotaStatus:
                     self._errors.forget(quota.meta.uid)
 
     async def _write(self, quota: Quota) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339(datetime.now(UTC))
         counts = self._admitter.counts
         desired = quota_status(quota, used=counts.held, queued=counts.waiting, now=now)
         patch = merge_patch(dict(quota.status), desired)
         if patch:
             path = path_of(QUOTAS, name=quota.meta.name)
-            answer = await self._api.patch_status(path, quota.meta.version, patch)
+            answer = await self._api.patch_status(path, quota.meta.uid, quota.meta.version, patch)
             self._cache.quotas.put(Quota.of(answer))
 
 
 def quota_status(quota: Quota, *, used: int, queued: int, now: str) -> dict[str, Any]:
     """The status that a quota should have."""
-    current = [Condition.model_validate(condition) for condition in quota.status.get("conditions", ())]
+    current = readable_conditions(quota.status.get("conditions"))
     conditions = ConditionSet(current, generation=quota.meta.generation, now=now)
     if quota.spec is None:
         conditions.set(
-            "Ready",
+            ConditionType.READY,
             "False",
             "Unreadable",
             "The spec cannot be read. No session is admitted until the quota is fixed or deleted.",
         )
     else:
-        conditions.set("Ready", "True", "Enforced", "New sessions start only within these caps.")
+        conditions.set(ConditionType.READY, "True", "Enforced", "New sessions start only within these caps.")
     status = SessionQuotaStatus(
         used=used, queued=queued, observed_generation=quota.meta.generation, conditions=conditions.as_list()
     )

@@ -1,29 +1,81 @@
-"""The pod and the claim of a session: create, adopt, settle, delete. No other module writes them.
+"""The pod and the claim of a session: create, adopt, settle, protect, delete, release. No other module writes them.
 
-`creating` names the session of each pod from before the request that creates it until the outcome is known. During that time
-the session counts as a holder of a slot, even if it is deleted before the answer arrives.
+The life of a creation:
+
+1. `create` is called by the admitter (first pods, and those of resumed sessions) or the reconciler (replacements). From before
+   the request until its outcome is known the session stands in `creating`, and counts as a holder.
+2. The answer is the pod: it is in the cache before anything else runs. Or the API server refuses: the slot is free at once, and
+   the session backs off by itself (`Refusal`). Or there is no answer: the pod may exist, or be on its way (cluster/landing.py).
+3. A creation without an answer is settled by reading: the pod is there, or LANDING_SECONDS after the request was sent it is
+   not, and then it never will be. Until then nothing is sent for this session a second time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
 
-from agentsession_operator.api.meta import SESSIONS
+from agentsession_operator import metrics
+from agentsession_operator.api.conditions import ConditionType, SuspendedReason
+from agentsession_operator.api.meta import SESSION_FINALIZER, SESSIONS
 from agentsession_operator.api.names import pod_name
-from agentsession_operator.api.objects import Pod, Session, SessionUID, UnreadableObject
+from agentsession_operator.api.objects import Pod, Session, SessionUID, UnreadableObject, is_ours
 from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
+from agentsession_operator.cluster.landing import LANDING_SECONDS, WRITE_SECONDS
 from agentsession_operator.cluster.lease import NotLeader
-from agentsession_operator.decisions.facts import Action, CreateClaim, CreatePod, DeletePod
+from agentsession_operator.control.paces import Paces, utc_now
+from agentsession_operator.decisions.decision import Action, CreatePod, DeletePod, ReleasePod
+from agentsession_operator.decisions.resolve import Resolved
 from agentsession_operator.manifests.claim import session_claim
-from agentsession_operator.manifests.ownership import is_owned
-from agentsession_operator.manifests.pod import Installation, session_pod
+from agentsession_operator.manifests.ownership import is_owned, owned_meta
+from agentsession_operator.manifests.pod import GRACE_SECONDS, Installation, pod_annotations, session_pod
+
+FIRST_REFUSAL_SECONDS: Final = 1.0
+LONGEST_REFUSAL_SECONDS: Final = 300.0
+"""A session whose pod is refused asks again after FIRST_REFUSAL_SECONDS, doubling up to this."""
+SETTLE_SECONDS: Final = 1.0
+"""Interval between two reads that settle a creation without an answer."""
 
 log = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """What became of a creation."""
+
+    CREATED = "created"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server refused the session's pod or claim."""
+
+    message: str
+    tries: int
+    until: float
+    """When the session may ask again, by the clock of SessionObjects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A creation under way, or without an answer."""
+
+    user: str
+    sent: float
+    """When the last request was sent, by the clock of SessionObjects."""
+    doubt: bool = False
+    """Whether the request has ended without an answer."""
 
 
 class SessionObjects:
@@ -32,146 +84,307 @@ class SessionObjects:
     Names are a function of the session's UID, so a second try finds the object of the first one, and adopts it.
     """
 
-    def __init__(self, api: KubeApi, cache: Cache, installation: Installation) -> None:
-        self._api, self._cache, self._installation = api, cache, installation
-        self._creating: dict[SessionUID, str] = {}
-        self._refusals: dict[SessionUID, str] = {}
+    def __init__(
+        self,
+        api: KubeApi,
+        cache: Cache,
+        paces: Paces,
+        installation: Installation,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`clock` gives seconds and only goes forward; `now` is the time of day, in UTC."""
+        self._api, self._cache, self._paces, self._installation = api, cache, paces, installation
+        self._clock, self._now = clock, now
+        self._creating: dict[SessionUID, Pending] = {}
+        self._refusals: dict[SessionUID, Refusal] = {}
+        self._created: dict[SessionUID, datetime] = {}
+        self._requests: set[asyncio.Task[Outcome]] = set()
 
     # What others read.
 
     def creating(self) -> Mapping[SessionUID, str]:
         """The sessions whose pod is being created, or may have been, with their user. The ledger counts them as holders."""
-        return self._creating
+        return {uid: pending.user for uid, pending in self._creating.items()}
+
+    def is_creating(self, uid: SessionUID) -> bool:
+        """Whether the session's pod is being created, or may have been."""
+        return uid in self._creating
 
     def refusal(self, uid: SessionUID) -> str | None:
         """The API server's words if it refused the session's pod or claim the last time."""
-        return self._refusals.get(uid)
+        refusal = self._refusals.get(uid)
+        return refusal.message if refusal is not None else None
 
-    # What the reconciler asks for. Each call raises ApiError or NotLeader if it must be tried again.
+    def backs_off(self, uid: SessionUID) -> bool:
+        """Whether the session must not ask again yet, because its pod was refused a moment ago."""
+        refusal = self._refusals.get(uid)
+        return refusal is not None and refusal.until > self._clock()
+
+    def created_at(self, uid: SessionUID) -> datetime | None:
+        """When this process created the session's pod, for the first seconds after it did."""
+        return self._created.get(uid)
+
+    def next_due(self) -> float:
+        """Seconds until a refused session may ask again or a doubt is to be read; infinite where there is neither."""
+        now = self._clock()
+        waits = [refusal.until - now for refusal in self._refusals.values() if refusal.until > now]
+        waits += [SETTLE_SECONDS for pending in self._creating.values() if pending.doubt]
+        return max(0.0, min(waits, default=float("inf")))
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the outcome of any creation is not known."""
+        return bool(self._creating)
+
+    # Creating.
+
+    async def create(self, session: Session, resolved: Resolved, workspace: WorkspaceStatus | None) -> Outcome:
+        """Create the claim, where there is to be one, and the pod. Cancelling the caller does not cancel the request."""
+        uid = session.meta.uid
+        if uid in self._creating:
+            return Outcome.UNKNOWN
+        self._creating[uid] = Pending(session.spec.user, self._clock())
+        request = asyncio.create_task(self._create(session, resolved, workspace))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        return await asyncio.shield(request)
+
+    async def drain(self) -> None:
+        """Wait for the requests that are under way. Each ends within its deadline."""
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=2 * WRITE_SECONDS)
+
+    async def _create(self, session: Session, resolved: Resolved, workspace: WorkspaceStatus | None) -> Outcome:
+        uid = session.meta.uid
+        outcome = Outcome.UNKNOWN
+        try:
+            if workspace is not None:
+                await self._create_claim(session, workspace)
+            outcome = await self._create_pod(session, session_pod(session, resolved, self._installation, workspace))
+        except NotLeader:
+            outcome = Outcome.NOT_SENT
+        except ApiError as error:
+            outcome = self._refused(session, "PersistentVolumeClaim", error)
+        finally:
+            # What raises anything else leaves a doubt, and a doubt is settled.
+            if outcome is Outcome.UNKNOWN:
+                self._creating[uid] = Pending(session.spec.user, self._creating[uid].sent, doubt=True)
+            else:
+                del self._creating[uid]
+            metrics.CREATIONS.labels(outcome.value).inc()
+        return outcome
+
+    async def _create_claim(self, session: Session, workspace: WorkspaceStatus) -> None:
+        """Raises ApiError for a claim that is not there afterwards. Without an answer too: no pod was sent then."""
+        path = core_path("persistentvolumeclaims", session.meta.namespace)
+        self._paces.written(session.meta.uid)
+        try:
+            await self._api.create(path, session_claim(session, workspace))
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            if not is_owned(await self._api.get(f"{path}/{workspace.claim_name}"), session):
+                raise ApiError(
+                    error.code,
+                    error.reason,
+                    f"{error.message}, and it belongs to another owner. Delete it, or rename the session.",
+                ) from error
+
+    async def _create_pod(self, session: Session, manifest: dict[str, Any]) -> Outcome:
+        meta = session.meta
+        self._creating[meta.uid] = Pending(session.spec.user, self._clock())
+        self._paces.written(meta.uid)
+        try:
+            body = await self._api.create(core_path("pods", meta.namespace), manifest)
+        except ApiError as error:
+            if error.already_exists:
+                return await self._adopt(session, error)
+            if error.outcome_unknown:
+                log.warning("session %s/%s: no answer to its pod's creation: %s", meta.namespace, meta.name, error)
+                return Outcome.UNKNOWN
+            return self._refused(session, "pod", error)
+        self._created[meta.uid] = self._now()
+        self._forget_later(meta.uid)
+        self._take(session, body, "created")
+        return Outcome.CREATED
+
+    async def _adopt(self, session: Session, error: ApiError) -> Outcome:
+        """A pod of this name exists: ours, of an earlier try; or a predecessor that is about to go; or another owner's."""
+        meta = session.meta
+        try:
+            body = await self._api.get(core_path("pods", meta.namespace, pod_name(meta.name, meta.uid)))
+            pod = Pod.of(body)
+        except ApiError as second:
+            if second.gone:
+                return self._refused(session, "pod", error)
+            return Outcome.UNKNOWN
+        except UnreadableObject:
+            pod = None
+        if pod is None or pod.session_uid != meta.uid or not is_ours(pod, self._installation.token_key):
+            other = ApiError(409, "AlreadyExists", f"{error.message}, and another owner created it. Delete that pod.")
+            return self._refused(session, "pod", other)
+        self._take(session, body, "adopted")
+        return Outcome.CREATED
+
+    def _take(self, session: Session, body: dict[str, Any], what: str) -> None:
+        meta = session.meta
+        pod = Pod.of(body)
+        self._refusals.pop(meta.uid, None)
+        self._cache.pods.put(pod)
+        log.info("session %s/%s: %s pod %s (%s)", meta.namespace, meta.name, what, pod.meta.name, _purpose(session))
+
+    def _refused(self, session: Session, what: str, error: ApiError) -> Outcome:
+        """The slot is free at once; this session alone waits before it asks again."""
+        meta = session.meta
+        before = self._refusals.get(meta.uid)
+        tries = before.tries + 1 if before is not None else 1
+        wait = min(LONGEST_REFUSAL_SECONDS, FIRST_REFUSAL_SECONDS * 2.0 ** min(tries - 1, 16))
+        message = f"The API server refused the {what}: {error.message} Retrying, with waits of up to 5 minutes."
+        self._refusals[meta.uid] = Refusal(message, tries, self._clock() + max(wait, error.retry_after))
+        log.info("session %s/%s: %s refused, try %d: %s", meta.namespace, meta.name, what, tries, error)
+        return Outcome.REFUSED
+
+    def _forget_later(self, uid: SessionUID) -> None:
+        asyncio.get_running_loop().call_later(5.0, self._created.pop, uid, None)
+
+    # Settling.
+
+    async def settle(self) -> None:
+        """Read what became of the creations that were not answered. Those that cannot be read stay in doubt."""
+        for uid, pending in list(self._creating.items()):
+            if pending.doubt:
+                with contextlib.suppress(ApiError):
+                    await self._settle(uid, pending)
+
+    async def _settle(self, uid: SessionUID, pending: Pending) -> None:
+        session = self._cache.sessions.get(uid)
+        landed = self._clock() - pending.sent > LANDING_SECONDS
+        if session is not None:
+            meta = session.meta
+            try:
+                body = await self._api.get(core_path("pods", meta.namespace, pod_name(meta.name, uid)))
+            except ApiError as error:
+                if not error.gone:
+                    raise
+            else:
+                with contextlib.suppress(UnreadableObject):
+                    pod = Pod.of(body)
+                    if pod.session_uid == uid and is_ours(pod, self._installation.token_key):
+                        self._take(session, body, "found")
+                        landed = True
+        # Without its session there is nothing to read by: a pod that lands is seen by the watch before the time is over.
+        if landed:
+            self._creating.pop(uid, None)
+
+    # What the reconciler asks for. Everything raises ApiError or NotLeader when it must be tried again.
 
     async def apply(self, session: Session, actions: Sequence[Action]) -> None:
         """Carry out the actions of a decision, in order."""
         for action in actions:
             match action:
-                case CreateClaim():
-                    await self._create_claim(session, action.workspace)
                 case CreatePod():
-                    await self._create_pod(session, action)
+                    await self._replace(session, action)
                 case DeletePod():
                     await self.delete_pod(action.pod)
+                case ReleasePod():
+                    await self.release_pod(action.pod)
 
-    async def settle(self, session: Session) -> None:
-        """Find out whether an unanswered creation succeeded, if the pod is no longer wanted and so not created again."""
+    async def _replace(self, session: Session, action: CreatePod) -> None:
+        """The session holds its slot. It is read first: nothing is created for one that is gone."""
+        if self.backs_off(session.meta.uid) or self.is_creating(session.meta.uid):
+            return
+        if await self.read_session(session) is None:
+            return
+        await self.create(session, action.resolved, action.workspace)
+
+    async def read_session(self, session: Session) -> Session | None:
+        """The session as the API server has it now, which the cache learns too; None where it is gone. Raises ApiError."""
         meta = session.meta
-        if self._cache.pod_of(meta.uid) is None:
-            try:
-                body = await self._api.get(core_path("pods", meta.namespace, pod_name(meta.name, meta.uid)))
-                with contextlib.suppress(UnreadableObject):
-                    self._cache.pods.put(Pod.of(body))
-            except ApiError as error:
-                if not error.gone:
-                    raise
-        self._settled(meta.uid)
+        try:
+            body = await self._api.get(path_of(SESSIONS, meta.namespace, meta.name))
+        except ApiError as error:
+            if not error.gone:
+                raise
+            self._cache.sessions.remove(meta.uid)
+            return None
+        if body["metadata"]["uid"] != meta.uid:
+            self._cache.sessions.remove(meta.uid)
+            return None
+        current = Session.of(body)
+        self._cache.sessions.put(current)
+        return current
 
     async def delete_pod(self, pod: Pod) -> None:
-        """Delete exactly this pod."""
+        """Delete exactly this pod, with the operator's grace period whatever its spec says."""
         path = core_path("pods", pod.meta.namespace, pod.meta.name)
-        if await self._api.delete(path, uid=pod.meta.uid):
-            log.info("session %s/%s: deleted pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
-        if pod.ended:
-            # Such a pod is gone at once, and its session waits for its name. A watch that is just starting would not report it.
-            await self._forget_if_gone(pod, path)
+        self._paces.written(pod.session_uid)
+        answer = await self._api.delete(path, uid=pod.meta.uid, grace_seconds=GRACE_SECONDS)
+        if answer is None:
+            return
+        log.info("session %s/%s: deleted pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
+        if answer.get("metadata", {}).get("uid") == pod.meta.uid and "deletionTimestamp" in answer["metadata"]:
+            self._cache.follow(pod, answer)  # the watch may be late, and a second request would say nothing new
 
-    async def delete_leftovers(self, uid: SessionUID) -> None:
-        """The session is gone, so its pods must go at once. The garbage collector (20 requests a second) is the safety net."""
-        self._refusals.pop(uid, None)
-        pods = self._cache.pods_of(uid)
-        if not pods:
-            self._settled(uid)
-        for pod in pods:
-            if self._cache.complete and not pod.meta.deleting and not await self._session_exists(pod):
-                await self.delete_pod(pod)
+    async def release_pod(self, pod: Pod) -> None:
+        """Remove our finalizer: the pod's end is recorded, or its session is gone."""
+        path = core_path("pods", pod.meta.namespace, pod.meta.name)
+        await self._patched(pod, self._api.remove_finalizer(path, SESSION_FINALIZER, uid=pod.meta.uid))
+        log.info("session %s/%s: released pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
 
-    # Creating.
+    async def protect_pod(self, session: Session, pod: Pod) -> None:
+        """Put back what makes the pod ours and keeps it from vanishing unseen, where somebody took it off."""
+        marks = owned_meta(session, pod.meta.name)
+        annotations = marks["annotations"] | pod_annotations(session, self._installation.token_key, session.status.workspace)
+        metadata = {"labels": marks["labels"], "annotations": annotations}
+        if not pod.meta.deleting:
+            metadata["finalizers"] = [SESSION_FINALIZER]
+        path = core_path("pods", pod.meta.namespace, pod.meta.name)
+        await self._patched(pod, self._api.patch_pod_metadata(path, pod.meta.uid, metadata))
+        log.warning("session %s/%s: put our marks back on pod %s", pod.meta.namespace, pod.session_name, pod.meta.name)
 
-    async def _create_claim(self, session: Session, workspace: WorkspaceStatus) -> None:
-        path = core_path("persistentvolumeclaims", session.meta.namespace)
+    async def _patched(self, pod: Pod, write: Awaitable[dict[str, Any]]) -> None:
+        self._paces.written(pod.session_uid)
         try:
-            await self._api.create(path, session_claim(session, workspace))
+            after = await write
         except ApiError as error:
-            if error.outcome_unknown:
+            if not error.gone and not error.conflict:
                 raise
-            message = error.message
-            if error.already_exists:
-                if is_owned(await self._api.get(f"{path}/{workspace.claim_name}"), session):
-                    return
-                message += ", and it belongs to another owner"
-            self._refused(session, "PersistentVolumeClaim", message)
-            raise
+            await self.check_pod(pod)
+            return
+        meta = after["metadata"]
+        if "deletionTimestamp" in meta and not meta.get("finalizers") and meta.get("deletionGracePeriodSeconds") == 0:
+            self._cache.pods.remove(pod.meta.uid)  # our finalizer was the last thing that kept it
+        else:
+            self._cache.follow(pod, after)
 
-    async def _create_pod(self, session: Session, action: CreatePod) -> None:
-        meta = session.meta
-        manifest = session_pod(session, action.resolved, self._installation, action.workspace)
-        self._creating[meta.uid] = session.spec.user
-        adopted = False
+    async def check_pod(self, pod: Pod) -> None:
+        """Read a pod of which a watch said that it is gone although nobody released it: its label was removed, or it was forced
+        away with its finalizer. Raises ApiError."""
         try:
-            body = await self._api.create(core_path("pods", meta.namespace), manifest)
-        except NotLeader:
-            self._settled(meta.uid)  # nothing was sent
-            raise
-        except ApiError as error:
-            if not error.already_exists and not error.outcome_unknown:
-                self._refused(session, "pod", error.message)
-                raise
-            body, adopted = await self._existing_pod(session, error), True
-        self._cache.pods.put(Pod.of(body))
-        self._refusals.pop(meta.uid, None)
-        self._settled(meta.uid)
-        log.info(
-            "session %s/%s: %s pod %s (%s)",
-            meta.namespace,
-            meta.name,
-            "adopted" if adopted else "created",
-            body["metadata"]["name"],
-            _purpose(session),
-        )
-
-    async def _existing_pod(self, session: Session, error: ApiError) -> dict[str, Any]:
-        """The pod of an earlier try. Raises `error` if there is none, or if it belongs to another owner."""
-        meta = session.meta
-        try:
-            body = await self._api.get(core_path("pods", meta.namespace, pod_name(meta.name, meta.uid)))
-        except ApiError as second:
-            if second.gone:
-                self._settled(meta.uid)
-                raise error from second
-            raise
-        with contextlib.suppress(UnreadableObject):
-            if Pod.of(body).session_uid == meta.uid:
-                return body
-        self._refused(session, "pod", f"pod {body['metadata']['name']} belongs to another owner")
-        raise error
-
-    def _refused(self, session: Session, what: str, message: str) -> None:
-        self._refusals[session.meta.uid] = f"The {what} cannot be created: {message}"
-        self._settled(session.meta.uid)
-
-    def _settled(self, uid: SessionUID) -> None:
-        """The outcome of the creation is known. From here on only a pod in the cache counts."""
-        self._creating.pop(uid, None)
-
-    # Deleting.
-
-    async def _forget_if_gone(self, pod: Pod, path: str) -> None:
-        try:
-            body = await self._api.get(path)
+            body = await self._api.get(core_path("pods", pod.meta.namespace, pod.meta.name))
         except ApiError as error:
             if not error.gone:
                 raise
             self._cache.pods.remove(pod.meta.uid)
+            return
+        if body["metadata"]["uid"] != pod.meta.uid:
+            self._cache.pods.remove(pod.meta.uid)
         else:
-            if body["metadata"]["uid"] != pod.meta.uid:
-                self._cache.pods.remove(pod.meta.uid)
+            self._cache.follow(pod, body)
+
+    async def clean_up(self, uid: SessionUID) -> None:
+        """The session is gone, so its pods must go at once, and nothing of them is recorded any more.
+
+        The garbage collector (20 requests a second for the whole cluster) is the safety net.
+        """
+        self._refusals.pop(uid, None)
+        for pod in self._cache.pods_of(uid):
+            if pod.ended:
+                if pod.protected and not await self._session_exists(pod):
+                    await self.release_pod(pod)
+            elif not pod.meta.deleting and not await self._session_exists(pod):
+                await self.delete_pod(pod)
 
     async def _session_exists(self, pod: Pod) -> bool:
         """Whether the session exists after all: the watch of sessions may lag behind the watch of pods."""
@@ -186,8 +399,9 @@ class SessionObjects:
 
 def _purpose(session: Session) -> str:
     status = session.status
-    if status.lost_pods is not None:
+    if status.lost_pods is not None and status.lost_pods.count > 0:
         return f"replaces a lost pod, {status.lost_pods.count} in a row"
-    if session.condition("Suspended") == ("False", "Resuming"):
+    rested, reason = session.condition(ConditionType.SUSPENDED)
+    if rested == "True" or reason == SuspendedReason.RESUMING:
         return "resumes the session"
     return "first pod"

@@ -8,6 +8,7 @@ Only reasons are logged. Messages and reports can hold what the agent, its tools
 
 from __future__ import annotations
 
+from agentsession_operator.api.conditions import ConditionType, SuspendedReason
 from agentsession_operator.api.objects import Session
 
 
@@ -18,21 +19,21 @@ def transitions(before: Session | None, after: Session | None) -> list[str]:
     if after is None:
         return [] if before.finished else ["deleted before it finished"]
     lines: list[str] = []
-    if _became_true(before, after, "Admitted"):
+    if _became_true(before, after, ConditionType.ADMITTED):
         lines.append(f"admitted ({'resumes' if _was_suspended(before) else 'new session'})")
     lost = after.status.lost_pods
-    if lost is not None and lost != before.status.lost_pods:
-        lines.append(f"lost its pod ({after.condition('PodReady')[1]}, {lost.count} in a row)")
-    for kind, word in (("Suspended", "suspended"), ("Finished", "finished")):
+    if lost is not None and lost.count > 0 and lost != before.status.lost_pods:
+        lines.append(f"lost its pod ({after.condition(ConditionType.POD_READY)[1]}, {lost.count} in a row)")
+    for kind, word in ((ConditionType.SUSPENDED, "suspended"), (ConditionType.FINISHED, "finished")):
         if _became_true(before, after, kind):
             lines.append(f"{word} ({after.condition(kind)[1]})")
     return lines
 
 
-def _became_true(before: Session, after: Session, kind: str) -> bool:
+def _became_true(before: Session, after: Session, kind: ConditionType) -> bool:
     return after.condition(kind)[0] == "True" != before.condition(kind)[0]
 
 
 def _was_suspended(session: Session) -> bool:
-    status, reason = session.condition("Suspended")
-    return status == "True" or reason == "Resuming"
+    status, reason = session.condition(ConditionType.SUSPENDED)
+    return status == "True" or reason == SuspendedReason.RESUMING

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER
 
@@ -46,7 +47,7 @@ class Ledger:
 class Wait:
     """Why a session waits, and at which place."""
 
-    reason: str
+    reason: AdmittedReason
     message: str
     position: int
 
@@ -119,9 +120,12 @@ def _fair_order(ledger: Ledger) -> list[Waiting]:
     return order
 
 
-def _binding(held: int, total: int, caps: Caps) -> tuple[str, str]:
+def _binding(held: int, total: int, caps: Caps) -> tuple[AdmittedReason, str]:
     if held >= caps.per_user:
-        return "UserLimitReached", (
-            f"You have reached the maximum of {caps.per_user} concurrent sessions. Please close an existing session first."
+        return AdmittedReason.USER_LIMIT_REACHED, (
+            f"Queued: the user has reached the maximum of {caps.per_user} concurrent sessions. The session starts by itself "
+            f"when one of them ends or is suspended."
         )
-    return "GlobalLimitReached", f"Server is at capacity ({total}/{caps.sessions} sessions). Please try again later."
+    return AdmittedReason.GLOBAL_LIMIT_REACHED, (
+        f"Queued: all slots are in use ({total}/{caps.sessions} sessions). The session starts by itself when one is free."
+    )

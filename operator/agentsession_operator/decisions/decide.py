@@ -1,392 +1,317 @@
-"""The reconciler's decision: from what is known of one session to its status and what must be done. A pure function."""
+"""The reconciler's decision: from what is known of one session to its status and what must be done. A pure function.
+
+The stages of a session's life, in the order in which `decide` asks for them:
+
+    over          its outcome is written; its pod is let go
+    leaving       it is being deleted, and somebody else's finalizer holds it
+    holding       it has a pod of ours, or the slot of one (Admitted=True)
+        suspend       spec.suspend, and it is persistent (persistent.py)
+        replace       its pod is lost, or was rejected before anything ran (persistent.py)
+        ending        its pod has ended
+        living        its pod is there
+    waiting       it has neither
+
+A stage says where the session stands (`Standing`); `session_conditions` puts that into conditions.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
-from agentsession_operator.api.names import claim_name, pod_name
+from agentsession_operator.api.conditions import ActiveReason, AdmittedReason, ConditionType, PodReadyReason, SuspendedReason
 from agentsession_operator.api.objects import Pod
-from agentsession_operator.api.session import AgentSessionStatus, QueuePlace
-from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
-from agentsession_operator.decisions import podstate, replacement
+from agentsession_operator.api.session import QueuePlace
+from agentsession_operator.api.times import rfc3339
+from agentsession_operator.decisions import persistent, podstate
 from agentsession_operator.decisions.admission import Wait
-from agentsession_operator.decisions.condition_set import ConditionSet
-from agentsession_operator.decisions.facts import Action, CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted
-from agentsession_operator.decisions.report_status import reported
-from agentsession_operator.decisions.resolve import Misconfigured, Resolved
-from agentsession_operator.decisions.summary import phase, summarise
-from session_runtime.wire import Outcome, SessionReport
+from agentsession_operator.decisions.decision import Decision, DeletePod, ReleasePod
+from agentsession_operator.decisions.facts import Facts
+from agentsession_operator.decisions.podstate import Readiness
+from agentsession_operator.decisions.report_status import take_report
+from agentsession_operator.decisions.resolve import Misconfigured
+from agentsession_operator.decisions.session_conditions import conditions_of, phase
+from agentsession_operator.decisions.standing import Activity, End, Held, Released, Standing
+from session_runtime.wire import SessionReport
 
 POSITIONS_SHOWN: Final = 50
-"""Sessions further back in the queue are not told their place: it would cost a write each whenever anyone moves."""
+"""Sessions further back in the queue are not told their position: it would cost a write each whenever anyone moves."""
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
 """How long a pod may linger after its session is over. Then it is deleted, so that no slot leaks."""
 
 VOLUME_GRACE: Final = timedelta(seconds=10)
-"""How long a volume may take before its pod is told as unschedulable."""
+"""How long a volume may take before its pod is reported as unschedulable."""
 
-_LOST: Final = frozenset({"PodGone", "Evicted"})
-_SUSPENDED: Final = frozenset({"Suspending", "Suspended", "Resuming"})
-_NO_POD: Final = _LOST | _SUSPENDED | {"Creating", "CreateFailed", "Misconfigured"}
-"""Reasons of PodReady that say nothing of the pod that is there now."""
+QUIET_START: Final = timedelta(seconds=1)
+"""A pod that is Ready within this time of its creation costs one status write, not two: nothing is said of it before."""
 
-_NOT_PERSISTENT: Final = (
-    "The workspace is ephemeral: its work would be lost, so the session goes on. Delete the session to free its slot, or set "
-    "spec.suspend to false; sessions of a class with workspace.type Persistent can be suspended."
+_GONE_ADVICE: Final = (
+    "The workspace was ephemeral, so the session's work is lost with it. Apply the session again under another name; sessions "
+    "of a class with workspace.type Persistent survive this."
 )
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
     """Decide on one session; `now` is UTC."""
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    session = facts.session
-    conditions = ConditionSet(session.status.conditions, generation=session.meta.generation, now=stamp)
-    draft = _Draft(facts, conditions, now, stamp, dict(session.status))
-    if session.finished:
-        draft.after_the_end()
-    elif session.admitted or (isinstance(facts.verdict, Granted) and not session.spec.suspend):
-        draft.holding_a_slot()
+    standing = Standing.of(facts, now, rfc3339(now))
+    if facts.session.finished:
+        _over(standing)
+    elif facts.session.meta.deleting:
+        _leaving(standing)
+    elif facts.creating and facts.pod is None:
+        standing.quiet = True  # the answer says how to continue
+    elif _holds(standing):
+        _holding(standing)
     else:
-        draft.before_admission()
-    return draft.decision()
+        _waiting(standing)
+    if standing.quiet:
+        return Decision(facts.session.status, (), standing.look_again)
+    conditions = conditions_of(standing)
+    if standing.end is not None:
+        standing.finish_time = standing.stamp
+        standing.pending_approvals = []
+    status = standing.status(conditions.as_list())
+    word = phase(conditions, started=standing.start_time is not None, persistent=standing.workspace is not None)
+    return Decision(status.model_copy(update={"phase": word}), standing.actions, standing.look_again)
 
 
-@dataclass
-class _Draft:
-    """A status under construction: `fields` begins as the present status."""
+# Over, or leaving.
 
-    facts: Facts
-    conditions: ConditionSet
-    now: datetime
-    stamp: str
-    fields: dict[str, object]
-    actions: tuple[Action, ...] = ()
-    look_again: timedelta | None = None
 
-    # The three stages of a session's life.
+def _over(standing: Standing) -> None:
+    pod = standing.facts.pod
+    if pod is None or pod.ended:
+        standing.slot = Released("The session has finished and its slot is free.")
+    if pod is not None and not pod.ended and not pod.meta.deleting:
+        standing.actions.append(DeletePod(pod))
+    if pod is not None and pod.ended and pod.protected:
+        standing.actions.append(ReleasePod(pod))
 
-    def before_admission(self) -> None:
-        pod, verdict = self.facts.pod, self.facts.verdict
-        if pod is not None and not pod.ended and not pod.meta.deleting:
-            # Somebody took the admission away (the status was edited): what runs without a slot is stopped.
-            self.actions = (DeletePod(pod),)
-        if self.facts.session.spec.suspend:
-            self._release_while_suspended()
-        elif isinstance(self.facts.resolved, Misconfigured):
-            self.conditions.set("Admitted", "False", "Misconfigured", self.facts.resolved.message)
-            self.fields["queue"] = None
-        elif isinstance(verdict, Wait):
-            self.conditions.set("Admitted", "False", verdict.reason, verdict.message)
-            shown = verdict.position <= POSITIONS_SHOWN
-            before = self.facts.session.status.queue
-            self.fields["queue"] = QueuePlace(
-                position=verdict.position if shown else None, since=before.since if before else self.stamp
-            )
 
-    def holding_a_slot(self) -> None:
-        session, pod, resolved = self.facts.session, self.facts.pod, self.facts.resolved
-        if not session.admitted:
-            self.conditions.set("Admitted", "True", "Admitted", "The session holds a slot.")
-            self.conditions.set("Finished", "False", "Running")
-            self.conditions.set("Active", "False", "NotStarted")
-        self.fields["queue"] = None
-        self.fields["pod_name"] = pod_name(session.meta.name, session.meta.uid)
-        if isinstance(resolved, Resolved) and self.fields["model"] is None:
-            self.fields["model"] = resolved.agent.model
-        if self.fields["workspace"] is not None and not self._is_over():
-            self._keep_going(pod)
-        elif pod is None:
-            self._without_pod()
-        elif pod.ended and pod.meta.deleting and not self._has_started():
-            # A kubelet calls a deleted pod failed before it lets it go (KEP-3329), also one that never ran: another will.
-            self.conditions.set("PodReady", "False", "PodGone", "The pod is being deleted.")
-        elif pod.ended:
-            self._finish_with(pod)
-        else:
-            self._with_pod(pod)
+def _leaving(standing: Standing) -> None:
+    """Held by somebody else's finalizer, or by a deletion in the foreground: its pod and its slot need not wait for that."""
+    pod = standing.facts.pod
+    if pod is None or pod.ended:
+        if standing.facts.session.admitted:
+            standing.slot = Released("The session is being deleted and its slot is free.")
+        if pod is not None and pod.protected:
+            standing.actions.append(ReleasePod(pod))
+    elif not pod.meta.deleting:
+        standing.actions.append(DeletePod(pod))
 
-    def after_the_end(self) -> None:
-        pod = self.facts.pod
-        self._release_unless_running(pod)
-        if pod is not None and not pod.ended and not pod.meta.deleting:
-            self.actions = (DeletePod(pod),)
 
-    # No pod.
+# Waiting for a slot.
 
-    def _has_started(self) -> bool:
-        """Whether the prompt may have been worked on. It is not worked on twice, so such a pod is not made again."""
-        pod = self.facts.pod
-        return (
-            self.fields["start_time"] is not None
-            or self.facts.report is not None
-            or (pod is not None and podstate.started_at(pod) is not None)
-        )
 
-    def _is_over(self) -> bool:
-        """Whether the session has come to its end, or its agent says so."""
-        received, pod = self.facts.report, self.facts.pod
-        last = received.report if received else None
-        if pod is not None and not (last and last.outcome):
-            last = podstate.final_report(pod)
-        return bool(last and last.outcome) or (pod is not None and pod.phase == "Succeeded")
-
-    def _without_pod(self) -> None:
-        """No pod, and the workspace is ephemeral or the session is over."""
-        if self._has_started():
-            self._take_report()
-            received = self.facts.report
-            if received and received.report.outcome:
-                self._finish(received.report.outcome, received.report.outcome_message or "")
-            else:
-                self._finish(
-                    "Failed",
-                    "The pod is gone (deleted, drained or lost with its node) and its work with it: "
-                    "the workspace was ephemeral. Apply the session again under another name.",
-                )
-            self.conditions.set("PodReady", "False", "PodGone", "The pod is gone.")
-        else:
-            self._make_pod()
-
-    def _make_pod(self) -> None:
-        resolved = self.facts.resolved
-        if isinstance(resolved, Misconfigured):
-            self.conditions.set("PodReady", "False", "Misconfigured", resolved.message)
-            return
-        self.fields["model"] = resolved.agent.model
-        workspace = self._workspace_of(resolved)
-        # The claim of a session that has started is not made again: an empty one would have it begin anew.
-        claim = (CreateClaim(workspace),) if workspace and not self._has_started() else ()
-        self.actions = (*claim, CreatePod(resolved, workspace))
-        before = self.conditions.get("PodReady")
-        if self.facts.create_error:
-            self.conditions.set("PodReady", "False", "CreateFailed", self.facts.create_error)
-        elif before is None:
-            self.conditions.set("PodReady", "False", "Creating", podstate.STARTING)
-        elif before.reason in _SUSPENDED:
-            self.conditions.set("PodReady", "False", "Resuming", podstate.STARTING)
-
-    def _workspace_of(self, resolved: Resolved) -> WorkspaceStatus | None:
-        """Which workspace the session has is written with its reservation, and stays."""
-        meta, offered = self.facts.session.meta, resolved.session_class.workspace
-        reserves = not self.facts.session.admitted and self.fields["workspace"] is None
-        if reserves and offered.type == "Persistent" and offered.size is not None:
-            self.fields["workspace"] = WorkspaceStatus(
-                claim_name=claim_name(meta.name, meta.uid),
-                size=offered.size,
-                storage_class_name=offered.storage_class_name,
-            )
-        return cast(WorkspaceStatus | None, self.fields["workspace"])
-
-    # A persistent session goes on without its pod, or rests.
-
-    def _keep_going(self, pod: Pod | None) -> None:
-        if self.facts.session.spec.suspend:
-            self._suspend(pod)
-        elif pod is None or pod.ended or pod.meta.deleting:
-            self._replace(pod)
-        else:
-            self._with_pod(pod)
-
-    def _replace(self, pod: Pod | None) -> None:
-        """Make the first pod, or another one for a pod that is lost, when that one's name is free and it is time.
-
-        A loss is counted, and the count written, before anything is done about it: an operator that dies in between counts on.
-        """
-        news = self._is_lost(pod)
-        if news:
-            self._count_loss(pod)
-        lost = cast(LostPods | None, self.fields["lost_pods"])
-        wait = replacement.wait_for_next(lost, self.now) if lost else timedelta(0)
-        if lost is not None and lost.count > replacement.TOLERATED:
-            self._give_up(lost)
-        elif news:
-            self.look_again = timedelta(0)
-        elif pod is not None:
-            self.actions = () if pod.meta.deleting else (DeletePod(pod),)
-        elif wait > timedelta(0):
-            self.look_again = wait
-        else:
-            self._make_pod()
-
-    def _is_lost(self, pod: Pod | None) -> bool:
-        """Whether a pod is lost that is not counted yet: the condition tells what was there before."""
-        before = self.conditions.get("PodReady")
-        reason = before.reason if before else "Creating"
-        if pod is not None:
-            return reason not in _LOST | _SUSPENDED
-        if reason == "Creating":  # that is told before the first pod is made, and of later ones only when they are there
-            return self.fields["lost_pods"] is not None
-        return reason not in _NO_POD
-
-    def _count_loss(self, pod: Pod | None) -> None:
-        loss = podstate.loss(pod)
-        self.fields["lost_pods"] = lost = replacement.one_more(cast(LostPods | None, self.fields["lost_pods"]), self.now)
-        outlook = " Another one continues the session." if lost.count <= replacement.TOLERATED else ""
-        self.conditions.set("PodReady", "False", loss.reason, loss.message + outlook)
-        self.conditions.set("Active", "False", "Stopped")
-        if pod is not None:
-            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
-        self._take_report()
-
-    def _give_up(self, lost: LostPods) -> None:
-        last, workspace = self.conditions.get("PodReady"), cast(WorkspaceStatus, self.fields["workspace"])
-        self._finish(
-            "Failed",
-            f"The session lost {lost.count} pods in a row. The last time: {last.message if last else ''} "
-            f"Its files and conversation stay on the PersistentVolumeClaim {workspace.claim_name} until it is deleted.",
-        )
-
-    def _suspend(self, pod: Pod | None) -> None:
-        """Give the slot back once the pod is gone or has ended. The runtime saves the session when it is told to stop."""
-        self.conditions.set("Active", "False", "Stopped")
-        self._take_report()
-        if pod is None or pod.ended:
-            self.conditions.set("PodReady", "False", "Suspended", "The session is suspended and has no pod.")
-            self._release_while_suspended()
-            return
-        if not pod.meta.deleting:
-            self.actions = (DeletePod(pod),)
-        self.conditions.set("PodReady", "False", "Suspending", "The session is being suspended: its pod saves it and ends.")
-        self.conditions.set("Suspended", "False", "Suspending", "The pod saves the session and ends.")
-
-    def _release_while_suspended(self) -> None:
-        self.conditions.set("Suspended", "True", "UserRequested", "spec.suspend is true. Set it to false to go on.")
-        self.conditions.set(
-            "Admitted", "False", "Released", "The session is suspended: it neither holds a slot nor waits for one."
-        )
-        self.fields["queue"] = None
-        self.fields["lost_pods"] = None
-
-    def _tell_suspension(self) -> None:
-        """What became of a request to suspend that cannot be met, or was taken back."""
-        before = self.conditions.get("Suspended")
-        if self.facts.session.spec.suspend:
-            if self.conditions.holds("Admitted") and self.fields["workspace"] is None:
-                self.conditions.set("Suspended", "False", "NotPersistent", _NOT_PERSISTENT)
-        elif before is not None and not self._rests():
-            back = before.reason in ("NotPersistent", "NotSuspended") or self.conditions.holds("PodReady")
-            self.conditions.set("Suspended", "False", "NotSuspended" if back else "Resuming")
-
-    def _rests(self) -> bool:
-        """Suspended, and nobody has looked yet whether it may go on: a status that says so would cost a write."""
-        admitted = self.conditions.get("Admitted")
-        return self.conditions.holds("Suspended") and admitted is not None and admitted.reason == "Released"
-
-    # A pod that is there.
-
-    def _with_pod(self, pod: Pod) -> None:
-        ready = podstate.readiness(pod)
-        received = self.facts.report
-        over = received is not None and received.report.outcome is not None
-        if ready.reason == "PodEnded" or (over and ready.reason == "Creating"):
-            # One of the containers has ended and the other is about to, within a second: told with the end, in one write.
-            self._end_what_lingers(pod)
-            return
-        if ready.reason == "Creating" and self.fields["start_time"] is not None and self._pod_is_known():
-            ready = podstate.Readiness("False", "NotReady", podstate.unready_message(pod))
-        elif ready.reason == "Unschedulable" and self._awaits_volume(pod):
-            ready = podstate.Readiness("False", "Creating", podstate.STARTING)
-        self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
-        if ready.status == "True":
-            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod) or self.stamp
-            if received and not received.report.outcome:
-                self.conditions.set("Active", "True", received.report.activity, _limit_reached(received.report))
-        elif ready.reason in ("Crashed", "PodGone"):
-            self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
-        if ready.reason == "Crashed":
-            self.conditions.set("Active", "False", "Stopped", "The container has crashed; the kubelet starts it again.")
-        if self.fields["start_time"] is not None:
-            self._take_report()  # an earlier one is told together with Ready: it is not worth a write of its own
-        self._end_what_lingers(pod)
-
-    def _pod_is_known(self) -> bool:
-        """Whether the condition that was written last is about the pod that is there."""
-        before = self.conditions.get("PodReady")
-        return before is not None and before.reason not in _NO_POD
-
-    def _awaits_volume(self, pod: Pod) -> bool:
-        """The scheduler refuses a pod until its claim is bound: that is the usual way, and worth no writes for some seconds."""
-        since = podstate.unschedulable_since(pod)
-        if self.fields["workspace"] is None or since is None or self._pod_is_known():
-            return False
-        left = since + VOLUME_GRACE - self.now
-        if left <= timedelta(0):
-            return False
-        self.look_again = left
+def _holds(standing: Standing) -> bool:
+    """Whether the session holds a slot, or had one: by its status, by a pod whose end is not written, or (an ephemeral session
+    whose status was edited) by a pod that is gone."""
+    session, pod = standing.facts.session, standing.facts.pod
+    if session.admitted or (pod is not None and not (pod.ended and persistent.is_recorded(session, pod))):
         return True
+    return session.status.pod_uid is not None and session.status.workspace is None
 
-    def _end_what_lingers(self, pod: Pod) -> None:
-        """A pod whose session is over gets some time to end by itself.
 
-        The end is written first, and then the pod is deleted (`after_the_end`): an operator that restarts in between knows
-        no report any more, and would take a pod that is gone for one that was lost.
-        """
-        received = self.facts.report
-        over = received.received if received and received.report.outcome else podstate.agent_ended_at(pod)
-        if over is None or pod.meta.deleting:
+def _waiting(standing: Standing) -> None:
+    facts = standing.facts
+    persistent.let_go(standing, facts.pod)
+    if facts.session.spec.suspend:
+        persistent.rest(standing)
+    elif isinstance(facts.resolved, Misconfigured):
+        standing.slot = facts.resolved
+        standing.queue = None
+    elif (verdict := facts.verdict or _refused(facts)) is not None:
+        standing.slot = verdict
+        shown = verdict.position if verdict.position <= POSITIONS_SHOWN else None
+        since = standing.queue.since if standing.queue else standing.stamp
+        standing.queue = QueuePlace(position=shown, since=since)
+    if facts.refusal and isinstance(standing.slot, Wait):
+        standing.pod = Readiness("False", PodReadyReason.CREATE_FAILED, facts.refusal)
+
+
+def _refused(facts: Facts) -> Wait | None:
+    """A session whose pod was refused asks for nothing until its wait is over, and has no position."""
+    return Wait(AdmittedReason.QUEUED, facts.refusal, POSITIONS_SHOWN + 1) if facts.refusal else None
+
+
+# Holding a slot.
+
+
+def _holding(standing: Standing) -> None:
+    facts, pod = standing.facts, standing.facts.pod
+    standing.queue = None
+    if pod is not None:
+        standing.workspace = standing.workspace or pod.workspace
+    if standing.workspace is not None and not _is_over(standing):
+        if facts.session.spec.suspend:
+            persistent.suspend(standing, pod)
             return
-        waited = self.now - over
-        if waited < OUTCOME_GRACE:
-            self.look_again = OUTCOME_GRACE - waited
-        else:
-            self.conditions.set("PodReady", "False", "PodEnded", "The session is over; its pod lingers and is deleted.")
-            self._finish_as_told(pod)
+        if pod is None or pod.ended or pod.meta.deleting:
+            persistent.replace(standing, pod)
+            return
+    if pod is None:
+        _without_pod(standing)
+    elif pod.ended:
+        _ending(standing, pod)
+    else:
+        _living(standing, pod)
 
-    def _finish_with(self, pod: Pod) -> None:
-        ready = podstate.readiness(pod)
-        self.conditions.set("PodReady", ready.status, ready.reason, ready.message)
-        self._finish_as_told(pod)
 
-    def _finish_as_told(self, pod: Pod) -> None:
-        """Finish with the outcome of a report: of the one that was received, or else of the pod's last words."""
-        self.fields["start_time"] = self.fields["start_time"] or podstate.started_at(pod)
-        self._take_report()
-        received = self.facts.report.report if self.facts.report else None
+def _is_over(standing: Standing) -> bool:
+    """Whether the session has come to its end, or its agent says so."""
+    received, pod = standing.facts.report, standing.facts.pod
+    last = received.report if received else None
+    if pod is not None and not (last and last.outcome):
         last = podstate.final_report(pod)
-        if received is not None and received.outcome:
-            self._finish(received.outcome, received.outcome_message or "")
-        elif last is not None and last.outcome:
-            self.fields |= reported(last)
-            self._finish(last.outcome, last.outcome_message or "")
-        elif pod.phase == "Failed":
-            self._finish("Failed", f"The pod failed: {pod.reason or 'Error'}: {pod.message or 'no message'}")
-        else:
-            self._finish("Failed", "The agent ended without saying how the session went; its log may tell.")
+    return bool(last and last.outcome) or (pod is not None and pod.phase == "Succeeded")
 
-    # Reports, and the end.
 
-    def _take_report(self) -> None:
-        if self.facts.report is not None:
-            self.fields |= reported(self.facts.report.report)
+def _without_pod(standing: Standing) -> None:
+    """No pod, and the workspace is ephemeral or the session is over. A pod that started is never created a second time."""
+    if standing.pod_uid is None and standing.lost_pods is not None:
+        persistent.replace(standing, None)  # the last one was rejected before anything ran, and that is counted
+        return
+    standing.slot = Held()
+    take_report(standing, _received(standing))
+    said = _received(standing)
+    written = standing.written(ConditionType.POD_READY)
+    known = written is not None and written.reason in (PodReadyReason.EVICTED, PodReadyReason.POD_GONE)
+    what = podstate.loss(None)
+    if written is not None and known:
+        what = Readiness("False", PodReadyReason(written.reason), written.message)
+    standing.pod = what
+    if said is not None and said.outcome:
+        standing.end = End(said.outcome, said.outcome_message or "")
+    else:
+        standing.end = End("Failed", f"{what.message} {_GONE_ADVICE}")
 
-    def _finish(self, outcome: Outcome, message: str) -> None:
-        self.conditions.set("Finished", "True", outcome, message)
-        self.conditions.set("Active", "False", "Stopped")
-        self.fields["finish_time"] = self.stamp
-        self.fields["pending_approvals"] = []
-        self.conditions.remove("Suspended")
-        self._release_unless_running(self.facts.pod)
 
-    def _release_unless_running(self, pod: Pod | None) -> None:
-        if pod is None or pod.ended:
-            self.conditions.set("Admitted", "False", "Released", "The session has finished and its slot is free.")
+def _ending(standing: Standing, pod: Pod) -> None:
+    if standing.workspace is None and podstate.never_ran(pod) and not standing.has_started:
+        persistent.replace(standing, pod)
+        return
+    standing.slot = Held()
+    standing.pod_uid = pod.meta.uid
+    standing.pod = podstate.readiness(pod)
+    _finish_as_told(standing, pod)
 
-    # What follows from the conditions.
 
-    def decision(self) -> Decision:
-        if not self.conditions.holds("Finished"):
-            self._tell_suspension()
-        summarise(self.conditions, self.facts.session.spec.mode)
-        self.fields["phase"] = phase(
-            self.conditions, started=self.fields["start_time"] is not None, lasting=self.fields["workspace"] is not None
-        )
-        self.fields["conditions"] = self.conditions.as_list()
-        self.fields["observed_generation"] = self.facts.session.meta.generation
-        return Decision(AgentSessionStatus.model_validate(self.fields), self.actions, self.look_again)
+# A pod that is there.
+
+
+def _living(standing: Standing, pod: Pod) -> None:
+    ready, received = podstate.readiness(pod), standing.facts.report
+    over = received is not None and received.report.outcome is not None
+    if _is_news(standing, pod):
+        early = standing.facts.created is not None and standing.now - standing.facts.created < QUIET_START
+        if early and ready.status != "True" and not over and ready.reason is not PodReadyReason.CRASHED:
+            assert standing.facts.created is not None  # noqa: S101 - `early` says so
+            standing.look_again_in(standing.facts.created + QUIET_START - standing.now)
+            standing.quiet = True
+            return
+    standing.slot = Held()
+    if standing.lost_pods is not None and standing.lost_pods.count == 0:
+        standing.lost_pods = None  # the pod that was told to end is gone: its name is this one's
+    standing.pod_name, standing.pod_uid = pod.meta.name, pod.meta.uid
+    if standing.model is None and not isinstance(standing.facts.resolved, Misconfigured):
+        standing.model = standing.facts.resolved.agent.model
+    if ready.reason is PodReadyReason.POD_ENDED or (over and ready.reason is PodReadyReason.CREATING):
+        # One of the containers has ended and the other is about to, within a second: told with the end, in one write.
+        _end_what_lingers(standing, pod)
+        return
+    standing.pod = _explained(standing, pod, ready)
+    if ready.status == "True":
+        standing.start_time = standing.start_time or podstate.started_at(pod) or standing.stamp
+        if received is not None and not over:
+            standing.activity = Activity(ActiveReason(received.report.activity), _limit_reached(received.report))
+    elif ready.reason in (PodReadyReason.CRASHED, PodReadyReason.POD_GONE, PodReadyReason.EVICTED):
+        standing.note_start(pod)
+    if ready.reason is PodReadyReason.CRASHED:
+        standing.activity = Activity(ActiveReason.STOPPED, "The container has crashed; the kubelet restarts it.")
+    if standing.start_time is not None:
+        take_report(standing, _received(standing))  # an earlier one is not worth a write of its own
+    _end_what_lingers(standing, pod)
+
+
+def _is_news(standing: Standing, pod: Pod) -> bool:
+    """Whether nothing is written yet about the pod that is there."""
+    return standing.facts.session.status.pod_uid != pod.meta.uid or not standing.facts.session.admitted
+
+
+def _explained(standing: Standing, pod: Pod, ready: Readiness) -> Readiness:
+    """PodReady of a pod that is there, in the light of what was before it."""
+    if ready.reason is PodReadyReason.CREATING:
+        before = standing.written(ConditionType.POD_READY)
+        known = before is not None and not _is_news(standing, pod)
+        if standing.start_time is not None and known and before is not None and before.reason != PodReadyReason.RESUMING:
+            started = podstate.started_at(pod) is not None
+            if started or before.status == "True" or before.reason == PodReadyReason.NOT_READY:
+                return Readiness("False", PodReadyReason.NOT_READY, podstate.unready_message(pod))
+        resumed = standing.written(ConditionType.SUSPENDED)
+        comes_back = (SuspendedReason.USER_REQUESTED, SuspendedReason.SUSPENDING, SuspendedReason.RESUMING)
+        if resumed is not None and resumed.reason in comes_back and not standing.facts.session.spec.suspend:
+            return Readiness("False", PodReadyReason.RESUMING, podstate.STARTING)
+    elif ready.reason is PodReadyReason.UNSCHEDULABLE and _awaits_volume(standing, pod):
+        return Readiness("False", PodReadyReason.CREATING, podstate.STARTING)
+    return ready
+
+
+def _awaits_volume(standing: Standing, pod: Pod) -> bool:
+    """The scheduler refuses a pod until its claim is bound: that is the usual way, and worth no writes for some seconds."""
+    since = podstate.unschedulable_since(pod)
+    if standing.workspace is None or since is None:
+        return False
+    before = standing.written(ConditionType.POD_READY)
+    if before is not None and before.reason == PodReadyReason.UNSCHEDULABLE:
+        return False
+    left = since + VOLUME_GRACE - standing.now
+    if left <= timedelta(0):
+        return False
+    standing.look_again_in(left)
+    return True
+
+
+# The end.
+
+
+def _end_what_lingers(standing: Standing, pod: Pod) -> None:
+    """A pod whose session is over gets some time to end by itself.
+
+    The end is written first, and then the pod is deleted (`_over`): an operator that restarts in between knows no report any
+    more, and would take a pod that is gone for one that was lost.
+    """
+    received = standing.facts.report
+    over = received.received if received and received.report.outcome else podstate.agent_ended_at(pod)
+    if over is None or pod.meta.deleting:
+        return
+    waited = standing.now - over
+    if waited < OUTCOME_GRACE:
+        standing.look_again_in(OUTCOME_GRACE - max(waited, timedelta(0)))
+    else:
+        standing.pod = Readiness("False", PodReadyReason.POD_ENDED, "The session is over; its pod lingers and is deleted.")
+        _finish_as_told(standing, pod)
+
+
+def _finish_as_told(standing: Standing, pod: Pod) -> None:
+    """Finish with the outcome of a report: of the one that was received, or else of the pod's last words."""
+    standing.note_start(pod)
+    received, last = _received(standing), podstate.final_report(pod)
+    take_report(standing, received)
+    if received is not None and received.outcome:
+        standing.end = End(received.outcome, received.outcome_message or "")
+    elif last is not None and last.outcome:
+        take_report(standing, last)
+        standing.end = End(last.outcome, last.outcome_message or "")
+    elif pod.phase == "Succeeded" or (pod.phase != "Failed" and not pod.meta.deleting):
+        standing.end = End("Failed", "The agent exited without reporting an outcome. Check its log.")
+    else:
+        standing.end = End("Failed", f"{podstate.loss(pod).message} {_GONE_ADVICE}")
+
+
+def _received(standing: Standing) -> SessionReport | None:
+    return standing.facts.report.report if standing.facts.report else None
 
 
 def _limit_reached(report: SessionReport) -> str:
-    return "" if report.budget_used_up is None else f"It asks the model nothing more: {report.budget_used_up}."
+    return "" if report.budget_used_up is None else f"No further model calls: {report.budget_used_up}."

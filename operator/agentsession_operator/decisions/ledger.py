@@ -1,15 +1,21 @@
 """The ledger: who holds a slot and who asks for one, counted from sessions *and* pods.
 
-A session holds a slot from the write of Admitted=True until it is suspended, has finished or is deleted, and its pod is
-confirmed gone or ended. A pod that has not ended holds its slot even when its session is already gone.
+A session holds a slot while it has a pod of ours that has not ended, while its status says Admitted=True (which keeps a
+persistent session's slot between two pods), and while a creation of its pod has no answer. A pod holds its slot even when its
+session is gone.
+
+One more counts than must: a session whose pod has ended, until that end is written. Otherwise a status write that says
+Admitted=True, sent while the pod ran, could land after its end had freed the slot for another session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from agentsession_operator.api.objects import Pod, Session, SessionClass
+from agentsession_operator.api.conditions import ConditionType
+from agentsession_operator.api.objects import Pod, Session, SessionClass, SessionUID
 from agentsession_operator.decisions.admission import Ledger, Waiting
+from agentsession_operator.decisions.persistent import is_recorded
 from agentsession_operator.decisions.resolve import Resolved, resolve
 
 
@@ -17,33 +23,41 @@ def build_ledger(
     sessions: Iterable[Session],
     pods: Iterable[Pod],
     classes: Mapping[str, SessionClass],
-    in_flight: Mapping[str, str],
+    creating: Mapping[SessionUID, str],
+    backs_off: Callable[[SessionUID], bool],
 ) -> Ledger:
-    """Count. `in_flight` maps session UIDs to users for writes whose outcome is not known yet: they count as done."""
-    sessions = list(sessions)
-    home = {session.meta.uid: session.meta.namespace for session in sessions}
-    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot. A pod that names
-    # a session of another namespace is none of ours, and must not keep that session from its slot: anybody can write a label.
-    running: dict[str, str] = {
-        pod.session_uid: pod.user
-        for pod in pods
-        if not pod.ended and home.get(pod.session_uid, pod.meta.namespace) == pod.meta.namespace
-    }
-    holders = {**running, **in_flight}
+    """Count. `pods` are ours. `creating` has the sessions whose pod may have been created, with their user; `backs_off` says
+    which sessions must not ask again yet."""
+    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot.
+    holders: dict[SessionUID, str] = dict(creating)
+    ended: dict[SessionUID, list[Pod]] = {}
+    for pod in pods:
+        if pod.ended:
+            ended.setdefault(pod.session_uid, []).append(pod)
+        else:
+            holders[pod.session_uid] = pod.user
     waiting: list[Waiting] = []
     for session in sessions:
         uid = session.meta.uid
-        if session.admitted or uid in holders:
+        if session.admitted or uid in holders or not all(is_recorded(session, pod) for pod in ended.get(uid, ())):
             holders[uid] = session.spec.user
-        elif not (session.finished or session.meta.deleting or session.spec.suspend) and _can_start(session, classes):
+        elif asks(session) and uid not in ended and not backs_off(uid) and _can_start(session, classes):
             waiting.append(Waiting(uid, session.spec.user, (_asked(session), session.meta.namespace, session.meta.name)))
     return Ledger(list(holders.values()), waiting)
+
+
+def asks(session: Session) -> bool:
+    """Whether a session that holds no slot asks for one. An ephemeral one that had a pod never does again."""
+    status = session.status
+    if session.finished or session.meta.deleting or session.spec.suspend:
+        return False
+    return status.pod_uid is None or status.workspace is not None
 
 
 def _asked(session: Session) -> str:
     """When a session began to ask for a slot. One that was suspended asks anew, and not before those who wait already: until
     its time is in the status, after everybody's."""
-    if session.condition("Suspended") == ("Unknown", ""):
+    if session.condition(ConditionType.SUSPENDED) == ("Unknown", ""):
         return session.meta.created
     return session.status.queue.since if session.status.queue else "~"
 

@@ -47,16 +47,22 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
     found = choose_class(classes, spec.class_name)
     if found is None:
         return _no_class(spec.class_name, classes)
-    chosen = _model(spec, found)
+    if found.spec is None:
+        return Misconfigured(
+            f"spec.className: the AgentSessionClass {found.meta.name} cannot be read. Fix it "
+            f"(kubectl edit agentsessionclass {found.meta.name}), and the session continues."
+        )
+    offered, name = found.spec, found.meta.name
+    chosen = _model(spec, name, offered)
     if isinstance(chosen, Misconfigured):
         return chosen
-    servers = _mcp_servers(spec, found)
+    servers = _mcp_servers(spec, name, offered)
     if isinstance(servers, Misconfigured):
         return servers
     model, rule = chosen
     if not rule.tool_calling:
         servers = ()
-    offered, of_class, own = found.spec, found.spec.agent, spec.agent
+    of_class, own = offered.agent, spec.agent
     return Resolved(
         session_class=offered,
         agent=AgentSettings(
@@ -93,18 +99,15 @@ def _no_class(name: str | None, classes: Mapping[str, SessionClass]) -> Misconfi
     )
 
 
-def _model(spec: AgentSessionSpec, found: SessionClass) -> tuple[str, ModelRule] | Misconfigured:
+def _model(spec: AgentSessionSpec, name: str, offered: AgentSessionClassSpec) -> tuple[str, ModelRule] | Misconfigured:
     """The session's model or else the class's, and the rule that allows it."""
-    offered = found.spec
     model = spec.agent.model or offered.agent.model
     if model is None:
-        return Misconfigured(
-            f"spec.agent.model is unset and the class {found.meta.name!r} has no default. Name a model in the session."
-        )
+        return Misconfigured(f"spec.agent.model is unset and the class {name!r} has no default. Name a model in the session.")
     rule = _rule_for(model, offered.models)
     if rule is None:
         allowed = ", ".join(rule.match for rule in offered.models)
-        return Misconfigured(f"spec.agent.model: the class {found.meta.name!r} does not allow {model!r}. It allows: {allowed}.")
+        return Misconfigured(f"spec.agent.model: the class {name!r} does not allow {model!r}. It allows: {allowed}.")
     return model, rule
 
 
@@ -124,18 +127,18 @@ def _selection(given: api.ToolSelection) -> ToolSelection:
     return ToolSelection(allow=("*",) if given.allow is None else tuple(given.allow), deny=tuple(given.deny or ()))
 
 
-def _mcp_servers(spec: AgentSessionSpec, found: SessionClass) -> Sequence[api.McpServer] | Misconfigured:
+def _mcp_servers(spec: AgentSessionSpec, name: str, offered: AgentSessionClassSpec) -> Sequence[api.McpServer] | Misconfigured:
     """The class's servers and, where it lets them have some, the session's own."""
-    of_class, own = found.spec.agent.mcp_servers, spec.agent.mcp_servers
-    if own and not found.spec.allow_mcp_servers:
+    of_class, own = offered.agent.mcp_servers, spec.agent.mcp_servers
+    if own and not offered.allow_mcp_servers:
         return Misconfigured(
-            f"spec.agent.mcpServers: the class {found.meta.name!r} does not let sessions name MCP servers. Leave them out, "
+            f"spec.agent.mcpServers: the class {name!r} does not let sessions name MCP servers. Leave them out, "
             "or name a class with allowMCPServers: true."
         )
     taken = {server.name for server in of_class} & {server.name for server in own}
     if taken:
         return Misconfigured(
-            f"spec.agent.mcpServers: the class {found.meta.name!r} has servers of the same name: {', '.join(sorted(taken))}. "
+            f"spec.agent.mcpServers: the class {name!r} has servers of the same name: {', '.join(sorted(taken))}. "
             "Give yours other names."
         )
     return (*of_class, *own)

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any
 
+from agentsession_operator.api.conditions import TROUBLE
 from agentsession_operator.api.meta import API_VERSION, Condition
 from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session import AgentSessionStatus
-
-_TROUBLE: Final = frozenset(
-    {
-        ("Admitted", "Misconfigured"),
-        ("PodReady", "Misconfigured"),
-        ("PodReady", "CreateFailed"),
-        ("PodReady", "Unschedulable"),
-        ("PodReady", "ImageError"),
-        ("PodReady", "ContainerError"),
-        ("PodReady", "Crashed"),
-        ("PodReady", "Evicted"),
-        ("PodReady", "PodGone"),
-        ("Suspended", "NotPersistent"),
-        ("Finished", "Failed"),
-        ("Finished", "BudgetExceeded"),
-    }
-)
 
 
 def new_trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[Condition]:
@@ -33,7 +17,7 @@ def new_trouble(before: AgentSessionStatus, after: AgentSessionStatus) -> list[C
     return [
         condition
         for condition in after.conditions
-        if (condition.type, condition.reason) in _TROUBLE and (condition.type, condition.reason) not in known
+        if (condition.type, condition.reason) in TROUBLE and (condition.type, condition.reason) not in known
     ]
 
 

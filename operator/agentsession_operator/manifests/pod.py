@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentsession_operator.api.names import bearer_token, pod_name, token_sha256
+from agentsession_operator.api.meta import POD_MAC_ANNOTATION, SESSION_FINALIZER, WORKSPACE_ANNOTATION
+from agentsession_operator.api.names import bearer_token, pod_mac, pod_name, token_sha256
 from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session_class import ContainerResources
 from agentsession_operator.api.workspace import WorkspaceStatus
@@ -68,7 +69,7 @@ class Installation:
     report_url: str
     """Base URL under which session pods reach the operator."""
     token_key: bytes
-    """Key of the bearer tokens (names.bearer_token)."""
+    """Key of the bearer tokens and of the marks on pods (api.names)."""
 
     def __repr__(self) -> str:
         return f"Installation(runtime_image={self.runtime_image!r}, report_url={self.report_url!r})"
@@ -120,8 +121,22 @@ def session_pod(
     if offered.tolerations:
         spec["tolerations"] = [toleration.to_wire() for toleration in offered.tolerations]
     metadata = owned_meta(session, pod_name(meta.name, meta.uid))
-    metadata["annotations"]["kubectl.kubernetes.io/default-container"] = AGENT_CONTAINER
+    metadata["annotations"] |= pod_annotations(session, installation.token_key, workspace)
+    metadata["finalizers"] = [SESSION_FINALIZER]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def pod_annotations(session: Session, key: bytes, workspace: WorkspaceStatus | None) -> JSON:
+    """The annotations that only a session's pod has: the operator's mark, and what an operator that starts must know of it."""
+    meta = session.meta
+    name = pod_name(meta.name, meta.uid)
+    annotations = {
+        "kubectl.kubernetes.io/default-container": AGENT_CONTAINER,
+        POD_MAC_ANNOTATION: pod_mac(key, meta.namespace, name, meta.uid, session.spec.user),
+    }
+    if workspace is not None:
+        annotations[WORKSPACE_ANNOTATION] = workspace.model_dump_json(by_alias=True, exclude_none=True)
+    return annotations
 
 
 def _lasting_folders(workspace: WorkspaceStatus | None) -> tuple[list[JSON], dict[str, JSON]]:

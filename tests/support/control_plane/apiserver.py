@@ -13,7 +13,6 @@ JSON = dict[str, Any]
 
 COLLECTIONS: Final = frozenset({SESSIONS, CLASSES, QUOTAS, "pods"})
 """Paths that end in one of these are lists; no object of the tests has such a name."""
-_DELETED_FINALIZERS: Final = "$deleteFromPrimitiveList/finalizers"
 
 
 def not_found(path: str) -> ApiError:
@@ -93,37 +92,53 @@ class ApiServer:
             case "PUT":
                 self._compare(path, body)
                 return self.put(path, body)
-            case "PATCH" if _DELETED_FINALIZERS in body.get("metadata", {}):
-                return self._without_finalizers(path, body["metadata"])
             case "PATCH" if "replicas" in body.get("spec", {}):
                 return self._scaled(path, body["spec"]["replicas"])
-            case "PATCH":
+            case "PATCH" if "status" in body:
                 current = self._compare(path, body)
                 return self.put(path, {**current, "status": _merged(current.get("status"), body["status"])})
+            case "PATCH":
+                return self._patch_metadata(path, body["metadata"])
             case "DELETE":
-                if self._found(path)["metadata"]["uid"] != body["preconditions"]["uid"]:
-                    raise conflict(path)
-                self.remove(path)
-                return {}
+                return self._delete(path, body)
         raise AssertionError(f"{method} is not known here")
 
-    def _compare(self, path: str, body: JSON) -> JSON:
-        """The stored object, if the request names its version."""
+    def _patch_metadata(self, path: str, patch: JSON) -> JSON:
+        """A strategic merge patch of a pod's metadata, as far as the operator uses it."""
         current = self._found(path)
-        if current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+        if patch["uid"] != current["metadata"]["uid"]:
+            raise conflict(path)
+        finalizers = [*current["metadata"].get("finalizers", ()), *patch.get("finalizers", ())]
+        dropped = patch.get("$deleteFromPrimitiveList/finalizers", ())
+        kept = [name for name in dict.fromkeys(finalizers) if name not in dropped]
+        rest = {key: value for key, value in patch.items() if "finalizers" not in key}
+        merged = _merged(current["metadata"], rest)
+        assert isinstance(merged, dict)
+        stored = self.put(path, {**current, "metadata": {**merged, "finalizers": kept}})
+        if "deletionTimestamp" in merged and not kept and not merged.get("deletionGracePeriodSeconds"):
+            self.remove(path)
+        return stored
+
+    def _delete(self, path: str, body: JSON) -> JSON:
+        current = self._found(path)
+        if current["metadata"]["uid"] != body["preconditions"]["uid"]:
+            raise conflict(path)
+        if current["metadata"].get("finalizers"):
+            # As the API server does: nothing waits for a pod that has ended.
+            ended = current.get("status", {}).get("phase") in ("Succeeded", "Failed")
+            grace = 0 if ended else body.get("gracePeriodSeconds", 30)
+            going = {"deletionTimestamp": "2026-05-04T12:00:00Z", "deletionGracePeriodSeconds": grace}
+            return self.put(path, {**current, "metadata": {**current["metadata"], **going}})
+        self.remove(path)
+        return {}
+
+    def _compare(self, path: str, body: JSON) -> JSON:
+        """The stored object, if the request names its version and its UID."""
+        current = self._found(path)
+        uid = body["metadata"].get("uid", current["metadata"]["uid"])
+        if (uid, body["metadata"]["resourceVersion"]) != (current["metadata"]["uid"], current["metadata"]["resourceVersion"]):
             raise conflict(path)
         return current
-
-    def _without_finalizers(self, path: str, meta: JSON) -> JSON:
-        """An object that was being deleted is gone with its last finalizer."""
-        current = self._found(path)
-        if current["metadata"]["uid"] != meta["uid"]:
-            raise conflict(path)
-        kept = [name for name in current["metadata"].get("finalizers", []) if name not in meta[_DELETED_FINALIZERS]]
-        if not kept and "deletionTimestamp" in current["metadata"]:
-            self.remove(path)
-            return current
-        return self.put(path, {**current, "metadata": {**current["metadata"], "finalizers": kept}})
 
     def _scaled(self, path: str, replicas: int) -> JSON:
         """The Deployment's Scale."""

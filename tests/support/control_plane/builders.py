@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from agentsession_operator.api.meta import (
     API_VERSION,
     DEFAULT_CLASS_ANNOTATION,
+    POD_MAC_ANNOTATION,
+    SESSION_FINALIZER,
     SESSION_NAME_ANNOTATION,
     SESSION_UID_LABEL,
     USER_ANNOTATION,
+    WORKSPACE_ANNOTATION,
 )
-from agentsession_operator.api.names import pod_name
+from agentsession_operator.api.names import pod_mac, pod_name
 from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from agentsession_operator.manifests.pod import Installation
@@ -102,9 +106,14 @@ def pod_body(
     uid: str | None = None,
     version: int = 100,
     deleting: bool = False,
+    grace: int = 15,
+    protected: bool = True,
+    workspace: JSON | None = None,
     status: Mapping[str, Any] | None = None,
 ) -> JSON:
+    """A pod as the operator creates it with INSTALLATION's key."""
     session_uid = session_uid or f"uid-of-{of}"
+    mac = pod_mac(INSTALLATION.token_key, namespace, pod_name(of, session_uid), session_uid, user)
     meta: JSON = {
         "namespace": namespace,
         "name": pod_name(of, session_uid),
@@ -112,13 +121,17 @@ def pod_body(
         "resourceVersion": str(version),
         "creationTimestamp": CREATED,
         "labels": {SESSION_UID_LABEL: session_uid},
-        "annotations": {SESSION_NAME_ANNOTATION: of, USER_ANNOTATION: user},
+        "annotations": {SESSION_NAME_ANNOTATION: of, USER_ANNOTATION: user, POD_MAC_ANNOTATION: mac},
         "ownerReferences": [
             {"apiVersion": API_VERSION, "kind": "AgentSession", "name": of, "uid": session_uid, "controller": True}
         ],
     }
     if deleting:
-        meta["deletionTimestamp"] = CREATED
+        meta |= {"deletionTimestamp": CREATED, "deletionGracePeriodSeconds": grace}
+    if protected:
+        meta["finalizers"] = [SESSION_FINALIZER]
+    if workspace is not None:
+        meta["annotations"][WORKSPACE_ANNOTATION] = json.dumps(workspace)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": dict(status or {"phase": "Pending"})}
 
 

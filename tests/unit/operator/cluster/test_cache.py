@@ -157,16 +157,17 @@ def test_late_news_of_a_leftover_does_not_hide_its_successor() -> None:
     assert found.meta.uid == "new"
 
 
-def test_a_pod_of_another_namespace_is_never_a_sessions_pod() -> None:
-    """It would decide over the session's status, and its token would be good for the session's reports."""
+def test_of_two_pods_the_one_that_the_status_names_is_the_sessions() -> None:
     cache = Cache(Heard())
-    cache.sessions.put(session())
-    cache.pods.put(pod(namespace="elsewhere", uid="forged", version=999, status=READY))
-    assert cache.pod_of(UID) is None
-    cache.pods.put(pod(uid="own", version=5))
+    cache.pods.put(pod(uid="first", version=5))
+    cache.pods.put(pod(uid="second", version=999))
     found = cache.pod_of(UID)
     assert found is not None
-    assert found.meta.uid == "own"
+    assert found.meta.uid == "second"
+    cache.sessions.put(session(status={"podUID": "first"}))
+    found = cache.pod_of(UID)
+    assert found is not None
+    assert found.meta.uid == "first"
 
 
 def test_a_pod_whose_session_is_gone_is_still_found() -> None:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.api.objects import Session, SessionUID
+from agentsession_operator.api.meta import CLASSES, SESSIONS
+from agentsession_operator.api.objects import Pod, PodUID, Session, SessionUID
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kinds import Kind, followed
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
-from support.control_plane.builders import JSON, session, session_body
+from support.control_plane.builders import INSTALLATION, JSON, READY, class_body, pod_body, quota, session, session_body
 
 NAMES = "abcd"
 
@@ -27,7 +27,7 @@ def known(**versions: int) -> Sessions:
     cache = Cache(Wakeups(WorkQueue()))
     for name, version in versions.items():
         cache.sessions.put(session(name, version=version))
-    (kind,) = (kind for kind in followed(cache) if kind.plural == SESSIONS)
+    (kind,) = (kind for kind in followed(cache, INSTALLATION.token_key) if kind.plural == SESSIONS)
     return kind
 
 
@@ -100,6 +100,113 @@ def test_a_list_makes_the_store_no_older_and_a_second_changes_nothing(before: di
         if name in there or before[name] > 9
     }
     assert kept.correct(at) == 0
+
+
+def the_pods() -> tuple[Cache, Kind[PodUID, Pod]]:
+    cache = Cache(Wakeups(WorkQueue()))
+    (kind,) = (kind for kind in followed(cache, INSTALLATION.token_key) if kind.plural == "pods")
+    return cache, kind
+
+
+FORGED = [
+    {"agentsession.dev/mac": ""},
+    {"agentsession.dev/mac": "0" * 64},
+    {"agentsession.dev/user": "victim"},
+    {"agentsession.dev/session": "another"},
+]
+
+
+@pytest.mark.parametrize("annotations", FORGED)
+def test_a_pod_that_the_operator_did_not_create_is_ignored_and_logged_once(
+    annotations: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, pods = the_pods()
+    body = pod_body(status=READY)
+    body["metadata"]["annotations"] |= annotations
+    with caplog.at_level(logging.ERROR):
+        for version in range(101, 110):
+            body["metadata"]["resourceVersion"] = str(version)
+            pods.take("MODIFIED", body)
+    assert len(cache.pods) == 0
+    assert len(caplog.records) == 1
+
+
+def test_a_mark_that_was_copied_to_another_namespace_is_worth_nothing() -> None:
+    cache, pods = the_pods()
+    body = pod_body(status=READY)
+    body["metadata"] |= {"namespace": "elsewhere", "uid": "forged"}
+    pods.take("ADDED", body)
+    assert len(cache.pods) == 0
+
+
+def test_a_pod_that_is_known_is_followed_by_its_uid() -> None:
+    cache, pods = the_pods()
+    body = pod_body(status=READY)
+    pods.take("ADDED", body)
+    body["metadata"] |= {"annotations": {"agentsession.dev/user": "mallory"}, "resourceVersion": "200"}
+    pods.take("MODIFIED", body)
+    (pod,) = cache.pods.all()
+    assert (pod.meta.version, pod.user, pod.marked) == (200, "ada", False)
+
+
+def test_a_protected_pod_that_vanishes_is_a_doubt() -> None:
+    cache, pods = the_pods()
+    pods.take("ADDED", pod_body(status=READY))
+    pods.take("DELETED", pod_body(status=READY, version=200))
+    assert [pod.meta.uid for pod in cache.doubtful(SessionUID("uid-of-demo"))] == ["pod-of-demo"]
+    cache.follow(cache.pods.all()[0], pod_body(status=READY, version=300))
+    assert cache.doubtful(SessionUID("uid-of-demo")) == []
+
+
+def test_a_released_pod_that_vanishes_is_gone() -> None:
+    cache, pods = the_pods()
+    pods.take("ADDED", pod_body(status=READY, protected=False))
+    pods.take("DELETED", pod_body(status=READY, protected=False, version=200))
+    assert len(cache.pods) == 0
+
+
+def test_a_pod_that_misses_in_a_list_is_a_doubt() -> None:
+    cache, pods = the_pods()
+    pods.take("ADDED", pod_body(status=READY))
+    assert pods.correct({"metadata": {"resourceVersion": "900"}, "items": []}) == 1
+    assert len(cache.doubtful(SessionUID("uid-of-demo"))) == 1
+
+
+def test_a_class_that_becomes_unreadable_replaces_its_old_version() -> None:
+    cache = Cache(Wakeups(WorkQueue()))
+    (kind,) = (kind for kind in followed(cache, INSTALLATION.token_key) if kind.plural == CLASSES)
+    kind.take("ADDED", class_body(version=1))
+    kind.take("MODIFIED", class_body(version=2, workspace={"type": "Sometimes"}))
+    assert cache.classes.all()[0].spec is None
+
+
+ODD: list[JSON] = [{}, {"metadata": {"uid": "x"}}, {"metadata": {"uid": "x", "name": "x", "resourceVersion": "new"}}]
+
+
+@pytest.mark.parametrize("body", ODD[1:])
+def test_what_is_no_object_of_the_api_is_ignored_in_every_kind(body: JSON) -> None:
+    cache = Cache(Wakeups(WorkQueue()))
+    for kind in followed(cache, INSTALLATION.token_key):
+        kind.take("ADDED", body)
+        assert len(kind.store) == 0
+
+
+def test_a_status_that_was_edited_by_hand_loses_its_odd_fields_only() -> None:
+    kept = known()
+    status = {
+        "podUID": "p",
+        "lostPods": "many",
+        "queue": {"position": "first"},
+        "conditions": [{"type": 7}, {"type": "Admitted", "status": "True", "reason": "Admitted", "lastTransitionTime": "now"}],
+    }
+    kept.take("ADDED", session_body(version=1, status=status))
+    (read,) = kept.store.all()
+    assert (read.status.pod_uid, read.status.lost_pods, read.status.queue, read.admitted) == ("p", None, None, True)
+
+
+def test_the_readable_quota_is_what_it_says() -> None:
+    assert quota(maxSessions="many").spec is None
+    assert quota(maxSessions=3).spec is not None
 
 
 # Events of a watch, which go the same way.

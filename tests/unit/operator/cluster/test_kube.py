@@ -21,7 +21,8 @@ def shut() -> None:
 
 WRITES: dict[str, Callable[[KubeApi], Awaitable[object]]] = {
     "create": lambda api: api.create("/api/v1/namespaces/team/configmaps", {"metadata": {"name": "y"}}),
-    "patch_status": lambda api: api.patch_status(PATH, 1, {"a": 1}),
+    "patch_status": lambda api: api.patch_status(PATH, "uid-1", 1, {"a": 1}),
+    "patch_pod_metadata": lambda api: api.patch_pod_metadata(PATH, "uid-1", {"labels": {"a": "b"}}),
     "remove_finalizer": lambda api: api.remove_finalizer(PATH, "example.org/x", uid="uid-1"),
     "scale": lambda api: api.scale(PATH, 0),
     "delete": lambda api: api.delete(PATH, uid="uid-1"),
@@ -57,9 +58,9 @@ async def test_every_write_has_a_gate(server: ApiServer) -> None:
 
 async def test_a_deletion_says_whether_it_deleted(server: ApiServer) -> None:
     api = server.kube
-    assert not await api.delete(PATH, uid="another")
-    assert await api.delete(PATH, uid="uid-1")
-    assert not await api.delete(PATH, uid="uid-1")
+    assert await api.delete(PATH, uid="another") is None
+    assert await api.delete(PATH, uid="uid-1") is not None
+    assert await api.delete(PATH, uid="uid-1") is None
 
 
 @pytest.mark.parametrize(("code", "unknown"), [(0, True), (500, True), (504, True), (409, False), (404, False), (429, False)])
@@ -68,8 +69,26 @@ def test_a_write_without_an_answer_may_have_been_carried_out(code: int, unknown:
 
 
 async def test_a_status_is_merged_into_the_version_that_was_read(server: ApiServer) -> None:
-    answer: JSON = await server.kube.patch_status(PATH, 1, {"a": 1, "b": None})
+    answer: JSON = await server.kube.patch_status(PATH, "uid-1", 1, {"a": 1, "b": None})
     assert answer["status"] == {"a": 1}
     with pytest.raises(ApiError) as refused:
-        await server.kube.patch_status(PATH, 1, {"a": 2})
+        await server.kube.patch_status(PATH, "uid-1", 1, {"a": 2})
     assert refused.value.conflict
+
+
+async def test_a_status_is_not_written_to_another_object_of_the_name(server: ApiServer) -> None:
+    with pytest.raises(ApiError) as refused:
+        await server.kube.patch_status(PATH, "another", 1, {"a": 1})
+    assert refused.value.conflict
+
+
+@pytest.mark.parametrize("answer", [{}, {"metadata": {}}, {"metadata": {"uid": 7}}, {"kind": "Status"}])
+async def test_a_write_whose_answer_is_not_the_object_may_have_been_carried_out(answer: JSON) -> None:
+    class Odd(ApiServer):
+        async def request(self, *_: object, **__: object) -> JSON:
+            return answer
+
+    for write in ("create", "patch_status", "patch_pod_metadata"):
+        with pytest.raises(ApiError) as refused:
+            await WRITES[write](KubeApi(Odd(), may_write=lambda: None))
+        assert refused.value.outcome_unknown

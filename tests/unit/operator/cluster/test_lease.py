@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.cluster.kube import ApiError, lease_path
-from agentsession_operator.cluster.landing import WRITE_SECONDS
+from agentsession_operator.cluster.landing import LANDING_SECONDS, WRITE_SECONDS
 from agentsession_operator.cluster.lease import (
     DURATION_SECONDS,
-    MARGIN_SECONDS,
+    HELD_SECONDS,
+    LONGEST_DURATION_SECONDS,
     NAME,
     RENEW_SECONDS,
     Lease,
@@ -36,7 +37,6 @@ def anyio_backend() -> Backend:
 
 
 PATH = lease_path("system", NAME)
-HELD_SECONDS = DURATION_SECONDS - MARGIN_SECONDS
 
 
 def now() -> float:
@@ -213,9 +213,90 @@ async def test_a_lease_without_a_holder_is_free(spec: dict[str, Any]) -> None:
 
 async def test_a_follower_honours_the_duration_that_the_holder_promised() -> None:
     server = ApiServer()
-    server.put(PATH, {"metadata": {"name": NAME}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 100}})
+    server.put(PATH, {"metadata": {"name": NAME}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 30}})
     await lease_of(server, "a").acquire()
-    assert now() > 100
+    assert 30 < now() < 35
+
+
+@pytest.mark.parametrize("promised", [1_000_000, 0, -5, "long", None])
+async def test_a_dead_holder_keeps_nobody_out_indefinitely(promised: object) -> None:
+    server = ApiServer()
+    server.put(PATH, {"metadata": {"name": NAME}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": promised}})
+    await lease_of(server, "a").acquire()
+    assert now() < LONGEST_DURATION_SECONDS + 3
+
+
+async def test_a_lease_without_a_spec_is_free() -> None:
+    server = ApiServer()
+    server.put(PATH, {"metadata": {"name": NAME}})
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    assert holder(server) == "a"
+    await lease.release()
+    assert holder(server) == ""
+
+
+async def test_a_lease_deleted_and_taken_by_another_ends_the_leader() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    server.remove(PATH)
+    server.put(PATH, {"metadata": {"name": NAME}, "spec": {"holderIdentity": "b"}})
+    with pytest.raises(LeaseLost, match="held by b"):
+        await lease.keep()
+    assert not holds(lease)
+
+
+async def test_a_machine_that_was_suspended_does_not_write_under_an_expired_lease() -> None:
+    """Its clock goes on while it sleeps, as the others' do."""
+    slept = 0.0
+    lease = Lease(ApiServer(), "system", "a", clock=lambda: now() + slept)
+    await lease.acquire()
+    assert holds(lease)
+    slept = 60.0
+    assert not holds(lease)
+
+
+async def test_after_a_release_admission_starts_at_once() -> None:
+    server = ApiServer()
+    first = lease_of(server, "a")
+    await first.acquire()
+    await first.release()
+    second = lease_of(server, "b")
+    await second.acquire()
+    assert not await second.wait_until_quiet()
+
+
+async def test_after_a_crash_admission_waits_until_the_last_write_has_landed() -> None:
+    server = ApiServer()
+    await lease_of(server, "a").acquire()
+    crashed = now()
+    second = lease_of(server, "b")
+    await second.acquire()
+    assert await second.wait_until_quiet()
+    assert HELD_SECONDS + LANDING_SECONDS <= now() - crashed < 15
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["of its own", "deleted"])
+async def test_a_lease_whose_holder_did_not_release_it_is_waited_out(there: bool) -> None:
+    server = ApiServer()
+    if there:
+        await lease_of(server, "a").acquire()
+    began = now()
+    again = lease_of(server, "a")
+    await again.acquire()
+    assert await again.wait_until_quiet()
+    assert now() - began == pytest.approx(LANDING_SECONDS + (0 if there else HELD_SECONDS))
+
+
+async def test_an_abandoned_lease_expires_and_is_not_released() -> None:
+    server = ApiServer()
+    lease = lease_of(server, "a")
+    await lease.acquire()
+    lease.abandon()
+    assert not holds(lease)
+    await lease.release()
+    assert holder(server) == "a"
 
 
 # Two or three operators; a network that delays, loses and cuts off; processes that die.

@@ -11,12 +11,13 @@ import pytest
 
 from agentsession_operator.api.meta import CLASSES, QUOTAS, SESSIONS
 from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.cluster.kinds import followed
 from agentsession_operator.cluster.kube import core_path, path_of
 from agentsession_operator.cluster.resync import FAULTS_TOLERATED, FIRST_SECONDS, INTERVAL_SECONDS, WATCH_GRACE_SECONDS, Resync
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
 from support.control_plane.apiserver import UNREACHABLE, ApiServer
-from support.control_plane.builders import pod_body, session_body
+from support.control_plane.builders import INSTALLATION, pod_body, session_body
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -36,11 +37,15 @@ class Relist:
     def __init__(self) -> None:
         self.server = ApiServer()
         self.cache = Cache(Wakeups(WorkQueue()))
-        self.resync = Resync(self.server.kube, self.cache)
+        self.resync = Resync(self.server.kube, self.cache, followed(self.cache, INSTALLATION.token_key))
+        self.in_step = 0
+
+    def _closed(self) -> None:
+        self.in_step += 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.resync.run())
+        task = asyncio.create_task(self.resync.run(self._closed))
         yield
         task.cancel()
         await asyncio.wait([task])
@@ -80,6 +85,7 @@ async def test_a_change_that_the_watch_missed_is_corrected_and_logged(caplog: py
         async with relist.running():
             await asyncio.sleep(60)
     assert len(relist.cache.sessions) == 1
+    assert relist.in_step == 1
     assert "the watch of agentsessions missed 1 changes" in caplog.text
 
 
@@ -110,4 +116,19 @@ async def test_a_failed_list_does_not_end_the_relist() -> None:
         relist.server.answer = lambda _verb, _path: None
         relist.server.put(SESSION, session_body())
         await asyncio.sleep(2 * INTERVAL_SECONDS)
+    assert len(relist.cache.sessions) == 1
+
+
+async def test_a_fresh_comparison_is_made_now_and_tried_until_it_succeeds() -> None:
+    relist = Relist()
+    await relist.resync.first()
+    relist.server.put(SESSION, session_body())
+    failures = iter([UNREACHABLE, UNREACHABLE])
+
+    def away(_verb: str, _path: str) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+
+    relist.server.answer = away
+    await relist.resync.fresh()
     assert len(relist.cache.sessions) == 1

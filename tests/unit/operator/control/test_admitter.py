@@ -1,15 +1,20 @@
-"""Who gets a slot, on an API server in memory."""
+"""Who gets a slot, on an API server in memory: the pod is the reservation, and a pass ends when each of its creations has."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from agentsession_operator.api.meta import SESSIONS
-from agentsession_operator.cluster.kube import path_of
+from agentsession_operator.api.objects import SessionUID
+from agentsession_operator.cluster.kube import ApiError, path_of
+from agentsession_operator.cluster.landing import LANDING_SECONDS
+from agentsession_operator.cluster.lease import NotLeader
+from support.control_plane.apiserver import UNREACHABLE
 from support.control_plane.builders import quota
-from support.control_plane.stage import SESSION, UID, Stage
+from support.control_plane.stage import PODS, SESSION, UID, Stage, persistent_stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -25,17 +30,29 @@ async def passes(stage: Stage, seconds: float = 5.0) -> None:
     admitting = asyncio.create_task(stage.admitter.run())
     stage.wake()
     await asyncio.sleep(seconds)
+    assert not admitting.done()
     admitting.cancel()
     await asyncio.wait([admitting])
-    assert admitting.cancelled()
 
 
-async def test_the_admitter_writes_the_reservation_and_creates_no_pod() -> None:
+def pods(stage: Stage) -> int:
+    return len([path for path in stage.server.objects if path.startswith(f"{PODS}/")])
+
+
+def capped(sessions: int, *, waiting: int) -> Stage:
+    stage = Stage()
+    stage.cache.quotas.put(quota(maxSessions=sessions, maxSessionsPerUser=50))
+    for number in range(waiting):
+        stage.put_session(f"s{number}", created=f"2026-05-04T10:00:{number:02}Z")
+    return stage
+
+
+async def test_the_first_write_for_a_session_is_its_pod() -> None:
     stage = Stage()
     stage.put_session()
     await passes(stage)
-    assert stage.reasons()["Admitted"] == "Admitted"
-    assert stage.writes() == [("PATCH", SESSION)]
+    assert stage.writes() == [("POST", PODS)]
+    assert stage.admitter.counts.held == 1
 
 
 async def test_no_session_is_admitted_before_the_cache_is_complete() -> None:
@@ -54,21 +71,142 @@ async def test_an_unreadable_quota_admits_no_session_and_reports_why() -> None:
     assert stage.reasons()["Admitted"] == "Queued"
 
 
-async def test_the_cap_holds_with_stale_caches_and_lost_answers() -> None:
-    stage = Stage()
-    stage.cache.quotas.put(quota(maxSessions=2, maxSessionsPerUser=10))
-    for number in range(6):
-        stage.put_session(f"s{number}", user=f"user-{number % 3}")
-    stale = path_of(SESSIONS, "team", "s0")
-    stage.server.put(stale, stage.server.objects[stale])
-    stage.server.lost_answers |= {("PATCH", path_of(SESSIONS, "team", f"s{number}")) for number in (1, 2)}
+@pytest.mark.parametrize("code", [403, 409, 422, 429])
+async def test_a_refused_creation_gives_its_slot_to_the_next_at_once(code: int) -> None:
+    stage = capped(1, waiting=2)
+
+    def refuse_the_first(verb: str, path: str) -> None:
+        if (verb, path) == ("POST", PODS) and not refused:
+            refused.append(path)
+            raise ApiError(code, "Refused", "not this one")
+
+    refused: list[str] = []
+    stage.server.answer = refuse_the_first
+    await passes(stage, 0.5)
+    assert pods(stage) == 1
+    assert stage.objects.backs_off(SessionUID("uid-of-s0"))
+    assert stage.cache.pod_of(SessionUID("uid-of-s1")) is not None
+
+
+async def test_a_session_that_is_always_refused_blocks_nobody_and_backs_off() -> None:
+    stage = capped(50, waiting=3)
+
+    def refuse(verb: str, path: str) -> None:
+        if (verb, path) == ("POST", PODS):
+            tried.append(path)
+            raise ApiError(403, "Forbidden", "exceeded quota")
+
+    tried: list[str] = []
+    await passes(stage, 1)
+    assert pods(stage) == 3
+    stage.put_session("late")
+    stage.server.answer = refuse
+    await passes(stage, 600)
+    assert 5 <= len(tried) <= 15, "1, 2, 4 ... 300 s"
+
+
+@pytest.mark.parametrize("others", [1, 3])
+async def test_a_pass_counts_its_slow_creations_when_one_is_refused(others: int) -> None:
+    """The pass ends when each of its writes has ended, so that the next one counts them all."""
+    stage = capped(others + 1, waiting=2 * (others + 1))
+    slow = stage.server.request
+    posts = 0
+
+    async def request(method: str, path: str, *args: object, **options: object) -> dict[str, object]:
+        nonlocal posts
+        if (method, path) == ("POST", PODS):
+            posts += 1
+            if posts == 1:
+                raise ApiError(429, "TooManyRequests", "slow down", 1)
+            await asyncio.sleep(2.5)
+        return await slow(method, path, *args, **options)  # type: ignore[arg-type]
+
+    stage.server.request = request  # type: ignore[method-assign]
     admitting = asyncio.create_task(stage.admitter.run())
     for _ in range(100):
         stage.wake()
         await asyncio.sleep(0.1)
-        admitted = [
-            body for body in stage.server.objects.values() if "Admitted" in stage.reasons(body["metadata"]["name"]).values()
-        ]
-        assert len(admitted) <= 2
-    assert len(admitted) == 2
+        assert pods(stage) + len(stage.objects.creating()) <= 2 * (others + 1)
+        assert pods(stage) <= others + 1
+    assert pods(stage) == others + 1
     admitting.cancel()
+
+
+async def test_nothing_is_counted_of_a_creation_that_the_lease_forbade() -> None:
+    stage = capped(1, waiting=1)
+
+    def shut(verb: str, path: str) -> None:
+        if verb == "POST":
+            raise NotLeader("shut")
+
+    stage.server.answer = shut
+    await passes(stage, 5)
+    assert stage.objects.creating() == {}
+    stage.server.answer = lambda _verb, _path: None
+    await passes(stage, 5)
+    assert pods(stage) == 1
+
+
+async def test_a_creation_without_an_answer_holds_its_slot_until_it_has_landed() -> None:
+    stage = capped(1, waiting=2)
+
+    def away(verb: str, path: str) -> None:
+        if (verb, path) == ("POST", PODS):
+            posted.append(asyncio.get_running_loop().time())
+            raise UNREACHABLE
+
+    posted: list[float] = []
+    stage.server.answer = away
+    admitting = asyncio.create_task(stage.admitter.run())
+    stage.wake()
+    await asyncio.sleep(LANDING_SECONDS - 0.5)
+    assert len(posted) == 1
+    assert stage.objects.creating() == {SessionUID("uid-of-s0"): "ada"}
+    stage.server.answer = lambda _verb, _path: None
+    await asyncio.sleep(5)
+    assert stage.objects.creating() == {}
+    assert pods(stage) == 1
+    admitting.cancel()
+
+
+async def test_the_cap_holds_with_stale_caches_and_lost_answers() -> None:
+    stage = capped(2, waiting=6)
+    stale = path_of(SESSIONS, "team", "s0")
+    stage.server.put(stale, stage.server.objects[stale])
+    stage.server.lost_answers.add(("POST", PODS))
+    admitting = asyncio.create_task(stage.admitter.run())
+    for _ in range(200):
+        stage.wake()
+        await asyncio.sleep(0.1)
+        assert pods(stage) <= 2
+    assert pods(stage) == 2
+    admitting.cancel()
+
+
+async def test_a_session_that_is_gone_gets_no_pod_before_the_watches_are_in_step() -> None:
+    """Between the first list and kopf's a deletion goes unseen."""
+    stage = Stage()
+    stage.put_session()
+    del stage.server.objects[SESSION]
+    stage.admitter.distrust_the_watches()
+    await passes(stage)
+    assert stage.writes() == []
+    assert stage.cache.sessions.get(UID) is None
+
+
+async def test_one_users_thousand_sessions_do_not_delay_anothers_first() -> None:
+    stage = Stage()
+    stage.cache.quotas.put(quota(maxSessions=4, maxSessionsPerUser=3))
+    for number in range(30):
+        stage.put_session(f"a{number}", user="ada", created="2026-05-04T10:00:00Z")
+    stage.put_session("b", user="bob", created="2026-05-04T11:00:00Z")
+    await passes(stage)
+    assert Counter(pod.user for pod in stage.cache.pods.all()) == {"ada": 3, "bob": 1}
+
+
+async def test_a_persistent_session_gets_its_claim_before_its_pod() -> None:
+    stage = persistent_stage()
+    await passes(stage)
+    assert [path.rsplit("/", 1)[1] for _, path in stage.writes()] == ["persistentvolumeclaims", "pods"]
+    (pod,) = stage.cache.pods.all()
+    assert pod.workspace is not None

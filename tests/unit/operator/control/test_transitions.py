@@ -18,14 +18,16 @@ from support.control_plane.builders import (
     READY,
     admitted,
     condition,
+    container,
     ended,
     finished,
     pod_status,
     quota,
     report,
     session,
+    terminated,
 )
-from support.control_plane.stage import POD, PODS, SESSION, UID, Stage, admitted_stage, persistent_stage
+from support.control_plane.stage import POD, PODS, SESSION, UID, Stage, persistent_stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -62,50 +64,50 @@ async def at_work(stage: Stage) -> AsyncIterator[None]:
     assert all(task.cancelled() for task in tasks)
 
 
-def pod_uid(stage: Stage) -> str:
-    return str(stage.server.objects[POD]["metadata"]["uid"])
-
-
 async def test_an_ephemeral_session_leaves_a_line_for_each_step(log: pytest.LogCaptureFixture) -> None:
     stage = Stage()
     stage.put_session()
     async with at_work(stage):
-        stage.put_pod(uid=pod_uid(stage), status=READY)
+        stage.change_pod(status=READY)
         await asyncio.sleep(5)
-        stage.put_pod(uid=pod_uid(stage), status=ended(), version=10_000)
+        stage.change_pod(status=ended())
         stage.reports.put(report(outcome="Completed"))
         await asyncio.sleep(5)
     assert lines(log, "session team/demo: ") == [
-        "session team/demo: admitted (new session)",
         f"session team/demo: created pod {POD_NAME} (first pod)",
+        "session team/demo: admitted (new session)",
         "session team/demo: finished (Completed)",
+        f"session team/demo: released pod {POD_NAME}",
     ]
 
 
 async def test_a_persistent_session_logs_loss_replacement_suspension_and_resumption(log: pytest.LogCaptureFixture) -> None:
     stage = persistent_stage()
     async with at_work(stage):
-        stage.put_pod(uid=pod_uid(stage), status=READY)
+        stage.change_pod(status=READY)
         await asyncio.sleep(5)
-        stage.put_pod(uid=pod_uid(stage), status=pod_status("Failed", reason="Evicted", message="low on memory"))
+        stage.change_pod(status=pod_status("Failed", container("agent", terminated(1)), reason="Evicted", message="low"))
         await asyncio.sleep(5)
+        stage.change_pod(status=READY)
+        await asyncio.sleep(15)
         suspend(stage, True)
         await asyncio.sleep(5)
-        (gone,) = stage.cache.pods_of(UID)
-        stage.cache.pods.remove(gone.meta.uid)
-        await asyncio.sleep(5)
+        stage.change_pod(status=ended("Failed", code=143), deletionGracePeriodSeconds=0)
+        await asyncio.sleep(60)
         suspend(stage, False)
         await asyncio.sleep(5)
     assert lines(log, "session team/demo: ") == [
-        "session team/demo: admitted (new session)",
         f"session team/demo: created pod {POD_NAME} (first pod)",
+        "session team/demo: admitted (new session)",
         "session team/demo: lost its pod (Evicted, 1 in a row)",
         f"session team/demo: deleted pod {POD_NAME}",
+        f"session team/demo: released pod {POD_NAME}",
         f"session team/demo: created pod {POD_NAME} (replaces a lost pod, 1 in a row)",
         f"session team/demo: deleted pod {POD_NAME}",
         "session team/demo: suspended (UserRequested)",
-        "session team/demo: admitted (resumes)",
+        f"session team/demo: released pod {POD_NAME}",
         f"session team/demo: created pod {POD_NAME} (resumes the session)",
+        "session team/demo: admitted (resumes)",
     ]
 
 
@@ -118,7 +120,7 @@ def suspend(stage: Stage, wanted: bool) -> None:
 async def test_an_admission_whose_answer_was_lost_is_logged_once(log: pytest.LogCaptureFixture) -> None:
     stage = Stage()
     stage.put_session()
-    stage.server.lost_answers.add(("PATCH", SESSION))
+    stage.server.lost_answers |= {("PATCH", SESSION), ("POST", PODS)}
     async with at_work(stage):
         await asyncio.sleep(60)
     assert lines(log, "session team/demo: admitted") == ["session team/demo: admitted (new session)"]
@@ -131,7 +133,7 @@ async def test_only_a_pass_with_news_leaves_a_line(log: pytest.LogCaptureFixture
     stage.put_session("second", created="2026-05-04T10:00:01Z")
     async with at_work(stage):
         (line,) = lines(log, "admission pass: ")
-        assert line.startswith("admission pass: granted 1, held 1, waiting 1 (1 with a new reason), ")
+        assert line.startswith("admission pass: granted 1 (1 created), held 1, waiting 1 (1 with a new reason), ")
         for _ in range(10):
             stage.wake()
             await asyncio.sleep(60)
@@ -142,7 +144,7 @@ async def test_an_idle_hour_leaves_no_line(log: pytest.LogCaptureFixture) -> Non
     stage = Stage()
     stage.put_session()
     async with at_work(stage):
-        stage.put_pod(uid=pod_uid(stage), status=READY)
+        stage.change_pod(status=READY)
         await asyncio.sleep(5)
         log.clear()
         for sequence in range(1, 60):
@@ -151,8 +153,9 @@ async def test_an_idle_hour_leaves_no_line(log: pytest.LogCaptureFixture) -> Non
     assert log.records == []
 
 
-async def test_an_error_that_repeats_is_logged_once(log: pytest.LogCaptureFixture) -> None:
-    stage = admitted_stage()
+async def test_a_refused_pod_leaves_a_line_for_each_try(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.put_session()
 
     def full(verb: str, path: str) -> None:
         if (verb, path) == ("POST", PODS):
@@ -161,7 +164,9 @@ async def test_an_error_that_repeats_is_logged_once(log: pytest.LogCaptureFixtur
     stage.server.answer = full
     async with at_work(stage):
         await asyncio.sleep(600)
-    assert lines(log, "session team/demo: ") == ["session team/demo: trying again: 403 Forbidden: exceeded quota: team"]
+    found = lines(log, "session team/demo: pod refused, try ")
+    assert found[0] == "session team/demo: pod refused, try 1: 403 Forbidden: exceeded quota: team"
+    assert len(found) < 15, "with waits of up to 5 minutes"
 
 
 async def test_the_log_holds_no_secret_and_nothing_that_was_said(log: pytest.LogCaptureFixture) -> None:
@@ -169,10 +174,10 @@ async def test_the_log_holds_no_secret_and_nothing_that_was_said(log: pytest.Log
     stage = Stage()
     stage.put_session(prompt="the prompt", credentials={"secretName": "keys"})
     async with at_work(stage):
-        stage.put_pod(uid=pod_uid(stage), status=READY)
+        stage.change_pod(status=READY)
         stage.reports.put(report(sequence=1, last_message="the last message"))
         await asyncio.sleep(5)
-        stage.put_pod(uid=pod_uid(stage), status=ended("Failed", "the termination message", code=1), version=10_000)
+        stage.change_pod(status=ended("Failed", "the termination message", code=1))
         stage.reports.put(report(sequence=2, outcome="Failed", outcome_message="the outcome"))
         await asyncio.sleep(5)
     assert "finished (Failed)" in log.text

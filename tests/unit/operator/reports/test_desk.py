@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from agentsession_operator.api.objects import PodUID, SessionUID
+from agentsession_operator.cluster.kinds import followed
 from agentsession_operator.reports.desk import ReportDesk, ReportListener, ReportStore
 from agentsession_operator.reports.verifier import Refused
 from session_runtime.wire import SessionReport
-from support.control_plane.builders import READY, pod, report
+from support.control_plane.builders import INSTALLATION, READY, pod_body, report
 from support.control_plane.desk import desk
 from support.control_plane.tokens import bound_to, token
 
@@ -112,7 +113,10 @@ async def test_a_sender_without_a_bearer_token_is_refused() -> None:
 
 async def test_a_forged_pod_of_another_namespace_cannot_report() -> None:
     at, cache, _ = desk()
-    cache.pods.put(pod(namespace="elsewhere", uid="forged", version=999, status=READY))
+    (pods,) = (kind for kind in followed(cache, INSTALLATION.token_key) if kind.plural == "pods")
+    body = pod_body(uid="forged", version=999, status=READY)
+    body["metadata"]["namespace"] = "elsewhere"
+    pods.take("ADDED", body)
     forged = bound_to({"pod": {"name": "x", "uid": "forged"}})
     assert await refused(at, with_token=forged) == 403
     assert await send(at, "team", "demo", token(), report())

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from agentsession_operator.api.objects import Pod, Session
-from agentsession_operator.decisions.facts import CreatePod, Decision
+from agentsession_operator.api.workspace import LostPods
+from agentsession_operator.decisions.decision import CreatePod, Decision
+from agentsession_operator.decisions.persistent import TOLERATED
 from agentsession_operator.decisions.podstate import STARTING as STARTING_TEXT
-from agentsession_operator.decisions.replacement import TOLERATED
 from support.control_plane.builders import (
     EARLIER,
     JSON,
@@ -26,7 +27,7 @@ from support.control_plane.builders import (
     report,
     resolved,
 )
-from tests.unit.operator.test_decide import creates, decided, deletes, reasons, told, written
+from support.control_plane.decided import creates, decided, deletes, reasons, releases, told, written
 
 KEPT: JSON = {"workspace": {"claimName": "kept", "size": "5Gi"}}
 TALKS = condition("PodReady", "True", "PodReady")
@@ -35,7 +36,10 @@ EVICTED = pod_status("Failed", reason="Evicted", message="The node was low on re
 
 def ready(**status: object) -> Session:
     """A persistent session that could be talked to a moment ago."""
-    return admitted(extra=[TALKS, condition("Active", "True", "Idle")], status={**KEPT, "startTime": EARLIER, **status})
+    return admitted(
+        extra=[TALKS, condition("Active", "True", "Idle")],
+        status={**KEPT, "startTime": EARLIER, "podUID": "pod-of-demo", **status},
+    )
 
 
 def losing(count: int, last: str = STAMP) -> JSON:
@@ -50,10 +54,10 @@ def keeps_its_slot(decision: Decision) -> bool:
     ("lost", "reason"),
     [
         (None, "PodGone"),
-        (pod(status=READY, deleting=True), "PodGone"),
         (pod(status=EVICTED), "Evicted"),
         (pod(status=ended("Failed", code=143)), "PodGone"),
         (pod(status=ended("Failed", code=143), deleting=True), "PodGone"),
+        (pod(status=READY, deleting=True, grace=0), "PodGone"),
     ],
 )
 def test_a_lost_pod_is_told_and_its_session_keeps_the_slot(lost: Pod | None, reason: str) -> None:
@@ -61,34 +65,42 @@ def test_a_lost_pod_is_told_and_its_session_keeps_the_slot(lost: Pod | None, rea
     assert keeps_its_slot(decision)
     assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", reason)
     assert reasons(decision)["Active"] == ("False", "Stopped")
-    assert "Another one continues the session" in told(decision, "Ready").message
+    assert "Another pod continues the session" in told(decision, "Ready").message
     assert decision.status.phase == "Starting"
-    assert decision.status.lost_pods is not None
-    assert (decision.status.lost_pods.count, decision.status.lost_pods.last_time) == (1, STAMP)
+    assert decision.status.lost_pods == LostPods(count=1, last_time=STAMP, pod_uid="pod-of-demo")
+    assert decision.status.pod_uid is None
     assert not decision.actions, "the loss is written before anything is done about it"
 
 
-@pytest.mark.parametrize(
-    ("lost", "deleted"),
-    [
-        (pod(status=EVICTED), ["pod-of-demo"]),
-        (pod(status=EVICTED, deleting=True), []),
-        (pod(status=READY, deleting=True), []),
-    ],
-)
-def test_the_name_of_a_failed_pod_is_freed_and_a_pod_on_its_way_out_is_waited_for(lost: Pod, deleted: list[str]) -> None:
-    known = written(ready(), decided(ready(), pod=lost))
-    assert deletes(decided(known, pod=lost)) == deleted
-    assert creates(decided(known, pod=lost)) == 0
+def test_a_pod_that_is_being_deleted_counts_as_lost_once_it_has_ended() -> None:
+    decision = decided(ready(), pod=pod(status=READY, deleting=True))
+    assert keeps_its_slot(decision)
+    assert reasons(decision)["PodReady"] == ("False", "PodGone")
+    assert decision.status.lost_pods is None
+    assert not decision.actions
 
 
-def test_a_lost_pod_is_replaced_once_the_loss_is_written_and_counted_once() -> None:
-    first = decided(ready(), pod=pod(status=READY, deleting=True))
-    going = written(ready(), first)
-    assert decided(going, pod=pod(status=READY, deleting=True)).status == first.status
-    decision = decided(going)
-    assert decision.status == first.status
-    assert decision.actions == (CreatePod(resolved(), going.status.workspace),)
+def test_a_loss_that_is_written_lets_the_pod_go() -> None:
+    for lost, deleted in ((pod(status=EVICTED), ["pod-of-demo"]), (pod(status=EVICTED, deleting=True), [])):
+        known = written(ready(), decided(ready(), pod=lost))
+        decision = decided(known, pod=lost)
+        assert (deletes(decision), releases(decision), creates(decision)) == (deleted, ["pod-of-demo"], 0)
+        assert decision.status == known.status, "it is counted once"
+
+
+def test_a_lost_pod_is_replaced_once_its_name_is_free() -> None:
+    known = written(ready(), decided(ready(), pod=pod(status=EVICTED)))
+    decision = decided(known)
+    assert decision.status.lost_pods == known.status.lost_pods
+    assert decision.actions == [CreatePod(resolved(), known.status.workspace)]
+
+
+def test_a_replacement_that_is_refused_is_reported_and_keeps_the_slot() -> None:
+    known = written(ready(), decided(ready()))
+    decision = decided(known, refusal="The API server refused the pod: exceeded quota")
+    assert reasons(decision)["PodReady"] == ("False", "CreateFailed")
+    assert keeps_its_slot(decision)
+    assert creates(decision) == 1
 
 
 def test_the_successor_starts_as_any_pod_and_is_not_told_as_one_that_has_stopped_answering() -> None:
@@ -117,12 +129,6 @@ def test_the_eighth_loss_in_a_row_fails_the_session_and_says_why_and_where_its_w
         assert words in message
     assert "continues" not in message
     assert reasons(decision)["Admitted"] == ("False", "Released")
-
-
-def test_the_slot_of_a_session_that_is_given_up_is_held_until_its_pod_is_gone() -> None:
-    decision = decided(ready(**losing(TOLERATED)), pod=pod(status=READY, deleting=True))
-    assert reasons(decision)["Finished"] == ("True", "Failed")
-    assert reasons(decision)["Admitted"] == ("True", "Admitted")
 
 
 def test_an_old_loss_does_not_count() -> None:

@@ -145,23 +145,24 @@ def test_a_user_at_their_own_cap_does_not_block_those_behind() -> None:
     assert decision.waits["a"].position == 1
 
 
-def test_the_messages_at_a_limit_are_those_that_were_promised() -> None:
+def test_a_message_at_a_limit_says_that_the_session_is_queued() -> None:
     waiting = [asks("a", "ada", 0), asks("b", "bob", 1)]
     decision = plan(Ledger(["ada", "ada", "cyn"], waiting), Caps(3, 2))
     assert (decision.waits["a"].reason, decision.waits["a"].message) == (
         "UserLimitReached",
-        "You have reached the maximum of 2 concurrent sessions. Please close an existing session first.",
+        "Queued: the user has reached the maximum of 2 concurrent sessions. The session starts by itself when one of them ends "
+        "or is suspended.",
     )
     assert (decision.waits["b"].reason, decision.waits["b"].message) == (
         "GlobalLimitReached",
-        "Server is at capacity (3/3 sessions). Please try again later.",
+        "Queued: all slots are in use (3/3 sessions). The session starts by itself when one is free.",
     )
 
 
 def test_a_lowered_cap_takes_nothing_away_and_says_how_full_it_is() -> None:
     decision = plan(Ledger(["cyn"] * 5, [asks("a", "ada", 0)]), Caps(3, 10))
     assert not decision.grants
-    assert decision.waits["a"].message == "Server is at capacity (5/3 sessions). Please try again later."
+    assert decision.waits["a"].message.startswith("Queued: all slots are in use (5/3 sessions).")
 
 
 def test_a_cap_of_zero_admits_nobody() -> None:

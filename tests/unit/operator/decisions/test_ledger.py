@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.api.objects import Pod, Session, SessionUID
 from agentsession_operator.decisions.admission import Waiting
 from agentsession_operator.decisions.ledger import build_ledger
 from support.control_plane.builders import (
@@ -23,9 +23,14 @@ from support.control_plane.builders import (
     session_class,
 )
 
+DEMO = SessionUID("uid-of-demo")
+
 
 def count(
-    *objects: Session | Pod, in_flight: dict[str, str] | None = None, of_classes: dict[str, object] | None = None
+    *objects: Session | Pod,
+    in_flight: dict[SessionUID, str] | None = None,
+    backing_off: set[SessionUID] | None = None,
+    of_classes: dict[str, object] | None = None,
 ) -> tuple[Counter[str], list[str]]:
     """Holders by user, and who asks."""
     ledger = build_ledger(
@@ -33,6 +38,7 @@ def count(
         [item for item in objects if isinstance(item, Pod)],
         classes() if of_classes is None else of_classes,  # type: ignore[arg-type]
         in_flight or {},
+        (backing_off or set()).__contains__,
     )
     return Counter(ledger.holders), [waiting.uid for waiting in ledger.waiting]
 
@@ -42,7 +48,7 @@ def test_a_new_session_asks_and_holds_nothing() -> None:
 
 
 def test_who_asks_is_known_by_creation_time_namespace_and_name() -> None:
-    ledger = build_ledger([session()], [], classes(), {})
+    ledger = build_ledger([session()], [], classes(), {}, set().__contains__)
     assert ledger.waiting == [Waiting("uid-of-demo", "ada", (CREATED, "team", "demo"))]
 
 
@@ -111,15 +117,15 @@ def test_an_admitted_session_holds_though_its_class_is_gone() -> None:
 
 
 def test_a_write_in_flight_counts_as_done() -> None:
-    assert count(session(), in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+    assert count(session(), in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
 
 
 def test_a_write_in_flight_counts_when_the_session_is_already_gone() -> None:
-    assert count(in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+    assert count(in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
 
 
 def test_a_write_in_flight_is_not_counted_beside_its_session_and_pod() -> None:
-    assert count(admitted(), pod(status=READY), in_flight={"uid-of-demo": "ada"}) == (Counter(ada=1), [])
+    assert count(admitted(), pod(status=READY), in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
 
 
 def test_two_pods_of_one_session_share_its_slot() -> None:
@@ -130,15 +136,23 @@ def test_the_session_says_whose_slot_it_is_where_the_pods_annotation_differs() -
     assert count(admitted(user="ada"), pod(user="eve", status=READY)) == (Counter(ada=1), [])
 
 
-def test_a_pod_of_another_namespace_does_not_speak_for_a_session() -> None:
-    """Whoever may create pods somewhere could write any label there, and would keep a session from ever being admitted."""
-    _, asking = count(session(), pod(namespace="elsewhere", uid="forged", status=READY))
-    assert asking == ["uid-of-demo"]
+def test_a_pod_whose_end_is_not_written_holds_its_sessions_slot() -> None:
+    """A write of Admitted=True that was sent while the pod ran may land after its end."""
+    unwritten = pod(status=ended())
+    assert count(session(), unwritten) == (Counter(ada=1), [])
+    assert count(unwritten) == (Counter(), []), "without its session nothing can be written"
+    lost = {"lostPods": {"count": 1, "lastTime": CREATED, "podUID": unwritten.meta.uid}}
+    assert count(session(status=lost), unwritten) == (Counter(), []), "its name is not free yet"
 
 
-def test_a_pod_of_another_namespace_holds_nothing_in_a_sessions_name() -> None:
-    holders, _ = count(admitted(), pod(namespace="elsewhere", uid="forged", user="bob", status=READY))
-    assert holders == Counter(ada=1)
+def test_a_session_that_backs_off_neither_holds_nor_asks() -> None:
+    assert count(session(), backing_off={DEMO}) == (Counter(), [])
+
+
+def test_an_ephemeral_session_that_had_a_pod_never_asks_again() -> None:
+    assert count(session(status={"podUID": "gone"})) == (Counter(), [])
+    kept = {"podUID": "gone", "workspace": {"claimName": "kept", "size": "5Gi"}}
+    assert count(session(status=kept)) == (Counter(), ["uid-of-demo"])
 
 
 def test_a_pod_that_an_orphaning_deletion_left_without_an_owner_still_holds() -> None:
@@ -162,7 +176,7 @@ def test_a_session_that_comes_back_asks_after_those_who_wait_already() -> None:
     """By its creation it would go before everybody who came while it was at rest."""
     old = session("old", created="2026-01-01T00:00:00Z", status=RESTED)
     new = session("new", created="2026-05-04T10:00:00Z")
-    ledger = build_ledger([old, new], [], classes(), {})
+    ledger = build_ledger([old, new], [], classes(), {}, set().__contains__)
     assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-new", "uid-of-old"]
 
 
@@ -170,5 +184,5 @@ def test_and_from_then_on_it_keeps_its_place() -> None:
     asked = {**RESTED, "queue": {"position": 2, "since": "2026-05-04T11:00:00Z"}}
     old = session("old", created="2026-01-01T00:00:00Z", status=asked)
     later_ = session("later", created="2026-05-04T12:00:00Z")
-    ledger = build_ledger([later_, old], [], classes(), {})
+    ledger = build_ledger([later_, old], [], classes(), {}, set().__contains__)
     assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-old", "uid-of-later"]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.api.workspace import LostPods
 from agentsession_operator.decisions.admission import Wait
-from agentsession_operator.decisions.facts import CreatePod, Granted
 from support.control_plane.builders import (
     EARLIER,
     JSON,
@@ -21,14 +22,13 @@ from support.control_plane.builders import (
     ended,
     pod,
     report,
-    resolved,
     session,
 )
-from tests.unit.operator.test_decide import creates, decided, deletes, reasons, told, written
+from support.control_plane.decided import creates, decided, deletes, reasons, releases, told, written
 
-KEPT: JSON = {"workspace": {"claimName": "kept", "size": "5Gi"}, "startTime": EARLIER}
+KEPT: JSON = {"workspace": {"claimName": "kept", "size": "5Gi"}, "startTime": EARLIER, "podUID": "pod-of-demo"}
 TALKS = [condition("PodReady", "True", "PodReady"), condition("Active", "True", "Idle")]
-FULL = Wait("GlobalLimitReached", "Server is at capacity (1/1 sessions). Please try again later.", 1)
+FULL = Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "Queued: all slots are in use (1/1 sessions).", 1)
 
 
 def running(*, suspend: bool, status: JSON = KEPT, **fields: Any) -> Session:
@@ -81,11 +81,12 @@ def test_a_suspension_is_no_loss_and_forgets_earlier_ones() -> None:
     decision = decided(running(suspend=True, status=lossy), pod=pod(status=READY, deleting=True))
     assert decision.status.lost_pods is not None
     assert decision.status.lost_pods.count == 5
-    assert decided(running(suspend=True, status=lossy)).status.lost_pods is None
+    forgotten = decided(running(suspend=True, status=lossy)).status
+    assert forgotten.lost_pods == LostPods(count=0, last_time=STAMP, pod_uid="pod-of-demo")
 
 
 def test_a_session_that_has_no_slot_yet_does_not_queue_for_one() -> None:
-    for verdict in (None, FULL, Granted()):
+    for verdict in (None, FULL):
         decision = decided(session(suspend=True), verdict=verdict)
         assert reasons(decision)["Admitted"] == ("False", "Released")
         assert reasons(decision)["Suspended"] == ("True", "UserRequested")
@@ -138,40 +139,41 @@ def test_a_session_at_rest_asks_and_is_told_why_it_waits() -> None:
     assert decision.status.queue.since == STAMP
 
 
-def test_a_session_that_comes_back_gets_a_pod_on_its_old_claim() -> None:
-    granted = decided(changed(at_rest(), suspend=False), verdict=Granted())
-    assert reasons(granted)["Admitted"] == ("True", "Admitted")
-    assert reasons(granted)["Suspended"] == ("False", "Resuming")
-    assert reasons(granted)["PodReady"] == ("False", "Resuming")
-    assert granted.status.phase == "Starting"
-    back = written(changed(at_rest(), suspend=False), granted)
-    assert decided(back).actions == (CreatePod(resolved(), at_rest().status.workspace),)
-    starting = decided(back, pod=pod(status=STARTING))
-    assert reasons(starting)["PodReady"] == ("False", "Creating")
-    ready = decided(written(back, starting), pod=pod(status=READY))
+def test_a_session_that_comes_back_has_a_pod_on_its_old_claim() -> None:
+    back = changed(at_rest(), suspend=False)
+    starting = decided(back, pod=pod(uid="second", status=STARTING))
+    assert reasons(starting)["Admitted"] == ("True", "Admitted")
+    assert reasons(starting)["Suspended"] == ("False", "Resuming")
+    assert reasons(starting)["PodReady"] == ("False", "Resuming")
+    assert starting.status.phase == "Starting"
+    ready = decided(written(back, starting), pod=pod(uid="second", status=READY))
     assert reasons(ready)["Ready"] == ("True", "PodReady")
     assert reasons(ready)["Suspended"] == ("False", "NotSuspended")
-    assert ready.status.start_time == EARLIER
+    assert (ready.status.start_time, ready.status.pod_uid) == (EARLIER, "second")
     assert ready.status.lost_pods is None
 
 
-@pytest.mark.parametrize("left", [pod(status=READY, deleting=True), pod(status=ended("Failed", code=143))])
-def test_what_is_left_of_the_old_pod_is_waited_for_or_removed_and_is_no_loss(left: Pod) -> None:
-    back = written(changed(at_rest(), suspend=False), decided(changed(at_rest(), suspend=False), verdict=Granted()))
-    decision = decided(back, pod=left)
-    assert decision.status.lost_pods is None
+def test_a_session_at_rest_asks_again_though_its_old_pod_lingers() -> None:
+    """The old pod is no way past the queue."""
+    left = pod(status=ended("Failed", code=143), deleting=True)
+    rests = written(running(suspend=True), decided(running(suspend=True), pod=left))
+    assert releases(decided(rests, pod=left)) == ["pod-of-demo"]
+    decision = decided(changed(rests, suspend=False), pod=left, verdict=FULL)
+    assert reasons(decision)["Admitted"] == ("False", "GlobalLimitReached")
+    assert releases(decision) == ["pod-of-demo"]
     assert creates(decision) == 0
-    assert deletes(decision) == ([] if left.meta.deleting else ["pod-of-demo"])
-    assert creates(decided(written(back, decision))) == 1
 
 
-def test_a_request_that_is_taken_back_while_the_pod_stops_brings_another_one_with_the_slot_kept() -> None:
+def test_a_suspension_that_is_taken_back_keeps_the_slot_and_is_no_loss() -> None:
     stopping = changed(written(running(suspend=True), decided(running(suspend=True), pod=pod(status=READY))), suspend=False)
-    decision = decided(stopping, pod=pod(status=READY, deleting=True))
+    last = pod(status=ended("Failed", code=143), deleting=True)
+    decision = decided(stopping, pod=last)
     assert reasons(decision)["Admitted"] == ("True", "Admitted")
     assert reasons(decision)["Suspended"] == ("False", "Resuming")
-    assert decision.status.lost_pods is None
-    assert creates(decided(written(stopping, decision))) == 1
+    assert decision.status.lost_pods == LostPods(count=0, last_time=STAMP, pod_uid="pod-of-demo")
+    after = written(stopping, decision)
+    assert releases(decided(after, pod=last)) == ["pod-of-demo"]
+    assert creates(decided(after)) == 1
 
 
 def test_a_session_whose_class_went_away_rests_on_and_says_so_when_it_is_wanted_back() -> None:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentsession_operator.api.workspace import LostPods
-from agentsession_operator.decisions.replacement import IN_A_ROW, TOLERATED, one_more, wait_for_next
+from agentsession_operator.decisions.persistent import IN_A_ROW, TOLERATED, one_more, wait_for_next
 from support.control_plane.builders import NOW, STAMP, later
 
 
 def test_the_waits_grow_from_nothing_to_minutes() -> None:
     lost, waits = None, []
     for _ in range(TOLERATED):
-        lost = one_more(lost, NOW)
+        lost = one_more(lost, "a pod", NOW)
         waits.append(wait_for_next(lost, NOW).total_seconds())
     assert waits == [0, 5, 10, 20, 40, 80, 160]
 
@@ -26,7 +26,7 @@ def test_the_longest_wait_does_not_make_the_next_loss_a_first_one() -> None:
 
 @given(st.integers(1, TOLERATED), st.integers(0, 3600))
 def test_losses_far_apart_have_nothing_to_do_with_each_other(count: int, seconds: int) -> None:
-    after = one_more(LostPods(count=count, last_time=STAMP), later(seconds))
+    after = one_more(LostPods(count=count, last_time=STAMP), "a pod", later(seconds))
     assert after.count == (count + 1 if timedelta(seconds=seconds) < IN_A_ROW else 1)
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from agentsession_operator.api.meta import Condition
+from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.decisions.admission import Wait
-from agentsession_operator.decisions.decide import POSITIONS_SHOWN, decide
-from agentsession_operator.decisions.facts import CreateClaim, CreatePod, Decision, DeletePod, Facts, Granted, ReceivedReport
+from agentsession_operator.decisions.decide import POSITIONS_SHOWN
+from agentsession_operator.decisions.decision import CreatePod
 from agentsession_operator.decisions.patch import only_activity
-from agentsession_operator.decisions.resolve import Misconfigured, Resolved
-from session_runtime.wire import SessionReport
+from agentsession_operator.decisions.persistent import TOLERATED
 from support.control_plane.builders import (
     COMPLETED,
     CREATED,
     EARLIER,
     JSON,
     NO_CLASS,
-    NOW,
     READY,
     STAMP,
     STARTING,
@@ -43,8 +40,9 @@ from support.control_plane.builders import (
     terminated,
     waiting,
 )
+from support.control_plane.decided import creates, decided, deletes, reasons, releases, told, written
 
-QUEUED = Wait("GlobalLimitReached", "Server is at capacity (50/50 sessions). Please try again later.", 3)
+QUEUED = Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "Queued: all slots are in use (50/50 sessions).", 3)
 CRASHED = pod_status(
     "Running",
     container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=2),
@@ -53,44 +51,12 @@ CRASHED = pod_status(
 STARTED: JSON = {"startTime": EARLIER}
 
 
-def decided(
-    of: Session,
-    *,
-    pod: Pod | None = None,
-    resolved_: Resolved | Misconfigured | None = None,
-    said: SessionReport | None = None,
-    ago: float = 0,
-    verdict: Granted | Wait | None = None,
-    create_error: str | None = None,
-) -> Decision:
-    """`said` was received `ago` seconds before now."""
-    received = None if said is None else ReceivedReport(said, later(-ago))
-    return decide(Facts(of, resolved_ or resolved(), pod, received, verdict, create_error), NOW)
-
-
-def told(decision: Decision, kind: str) -> Condition:
-    """A condition; fails where it is not there."""
-    return {item.type: item for item in decision.status.conditions}[kind]
-
-
-def reasons(decision: Decision) -> dict[str, tuple[str, str]]:
-    return {item.type: (item.status, item.reason) for item in decision.status.conditions}
-
-
-def deletes(decision: Decision) -> Sequence[str]:
-    return [action.pod.meta.uid for action in decision.actions if isinstance(action, DeletePod)]
-
-
-def creates(decision: Decision) -> int:
-    return sum(isinstance(action, CreatePod) for action in decision.actions)
-
-
 # Before admission.
 
 
 def test_a_session_that_nobody_has_looked_at_is_pending_and_has_no_conditions() -> None:
     decision = decided(session())
-    assert (decision.status.phase, decision.status.conditions, decision.actions) == ("Pending", [], ())
+    assert (decision.status.phase, decision.status.conditions, decision.actions) == ("Pending", [], [])
 
 
 def test_a_session_that_waits_says_for_which_cap_and_at_which_place() -> None:
@@ -107,12 +73,12 @@ def test_a_session_that_waits_says_for_which_cap_and_at_which_place() -> None:
 
 @pytest.mark.parametrize("reason", ["UserLimitReached", "GlobalLimitReached", "Queued"])
 def test_the_reason_to_wait_is_the_admitters(reason: str) -> None:
-    assert reasons(decided(session(), verdict=Wait(reason, "because", 1)))["Admitted"] == ("False", reason)
+    assert reasons(decided(session(), verdict=Wait(AdmittedReason(reason), "because", 1)))["Admitted"] == ("False", reason)
 
 
 def test_only_those_near_the_front_are_told_their_place() -> None:
     for position, shown in ((POSITIONS_SHOWN, POSITIONS_SHOWN), (POSITIONS_SHOWN + 1, None)):
-        queue = decided(session(), verdict=Wait("GlobalLimitReached", "", position)).status.queue
+        queue = decided(session(), verdict=Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "", position)).status.queue
         assert queue == QueuePlace(position=shown, since=STAMP)
 
 
@@ -129,7 +95,7 @@ def test_a_misconfigured_session_is_stalled_with_the_message_that_names_the_fiel
         "Stalled": ("True", "Misconfigured"),
     }
     assert told(decision, "Ready").message == NO_CLASS.message
-    assert (decision.status.phase, decision.actions) == ("Pending", ())
+    assert (decision.status.phase, decision.actions) == ("Pending", [])
 
 
 def test_a_session_that_becomes_misconfigured_leaves_the_queue() -> None:
@@ -149,67 +115,80 @@ def test_a_mended_session_waits_and_is_not_stalled_any_more() -> None:
     assert reasons(decided(broken, verdict=QUEUED)).keys() == {"Admitted", "Ready"}
 
 
-def test_a_pod_without_a_slot_is_stopped() -> None:
-    """Somebody took the admission out of the status."""
-    assert deletes(decided(session(), pod=pod(status=READY), verdict=QUEUED)) == ["pod-of-demo"]
-    assert not decided(session(), pod=pod(status=READY, deleting=True), verdict=QUEUED).actions
-    assert not decided(session(), pod=pod(status=ended()), verdict=QUEUED).actions
+def test_a_refused_pod_is_reported_while_the_session_waits() -> None:
+    refusal = 'The API server refused the pod: pods "x" is forbidden: exceeded quota'
+    decision = decided(session(), verdict=QUEUED, refusal=refusal)
+    assert reasons(decision)["Admitted"] == ("False", "GlobalLimitReached")
+    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "CreateFailed")
+    assert "exceeded quota" in told(decision, "Ready").message
+    backs_off = decided(session(), refusal=refusal)
+    assert reasons(backs_off)["Admitted"] == ("False", "Queued")
+    assert reasons(backs_off)["Ready"] == ("False", "CreateFailed")
+    assert backs_off.status.queue == QueuePlace(position=None, since=STAMP)
+    again = decided(written(session(), decision), verdict=QUEUED)
+    assert "PodReady" not in reasons(again), "the refusal is over"
 
 
-# The slot, and then the pod.
+# The pod is the reservation.
 
 
-def test_the_reservation_and_the_pod_are_decided_together_and_the_reservation_is_in_the_status() -> None:
-    decision = decided(session(), verdict=Granted())
+def test_a_session_with_a_pod_holds_a_slot() -> None:
+    decision = decided(session(), pod=pod(status=READY))
     assert reasons(decision) == {
-        "Admitted": ("True", "Admitted"),
         "Finished": ("False", "Running"),
+        "Admitted": ("True", "Admitted"),
+        "PodReady": ("True", "PodReady"),
         "Active": ("False", "NotStarted"),
-        "PodReady": ("False", "Creating"),
-        "Ready": ("False", "Creating"),
+        "Ready": ("True", "PodReady"),
     }
-    assert decision.actions == (CreatePod(resolved(), None),)
-    assert (decision.status.phase, decision.status.model) == ("Starting", "openai/small")
-    assert decision.status.pod_name == pod().meta.name
+    assert (decision.status.phase, decision.status.model) == ("Running", "openai/small")
+    assert (decision.status.pod_name, decision.status.pod_uid) == (pod().meta.name, pod().meta.uid)
 
 
-def test_a_persistent_workspace_is_told_with_the_reservation_and_its_claim_is_made_before_the_pod() -> None:
-    offered = resolved(workspace={"type": "Persistent", "size": "5Gi", "storageClassName": "fast"})
-    decision = decided(session(), resolved_=offered, verdict=Granted())
-    got = decision.status.workspace
-    assert got == WorkspaceStatus(claim_name=pod().meta.name, size="5Gi", storage_class_name="fast")
-    assert decision.actions == (CreateClaim(got), CreatePod(offered, got))
+def test_a_pod_is_a_reservation_whatever_the_status_says() -> None:
+    """Somebody took the admission out of the status."""
+    decision = decided(session(), pod=pod(status=READY), verdict=QUEUED)
+    assert reasons(decision)["Admitted"] == ("True", "Admitted")
+    assert not decision.actions
+
+
+def test_nothing_is_written_of_a_pod_in_its_first_second() -> None:
+    waiting_ = session(status={"queue": {"position": 1, "since": EARLIER}})
+    decision = decided(waiting_, pod=pod(status=STARTING), created_ago=0.4)
+    assert decision.status == waiting_.status
+    assert decision.look_again == timedelta(seconds=0.6)
+    assert reasons(decided(waiting_, pod=pod(status=READY), created_ago=0.4))["Ready"] == ("True", "PodReady")
+    late = decided(waiting_, pod=pod(status=STARTING), created_ago=1)
+    assert reasons(late)["Admitted"] == ("True", "Admitted")
+    assert reasons(late)["PodReady"] == ("False", "Creating")
+    assert late.status.queue is None
+
+
+def test_nothing_is_decided_while_a_pod_is_being_created() -> None:
+    for of in (session(), session(status={"conditions": [condition("Admitted", "False", "Queued")]}), admitted()):
+        decision = decided(of, verdict=QUEUED, creating=True)
+        assert (decision.status, list(decision.actions)) == (of.status, [])
+
+
+def test_the_workspace_of_a_session_is_that_of_its_pod() -> None:
+    """An operator that starts between the pod and the first status knows it from the pod, whatever the class has become."""
+    kept = pod(status=READY, workspace={"claimName": "x", "size": "5Gi"})
+    decision = decided(session(), pod=kept, resolved_=resolved())
+    assert decision.status.workspace == WorkspaceStatus(claim_name="x", size="5Gi")
 
 
 def test_a_session_keeps_the_workspace_that_it_got_though_its_class_changes() -> None:
     larger = resolved(workspace={"type": "Persistent", "size": "9Gi"})
-    assert decided(admitted(), resolved_=larger).actions == (CreatePod(larger, None),)
     kept = admitted(status={"workspace": {"claimName": "x", "size": "5Gi"}})
     for now in (larger, resolved()):
         decision = decided(kept, resolved_=now)
         assert decision.status.workspace == kept.status.workspace
-        assert decision.actions == (CreateClaim(kept.status.workspace), CreatePod(now, kept.status.workspace))
+        assert decision.actions == [CreatePod(now, kept.status.workspace)]
 
 
-def test_a_grant_takes_the_session_out_of_the_queue() -> None:
-    waiting_ = session(status={"queue": {"position": 1, "since": EARLIER}})
-    assert decided(waiting_, verdict=Granted()).status.queue is None
-
-
-def test_an_admitted_session_gets_its_pod_whatever_the_admitter_says_now() -> None:
-    assert creates(decided(admitted())) == 1
-    assert creates(decided(admitted(), verdict=QUEUED)) == 1
-
-
-def test_a_pod_that_the_api_server_refuses_is_told_and_tried_again() -> None:
-    decision = decided(admitted(), create_error='The pod cannot be created: pods "x" is forbidden: exceeded quota')
-    assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "CreateFailed")
-    assert "exceeded quota" in told(decision, "Ready").message
-    assert creates(decision) == 1
-
-
-def test_an_admitted_session_whose_class_went_away_keeps_its_slot_and_says_so() -> None:
-    decision = decided(admitted(), resolved_=NO_CLASS)
+def test_a_held_slot_survives_a_class_that_went_away() -> None:
+    kept = admitted(status={"workspace": {"claimName": "x", "size": "5Gi"}})
+    decision = decided(kept, resolved_=NO_CLASS)
     assert reasons(decision)["Admitted"] == ("True", "Admitted")
     assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", "Misconfigured")
     assert not decision.actions
@@ -232,23 +211,47 @@ def test_what_keeps_the_pod_from_running_is_the_reason_of_pod_ready_and_of_ready
     assert not decision.actions
 
 
-def test_a_pod_that_goes_before_it_has_started_is_waited_for_and_then_made_again() -> None:
-    going = decided(admitted(), pod=pod(status=STARTING, deleting=True))
-    assert reasons(going)["PodReady"] == ("False", "PodGone")
-    assert not going.actions
-    gone = decided(admitted(extra=[condition("PodReady", "False", "PodGone")]))
-    assert creates(gone) == 1
-    assert reasons(gone)["Finished"] == ("False", "Running")
+NEVER_RAN = [
+    pod_status("Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu"),
+    pod_status("Failed", reason="UnexpectedAdmissionError", message="Allocate failed"),
+    pod_status("Failed", container("agent", waiting("ContainerCreating"))),
+]
 
 
-def test_a_pod_drained_away_before_it_has_started_is_made_again_though_the_kubelet_calls_it_failed() -> None:
+@pytest.mark.parametrize("status", NEVER_RAN)
+@pytest.mark.parametrize("deleting", [True, False])
+def test_a_pod_of_which_nothing_ran_is_created_again(status: JSON, deleting: bool) -> None:
     """A kubelet gives a deleted pod its last phase before it lets it go (KEP-3329), also one that never ran."""
-    never_ran = pod_status("Failed", container("agent", waiting("ContainerCreating")))
-    decision = decided(admitted(), pod=pod(status=never_ran, deleting=True))
-    assert reasons(decision)["Finished"] == ("False", "Running")
-    assert reasons(decision)["Admitted"] == ("True", "Admitted")
-    assert reasons(decision)["PodReady"] == ("False", "PodGone")
-    assert not decision.actions
+    rejected = pod(status=status, deleting=deleting)
+    known = admitted(status={"podUID": rejected.meta.uid})
+    first = decided(known, pod=rejected)
+    assert reasons(first)["Finished"] == ("False", "Running")
+    assert reasons(first)["Admitted"] == ("True", "Admitted")
+    assert reasons(first)["PodReady"] == ("False", "PodRejected")
+    assert "created again" in told(first, "Ready").message
+    assert not first.actions, "the loss is written before anything is done about it"
+    second = decided(written(known, first), pod=rejected)
+    assert deletes(second) == ([] if deleting else ["pod-of-demo"])
+    assert releases(second) == ["pod-of-demo"]
+    assert decided(written(known, first)).actions == [CreatePod(resolved(), None)]
+
+
+def test_a_pod_that_is_rejected_again_and_again_fails_the_session() -> None:
+    rejected = pod(status=NEVER_RAN[0])
+    known = admitted(status={"podUID": rejected.meta.uid, "lostPods": {"count": TOLERATED, "lastTime": STAMP}})
+    decision = decided(known, pod=rejected)
+    assert reasons(decision)["Finished"] == ("True", "Failed")
+    for words in (f"rejected {TOLERATED + 1} times", "OutOfcpu"):
+        assert words in told(decision, "Finished").message
+
+
+def test_an_ephemeral_session_that_had_a_pod_never_gets_another() -> None:
+    for of in (admitted(status={"podUID": "gone"}), admitted(), session(status={"podUID": "gone"})):
+        decision = decided(of, verdict=QUEUED)
+        assert creates(decision) == 0
+        assert reasons(decision)["Finished"] == ("True", "Failed")
+        assert reasons(decision)["PodReady"] == ("False", "PodGone")
+        assert "Apply the session again" in told(decision, "Finished").message
 
 
 # Running.
@@ -278,7 +281,7 @@ def test_what_the_agent_does_is_its_activity(activity: str, phase: str) -> None:
 def test_a_session_that_goes_on_without_budget_says_so() -> None:
     said = report(activity="Idle", budget_used_up="10 tokens are used up")
     decision = decided(admitted(), pod=pod(status=READY), said=said)
-    assert told(decision, "Active").message == "It asks the model nothing more: 10 tokens are used up."
+    assert told(decision, "Active").message == "No further model calls: 10 tokens are used up."
     assert (reasons(decision)["Active"], decision.status.phase) == (("True", "Idle"), "Idle")
 
 
@@ -343,11 +346,10 @@ def test_a_report_without_a_last_message_keeps_the_last_one() -> None:
     assert decided(before, pod=pod(status=READY), said=report()).status.last_message == "Hello."
 
 
-def test_the_model_is_that_with_which_the_pod_was_made_though_the_class_changes() -> None:
+def test_the_model_is_that_with_which_the_pod_was_made() -> None:
     before = admitted(status={"model": "openai/small"})
     changed = resolved(agent={"model": "openai/large"})
     assert decided(before, resolved_=changed, pod=pod(status=READY)).status.model == "openai/small"
-    assert decided(before, resolved_=changed).status.model == "openai/large"
 
 
 def test_a_crash_of_a_running_session_is_told_and_left_to_the_kubelet() -> None:
@@ -407,9 +409,8 @@ def test_nothing_is_pending_when_the_session_has_finished() -> None:
     ("status", "words"),
     [
         (pod_status("Failed", reason="Evicted", message="The node was low on resource: memory."), "low on resource"),
-        (pod_status("Failed", reason="OutOfcpu", message="Node didn't have enough resource"), "OutOfcpu"),
-        (ended("Failed", code=1), "The pod failed"),
-        (ended("Succeeded"), "without saying how the session went"),
+        (ended("Failed", code=1), "The pod has failed"),
+        (ended("Succeeded"), "exited without reporting an outcome"),
     ],
 )
 def test_an_end_without_a_report_is_a_failure_that_says_what_is_known(status: JSON, words: str) -> None:
@@ -452,14 +453,9 @@ def test_the_start_of_a_pod_that_is_deleted_before_it_was_ready_is_remembered() 
     assert decided(admitted(), pod=pod(status=starting, deleting=True)).status.start_time == EARLIER
 
 
-def written(of: Session, decision: Decision) -> Session:
-    """The session with the status that was decided on."""
-    return Session(of.meta, of.spec, decision.status)
-
-
 def test_a_pod_that_lingers_after_its_outcome_has_some_time_to_end_by_itself() -> None:
     decision = decided(admitted(status=STARTED), pod=pod(status=READY), said=report(outcome="Completed"), ago=59)
-    assert (decision.actions, decision.look_again) == ((), timedelta(seconds=1))
+    assert (decision.actions, decision.look_again) == ([], timedelta(seconds=1))
     assert reasons(decision)["Finished"] == ("False", "Running")
 
 
@@ -476,7 +472,7 @@ def test_then_its_outcome_is_written_and_only_then_it_is_deleted() -> None:
     """An operator that restarts in between has no report any more, and would find a pod that is gone."""
     lingering = pod(status=READY)
     late = decided(admitted(status=STARTED), pod=lingering, said=report(outcome="Completed"), ago=60)
-    assert (late.actions, late.look_again) == ((), None)
+    assert (late.actions, late.look_again) == ([], None)
     assert reasons(late)["Finished"] == ("True", "Completed")
     assert reasons(late)["Admitted"] == ("True", "Admitted")
     assert deletes(decided(written(admitted(), late), pod=lingering)) == ["pod-of-demo"]
@@ -486,7 +482,7 @@ def test_a_lingering_pod_that_is_being_deleted_is_not_deleted_again() -> None:
     decision = decided(
         admitted(status=STARTED), pod=pod(status=READY, deleting=True), said=report(outcome="Completed"), ago=600
     )
-    assert (decision.actions, decision.look_again) == ((), None)
+    assert (decision.actions, decision.look_again) == ([], None)
 
 
 @pytest.mark.parametrize("last", [report(outcome="Completed").model_dump_json(), ""], ids=["with a report", "without"])
@@ -498,7 +494,7 @@ def test_a_workspace_that_outlives_its_agent_is_ended_also_by_an_operator_that_w
         return pod(status=pod_status("Running", container("agent", over), container("workspace", running(), ready=True)))
 
     early = decided(admitted(status=STARTED), pod=lingering(45))
-    assert (early.actions, early.look_again) == ((), timedelta(seconds=15))
+    assert (early.actions, early.look_again) == ([], timedelta(seconds=15))
     assert "PodReady" not in reasons(early), "told with the end, in one write"
     assert early.status.finish_time is None
     late = decided(admitted(status=STARTED), pod=lingering(60))
@@ -513,7 +509,7 @@ def test_a_workspace_that_outlives_its_agent_is_ended_also_by_an_operator_that_w
 
 def test_a_finished_session_stays_as_it_is() -> None:
     done = finished()
-    decision = decided(done, said=report(outcome="Failed"), verdict=Granted())
+    decision = decided(done, said=report(outcome="Failed"), verdict=QUEUED)
     assert reasons(decision)["Finished"] == ("True", "Completed")
     assert reasons(decision)["Admitted"] == ("False", "Released")
     assert not decision.actions
@@ -570,6 +566,6 @@ def test_progress_alone_may_wait_to_be_written_and_anything_else_may_not() -> No
 
 
 def test_a_cut_condition_message_ends_with_an_ellipsis() -> None:
-    message = told(decided(admitted(), create_error="x" * 5000), "PodReady").message
+    message = told(decided(session(), verdict=QUEUED, refusal="x" * 5000), "PodReady").message
     assert len(message) == 2048
     assert message.endswith("x…")

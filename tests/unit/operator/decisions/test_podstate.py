@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 
 from agentsession_operator.api.objects import Pod
-from agentsession_operator.decisions.podstate import final_report, loss, readiness, started_at
+from agentsession_operator.api.times import parse_time
+from agentsession_operator.decisions.podstate import (
+    agent_ended_at,
+    final_report,
+    loss,
+    never_ran,
+    readiness,
+    started_at,
+    unschedulable_since,
+)
 from support.control_plane.builders import (
+    CREATED,
     EARLIER,
     JSON,
     READY,
@@ -17,6 +27,7 @@ from support.control_plane.builders import (
     container,
     ended,
     pod,
+    pod_body,
     pod_status,
     report,
     running,
@@ -146,9 +157,67 @@ def test_an_evicted_pod_says_what_the_node_ran_out_of() -> None:
     assert seen(pod_status("Failed", reason="Evicted", message=message)) == ("False", "Evicted", message)
 
 
-@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_pod_that_has_ended_says_how(phase: str) -> None:
-    assert seen(ended(phase)) == ("False", "PodEnded", f"The pod has ended ({phase}).")
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (ended("Succeeded"), "PodEnded", "The pod has ended (Succeeded)."),
+        (ended("Failed", FINAL), "PodEnded", "The pod has ended (Failed)."),
+        (ended("Failed", code=1), "PodGone", "The pod has failed: Error: agent: exit code 1"),
+        (pod_status("Failed", reason="OutOfcpu", message="no cpu"), "PodRejected", "OutOfcpu: no cpu"),
+        (pod_status("Failed", reason="NodeAffinity", message="no match"), "PodRejected", "NodeAffinity: no match"),
+    ],
+)
+def test_a_pod_that_has_ended_says_how(status: JSON, reason: str, words: str) -> None:
+    told = seen(status)
+    assert told[:2] == ("False", reason)
+    assert words in told[2]
+
+
+def test_scheduling_gates_are_named() -> None:
+    body = pod_body(status=pod_status("Pending"))
+    body["spec"] = {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}, {"name": "other"}]}
+    gated = readiness(Pod.of(body))
+    assert (gated.status, gated.reason) == ("False", "SchedulingGated")
+    assert "kueue.x-k8s.io/admission, other" in gated.message
+
+
+ODD_TIMES = ["2026-05-04t12:00:00z", "2026-05-04T12:00:00+99:99", "yesterday", "", None, 7]
+
+
+@pytest.mark.parametrize("odd", ODD_TIMES)
+def test_an_odd_time_is_an_absent_one(odd: object) -> None:
+    """The API server's date-time admits more than Python reads, and whoever may write a pod's status may write anything."""
+    over = terminated(0)
+    over["terminated"]["finishedAt"] = odd
+    over["terminated"]["startedAt"] = odd
+    one = pod(status=pod_status("Running", container("agent", over)))
+    assert agent_ended_at(one) is not None, "it has ended all the same"
+    started_at(one)
+    unplaced = pod_status("Pending", unschedulable="no node")
+    unplaced["conditions"][0]["lastTransitionTime"] = odd
+    unschedulable_since(pod(status=unplaced))
+
+
+def test_an_end_without_a_time_counts_from_the_pods_creation() -> None:
+    over = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+    ended_at = agent_ended_at(pod(status=pod_status("Running", container("agent", over))))
+    assert ended_at == parse_time(CREATED)
+
+
+@pytest.mark.parametrize(
+    ("status", "ran"),
+    [
+        (pod_status("Failed", reason="OutOfmemory"), False),
+        (pod_status("Failed", container("agent", waiting("ContainerCreating"))), False),
+        (pod_status("Failed", container("agent", terminated(128, reason="StartError", started=EPOCH))), False),
+        (pod_status("Failed", container("agent", terminated(1))), True),
+        (pod_status("Failed", container("agent", terminated(137, reason="ContainerStatusUnknown", started=EPOCH))), True),
+        (pod_status("Failed", container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=1)), True),
+        (READY, True),
+    ],
+)
+def test_whether_anything_ran_is_read_from_the_containers(status: JSON, ran: bool) -> None:
+    assert never_ran(pod(status=status)) is not ran
 
 
 @pytest.mark.parametrize("status", [READY, STARTING, crash_loop(1)], ids=["ready", "starting", "crashed"])
@@ -213,10 +282,14 @@ def test_a_pod_without_statuses_has_no_report() -> None:
         (None, "PodGone", "gone"),
         (pod(status=READY, deleting=True), "PodGone", "being deleted"),
         (pod(status=pod_status("Failed", reason="Evicted", message="low on memory")), "Evicted", "low on memory"),
-        (pod(status=pod_status("Failed", reason="NodeShutdown", message="The node shuts down")), "PodGone", "NodeShutdown"),
+        (
+            pod(status=pod_status("Failed", reason="NodeShutdown", message="The node shuts down")),
+            "Evicted",
+            "The node shuts down",
+        ),
         (pod(status=DRAINED, deleting=True), "Evicted", "Eviction API: evicting"),
         # A kubelet calls a deleted pod failed before it lets it go.
-        (pod(status=ended("Failed", code=143), deleting=True), "PodGone", "being deleted"),
+        (pod(status=ended("Failed", code=143), deleting=True), "PodGone", "The pod was deleted"),
     ],
 )
 def test_what_became_of_a_lost_pod_is_told_in_the_clusters_words(lost: Pod | None, reason: str, words: str) -> None:
