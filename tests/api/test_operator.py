@@ -41,7 +41,7 @@ def test_it_is_denied_nothing_and_warns_of_nothing(api: Api, operator: OperatorP
     log = operator.log.read_text()
     assert "Forbidden" not in log
     assert "forbidden" not in log
-    # A young API server answers a list with 429 (its storage is being initialized), and a slow watch is corrected by the relist.
+    # A young API server answers a list with 429 (its storage is being initialized); a relist corrects a slow watch.
     expected = (
         "WARNING agentsession_operator.cluster.resync: the watch",
         "WARNING agentsession_operator.cluster.resync: the first",

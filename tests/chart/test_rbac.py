@@ -14,10 +14,10 @@ from chart.rendered import NAMESPACE, ROOT, Objects, Render, is_hook, only
 
 CLUSTER = {
     # (API group, resource, verb): who asks for it
-    ("agentsession.dev", "agentsessions", "get"): ["reconciler", "admitter", "session_objects", "__main__"],
+    ("agentsession.dev", "agentsessions", "get"): ["session_objects", "__main__"],
     ("agentsession.dev", "agentsessions", "list"): ["kinds", "watch"],
     ("agentsession.dev", "agentsessions", "watch"): ["watch"],
-    ("agentsession.dev", "agentsessions/status", "patch"): ["reconciler", "admitter"],
+    ("agentsession.dev", "agentsessions/status", "patch"): ["reconciler"],
     ("agentsession.dev", "agentsessionclasses", "list"): ["kinds", "watch"],
     ("agentsession.dev", "agentsessionclasses", "watch"): ["watch"],
     ("agentsession.dev", "sessionquotas", "list"): ["kinds", "watch"],

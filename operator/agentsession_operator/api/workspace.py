@@ -68,7 +68,7 @@ class LostPods(Schema):
     """Pods of the session that were lost or rejected in a row, within ten minutes of one another, and are created again."""
 
     count: int
-    """How many. The seventh is still replaced, the eighth fails the session. 0 after a pod that ended because it was told to."""
+    """How many. The seventh is still replaced, the eighth fails the session. 0: the last pod ended because it was told to."""
     last_time: str = Timestamp
     """When the last one ended."""
     pod_uid: Annotated[str | None, Field(alias="podUID")] = None
