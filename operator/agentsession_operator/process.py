@@ -11,11 +11,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-
-import kopf
 
 from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.cluster import token_key, watch
@@ -72,24 +70,38 @@ class Options:
 class WatchHealth:
     """How often the watches have ended in a row, and since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds and only goes forward."""
+        self._clock = clock
         self._failures = 0
-        self._since: float | None = None
+        self._since = 0.0
+        """When the watches of this row began for the first time."""
+        self._began: float | None = None
+        """When those that run now began."""
 
-    def ended(self, lasted: float) -> float:
-        """The watches ended after `lasted` seconds. Returns the seconds to wait before they start again."""
-        if lasted > WATCH_STABLE_SECONDS:
-            self._failures, self._since = 0, None
+    def began(self) -> None:
+        """The watches start."""
+        self._began = self._clock()
+        if self._failures == 0:
+            self._since = self._began
+
+    def ended(self) -> float:
+        """The watches ended. Returns the seconds to wait before they start again."""
+        if self._stable():
+            self._failures, self._since = 0, self._clock()
+        self._began = None
         self._failures += 1
-        self._since = time.monotonic() if self._since is None else self._since
         return min(LONGEST_WATCH_BACKOFF, 0.5 * 2.0 ** min(self._failures - 1, 8))
 
     def health(self) -> str | None:
         """What is wrong, or None: the watches have not stayed up for minutes."""
-        down = time.monotonic() - self._since if self._since is not None else 0.0
-        if self._failures > 1 and down > WATCH_DOWN_SECONDS:
-            return f"the watches have ended {self._failures} times in the last {down:.0f} s"
-        return None
+        down = self._clock() - self._since
+        if self._failures == 0 or self._stable() or down <= WATCH_DOWN_SECONDS:
+            return None
+        return f"the watches have ended {self._failures} times in the last {down:.0f} s"
+
+    def _stable(self) -> bool:
+        return self._began is not None and self._clock() - self._began > WATCH_STABLE_SECONDS
 
 
 class Operator:
@@ -187,7 +199,7 @@ class Operator:
         admitter = Admitter(self._cache, objects, self._queue, self._wakeups)
         reconciler = Reconciler(self._api, self._cache, self._queue, admitter, objects, self._reports, self._paces)
         return [
-            _part("watches", self._watch(kinds)),
+            _part("watches", self._watch(kinds, resync, admitter)),
             _part("relist", resync.run(admitter.trust_the_watches)),
             _part("admission", self._admit(resync, admitter)),
             _part("quota status", QuotaStatus(self._api, self._cache, admitter).run()),
@@ -204,35 +216,31 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
-    async def _watch(self, kinds: Kinds) -> None:
-        """Run kopf, and start it again when it ends: an error that the API server puts into a watch ends all of kopf's."""
+    async def _watch(self, kinds: Kinds, resync: Resync, admitter: Admitter) -> None:
+        """Keep the watches up. What is deleted while they are down goes unseen until the next list."""
+
+        def started() -> None:
+            self._take_signals()
+            resync.watches_started()
+
         while True:
-            # kopf handles the signals itself once it has started, and then waits 5 s for every task, ours too. So the handlers
-            # are set again, and kopf is stopped like the other parts.
-            started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            started.add_done_callback(lambda _: self._take_signals())
-            began = time.monotonic()
+            self._watches.began()
+            error: Exception | None = None
             try:
-                await kopf.operator(
-                    registry=watch.registry(kinds, self._options.kubeconfig),
-                    settings=watch.settings(kinds),
-                    standalone=True,
-                    clusterwide=True,
-                    ready_flag=started,
-                )
-                error: BaseException | None = None
+                await watch.run(kinds, self._options.kubeconfig, started)
             except Exception as raised:
                 error = raised
-            started.cancel()
-            wait = self._watches.ended(time.monotonic() - began)
+            wait = self._watches.ended()
+            admitter.distrust_the_watches()
+            resync.watches_ended()
             log.warning("the watches ended (%r); they start again in %.1f s", error, wait)
             await asyncio.sleep(wait)
 
     def _report_deaths(self, parts: list[asyncio.Task[Any]]) -> None:
         for part in parts:
-            if part.cancelled() or self._stop.is_set():
+            if self._stop.is_set():
                 continue
-            error = part.exception()
+            error = part.exception() if not part.cancelled() else None
             if isinstance(error, PartDied):
                 raise error  # a part of this part, and logged already
             self._dead = f"{part.get_name()} has ended: {error!r}"

@@ -35,6 +35,11 @@ class Resync:
         self._api, self._cache, self._kinds = api, cache, kinds
         self._last = time.monotonic()
         self._faults = 0
+        self._gap = asyncio.Event()
+        """Set while something may have been deleted that no watch reports."""
+        self._up = asyncio.Event()
+        """Set while the watches run, and before they run for the first time."""
+        self._up.set()
 
     def health(self) -> str | None:
         """What is wrong, or None: the last list is too old, or the watches lag behind list after list."""
@@ -70,16 +75,39 @@ class Resync:
             else:
                 return
 
+    def watches_ended(self) -> None:
+        """The watches are down, and do not report what is deleted until they list again."""
+        self._gap.set()
+        self._up.clear()
+
+    def watches_started(self) -> None:
+        """The watches list and watch again: a list after FIRST_SECONDS closes the gap."""
+        self._up.set()
+
     async def run(self, in_step: Callable[[], None]) -> None:
-        """Compare until cancelled. `in_step` is called once the gap between the first list and the watches is closed."""
-        await asyncio.sleep(FIRST_SECONDS)
-        closed = False
+        """Compare until cancelled. `in_step` is called when a gap of the watches is closed: the one between the first list and
+        their start, and each after that."""
+        self._gap.set()
         while True:
-            listed = await self._once(count_faults=closed)
-            if listed and not closed:
-                closed = True
+            closing = await self._wait()
+            if closing:
+                self._gap.clear()  # should the watches end from here on, that is another gap
+            listed = await self._once(count_faults=not closing and not self._gap.is_set())
+            if closing and not listed:
+                self._gap.set()
+            elif closing and not self._gap.is_set():
                 in_step()
-            await asyncio.sleep(INTERVAL_SECONDS if closed else FIRST_SECONDS)
+
+    async def _wait(self) -> bool:
+        """Wait until a list is due. True if it closes a gap: the watches have been up for FIRST_SECONDS."""
+        try:
+            async with asyncio.timeout(INTERVAL_SECONDS):
+                await self._gap.wait()
+                await self._up.wait()
+                await asyncio.sleep(FIRST_SECONDS)
+        except TimeoutError:
+            return False
+        return self._up.is_set()
 
     async def _once(self, *, count_faults: bool) -> bool:
         """False if the lists failed."""

@@ -6,8 +6,10 @@ can block deletions. kopf does not report objects that were deleted while it did
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -16,6 +18,9 @@ from agentsession_operator import metrics
 from agentsession_operator.cluster.kinds import Kind
 
 _BACKOFFS: Final = (0.5, 1, 2, 5, 10)
+_STOP_SECONDS: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class _EndlessBackoffs:
@@ -47,6 +52,8 @@ def settings(kinds: Sequence[Kind[Any, Any]]) -> kopf.OperatorSettings:
     result = kopf.OperatorSettings()
     result.peering.standalone = True
     result.posting.enabled = False
+    # Otherwise kopf kills the whole process 10 minutes after its tasks were cancelled, as they are when it is started again.
+    result.process.ultimate_exiting_timeout = None
     result.persistence.diffbase_storage = _NoDiffs()
     result.networking.error_backoffs = _EndlessBackoffs()
     result.networking.connect_timeout = 10
@@ -83,3 +90,39 @@ def _handler(kind: Kind[Any, Any]) -> Callable[..., Any]:
 
     handler.__name__ = f"see_{kind.plural}"
     return handler
+
+
+async def run(kinds: Sequence[Kind[Any, Any]], kubeconfig: str | None, started: Callable[[], None]) -> None:
+    """Watch until an error that kopf does not get over; raises it. May be called again afterwards.
+
+    kopf gets over lost connections, over 403, 429 and 5xx where it opens a watch, and over a 410 in one. Any other ERROR event
+    in a watch, and a 404 or 410 where one is opened, end all of its watches (kopf/_cogs/clients/watching.py,
+    `continuous_watch`).
+
+    `started` is called when kopf has taken over SIGTERM and SIGINT, which belong to the process.
+    """
+    before = asyncio.all_tasks()
+    # Not `kopf.operator`: when it ends, it cancels every task of the event loop that is younger than itself, as the operator's
+    # requests and the creations of a pass are.
+    roots = await kopf.spawn_tasks(
+        registry=registry(kinds, kubeconfig), settings=settings(kinds), standalone=True, clusterwide=True
+    )
+    started()
+    done: set[asyncio.Task[Any]] = set()
+    try:
+        done, _ = await asyncio.wait(roots, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _stop(roots, before)
+    for task in done:
+        task.result()
+
+
+async def _stop(roots: Collection[asyncio.Task[Any]], before: set[asyncio.Task[Any]]) -> None:
+    """End kopf's tasks, and those of the watches that a failed orchestrator leaves behind."""
+    watches = {task for task in asyncio.all_tasks() - before if task.get_name().startswith("watcher for ")}
+    tasks = {*roots, *watches}
+    for task in tasks:
+        task.cancel()
+    _, left = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+    if left:
+        log.warning("tasks of the watches do not end: %s", ", ".join(sorted(task.get_name() for task in left)))

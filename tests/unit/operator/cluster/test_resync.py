@@ -132,3 +132,46 @@ async def test_a_fresh_comparison_is_made_now_and_tried_until_it_succeeds() -> N
     relist.server.answer = away
     await relist.resync.fresh()
     assert len(relist.cache.sessions) == 1
+
+
+async def test_the_watches_are_in_step_only_after_a_list_since_their_last_start() -> None:
+    relist = Relist()
+    await relist.resync.first()
+    async with relist.running():
+        await asyncio.sleep(FIRST_SECONDS + WATCH_GRACE_SECONDS + 1)
+        assert relist.in_step == 1
+        relist.resync.watches_ended()
+        await asyncio.sleep(INTERVAL_SECONDS + FIRST_SECONDS + WATCH_GRACE_SECONDS + 1)
+        assert relist.in_step == 1, "they are down"
+        relist.resync.watches_started()
+        await asyncio.sleep(FIRST_SECONDS - 1)
+        assert relist.in_step == 1, "they may not have listed yet"
+        await asyncio.sleep(WATCH_GRACE_SECONDS + 2)
+        assert relist.in_step == 2
+
+
+async def test_watches_that_end_during_the_closing_list_are_not_in_step() -> None:
+    relist = Relist()
+    await relist.resync.first()
+    async with relist.running():
+        await asyncio.sleep(FIRST_SECONDS + 1)  # the lists were made, and the grace time runs
+        relist.resync.watches_ended()
+        relist.resync.watches_started()
+        await asyncio.sleep(WATCH_GRACE_SECONDS)
+        assert relist.in_step == 0
+        await asyncio.sleep(FIRST_SECONDS + WATCH_GRACE_SECONDS + 1)
+        assert relist.in_step == 1
+
+
+async def test_what_is_deleted_while_the_watches_are_down_is_found_soon() -> None:
+    relist = Relist()
+    relist.server.put(SESSION, session_body())
+    await relist.resync.first()
+    async with relist.running():
+        await asyncio.sleep(2 * FIRST_SECONDS)
+        relist.server.remove(SESSION)
+        relist.resync.watches_ended()
+        relist.resync.watches_started()
+        await asyncio.sleep(FIRST_SECONDS + WATCH_GRACE_SECONDS + 1)
+        assert len(relist.cache.sessions) == 0
+        assert relist.resync.health() is None
