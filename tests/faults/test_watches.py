@@ -30,7 +30,7 @@ def watched_again(w: World, resource: str, opened: int) -> tuple[bool, str]:
     def again() -> bool:
         return len(w.proxy.seen(watches)) > opened and w.proxy.watching(resource) > 0
 
-    # kopf takes 5 s to end when one of its watches has failed.
+    # All of the watches start again, with a backoff.
     w.comes(lambda: again() or not w.running(), within=15.0)
     if not w.running():
         return False, f"the process ended: {w.last_words()}"

@@ -131,7 +131,7 @@ def world(
     """
     quota = Quota(api)
     quota.set(cap, per_user)
-    api.delete(LEASE)
+    _release_lease(api)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(quota.set, 50, 10)
         _make_namespace(api, namespace)
@@ -152,6 +152,13 @@ def world(
         yield World(api, namespace, proxy, operators[0], recorder, node, Kubelet(api, namespace), quota, path)
 
 
+def _release_lease(api: Api) -> None:
+    """As a predecessor left it that had no write in doubt. Without any lease, the operator would wait for an unknown one's."""
+    api.delete(LEASE)
+    collection, name = LEASE.rsplit("/", 1)
+    api.create(collection, {"metadata": {"name": name}, "spec": {"holderIdentity": ""}})
+
+
 def _make_namespace(api: Api, name: str) -> None:
     with contextlib.suppress(Refused):
         api.create("/api/v1/namespaces", {"metadata": {"name": name}})
@@ -165,17 +172,21 @@ def _stop(operator: OperatorProcess) -> None:
 
 
 def _sweep(api: Api, namespace: str) -> None:
-    """Remove sessions and pods though nobody is left who would remove their finalizers."""
+    """Remove sessions and pods though nobody is left who would remove their finalizers.
+
+    A policy reserves the finalizer of session pods to the operator's account.
+    """
+    allowed = api.impersonating(f"system:serviceaccount:{NAMESPACE}:agentsession-operator")
 
     def swept() -> bool:
         left = 0
-        for path in (sessions_path(namespace), pods_path(namespace)):
+        for path, remover in ((sessions_path(namespace), api), (pods_path(namespace), allowed)):
             for item in api.get(path)["items"]:
                 left += 1
                 one = f"{path}/{item['metadata']['name']}"
                 with contextlib.suppress(Refused):
                     if item["metadata"].get("finalizers"):
-                        api.patch(one, {"metadata": {"finalizers": None}})
+                        remover.patch(one, {"metadata": {"finalizers": None}})
                     api.delete(one, grace=0)
         return left == 0
 
