@@ -60,10 +60,11 @@ def test_a_lease_deleted_and_made_by_another_is_won_back(open_world: OpenWorld, 
 
 def test_a_dead_holder_with_a_long_lease_keeps_nobody_out(open_world: OpenWorld, record: Record) -> None:
     w = open_world(start=False)
+    w.api.delete(LEASE)
     w.api.create(LEASES, lease("dead", seconds=1_000_000))
     w.operator.start(ready=False)
-    ok, seen = leads_again(w, 25.0)
-    record("10 a dead holder's lease of 1,000,000 s", "ready in 25 s", seen, ok)
+    ok, seen = leads_again(w, 70.0)
+    record("10 a dead holder's lease of 1,000,000 s", "ready in 70 s", seen, ok)
 
 
 def test_a_lease_without_a_spec_is_no_defect(open_world: OpenWorld, record: Record) -> None:

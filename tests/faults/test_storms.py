@@ -127,7 +127,8 @@ def test_a_session_whose_status_does_not_fit_gives_its_slot_to_the_next(open_wor
         accepted = True
         break
     w.create("next", user="bob")
-    ok = w.comes(lambda: w.admitted("next"), within=8.0)
+    # An answer of 500 says nothing of the write: the slot is the next one's 8 s after it was sent.
+    ok = w.comes(lambda: w.admitted("next"), within=15.0)
     how = "accepted" if accepted else f"refused ({answer})"
     record(
         "4 a session too large for its own status",

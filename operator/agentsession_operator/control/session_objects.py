@@ -5,9 +5,10 @@ The life of a creation:
 1. `create` is called by the admitter (first pods, and those of resumed sessions) or the reconciler (replacements). From before
    the request until its outcome is known the session stands in `creating`, and counts as a holder.
 2. The answer is the pod: it is in the cache before anything else runs. Or the API server refuses: the slot is free at once, and
-   the session backs off by itself (`Refusal`). Or there is no answer: the pod may exist, or be on its way (cluster/landing.py).
+   the session backs off by itself (refusals.py). Or there is no answer: the pod may exist, or be on its way
+   (cluster/landing.py).
 3. A creation without an answer is settled by reading: the pod is there, or LANDING_SECONDS after the request was sent it is
-   not, and then it never will be. Until then nothing is sent for this session a second time.
+   not, and then it never will be: that counts as a refusal. Until then nothing is sent for this session a second time.
 """
 
 from __future__ import annotations
@@ -33,15 +34,13 @@ from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, pat
 from agentsession_operator.cluster.landing import LANDING_SECONDS, WRITE_SECONDS
 from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.control.paces import Paces, utc_now
+from agentsession_operator.control.refusals import Refusals
 from agentsession_operator.decisions.decision import Action, CreatePod, DeletePod, ReleasePod
 from agentsession_operator.decisions.resolve import Resolved
 from agentsession_operator.manifests.claim import session_claim
 from agentsession_operator.manifests.ownership import is_owned, owned_meta
 from agentsession_operator.manifests.pod import GRACE_SECONDS, Installation, pod_annotations, session_pod
 
-FIRST_REFUSAL_SECONDS: Final = 1.0
-LONGEST_REFUSAL_SECONDS: Final = 300.0
-"""A session whose pod is refused asks again after FIRST_REFUSAL_SECONDS, doubling up to this."""
 SETTLE_SECONDS: Final = 1.0
 """Interval between two reads that settle a creation without an answer."""
 
@@ -55,16 +54,6 @@ class Outcome(Enum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
     NOT_SENT = "not sent"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The API server refused the session's pod or claim."""
-
-    message: str
-    tries: int
-    until: float
-    """When the session may ask again, by the clock of SessionObjects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +86,7 @@ class SessionObjects:
         self._api, self._cache, self._paces, self._installation = api, cache, paces, installation
         self._clock, self._now = clock, now
         self._creating: dict[SessionUID, Pending] = {}
-        self._refusals: dict[SessionUID, Refusal] = {}
+        self._refusals = Refusals(clock)
         self._created: dict[SessionUID, datetime] = {}
         self._requests: set[asyncio.Task[Outcome]] = set()
 
@@ -113,13 +102,11 @@ class SessionObjects:
 
     def refusal(self, uid: SessionUID) -> str | None:
         """The API server's words if it refused the session's pod or claim the last time."""
-        refusal = self._refusals.get(uid)
-        return refusal.message if refusal is not None else None
+        return self._refusals.message(uid)
 
     def backs_off(self, uid: SessionUID) -> bool:
         """Whether the session must not ask again yet, because its pod was refused a moment ago."""
-        refusal = self._refusals.get(uid)
-        return refusal is not None and refusal.until > self._clock()
+        return self._refusals.backs_off(uid)
 
     def created_at(self, uid: SessionUID) -> datetime | None:
         """When this process created the session's pod, for the first seconds after it did."""
@@ -127,10 +114,8 @@ class SessionObjects:
 
     def next_due(self) -> float:
         """Seconds until a refused session may ask again or a doubt is to be read; infinite where there is neither."""
-        now = self._clock()
-        waits = [refusal.until - now for refusal in self._refusals.values() if refusal.until > now]
-        waits += [SETTLE_SECONDS for pending in self._creating.values() if pending.doubt]
-        return max(0.0, min(waits, default=float("inf")))
+        doubts = any(pending.doubt for pending in self._creating.values())
+        return min(self._refusals.next_due(), SETTLE_SECONDS if doubts else float("inf"))
 
     @property
     def in_doubt(self) -> bool:
@@ -230,19 +215,17 @@ class SessionObjects:
     def _take(self, session: Session, body: dict[str, Any], what: str) -> None:
         meta = session.meta
         pod = Pod.of(body)
-        self._refusals.pop(meta.uid, None)
+        self._refusals.forget(meta.uid)
         self._cache.pods.put(pod)
         log.info("session %s/%s: %s pod %s (%s)", meta.namespace, meta.name, what, pod.meta.name, _purpose(session))
 
     def _refused(self, session: Session, what: str, error: ApiError) -> Outcome:
         """The slot is free at once; this session alone waits before it asks again."""
         meta = session.meta
-        before = self._refusals.get(meta.uid)
-        tries = before.tries + 1 if before is not None else 1
-        wait = min(LONGEST_REFUSAL_SECONDS, FIRST_REFUSAL_SECONDS * 2.0 ** min(tries - 1, 16))
-        message = f"The API server refused the {what}: {error.message} Retrying, with waits of up to 5 minutes."
-        self._refusals[meta.uid] = Refusal(message, tries, self._clock() + max(wait, error.retry_after))
-        log.info("session %s/%s: %s refused, try %d: %s", meta.namespace, meta.name, what, tries, error)
+        said = "did not answer the creation of the" if error.outcome_unknown else "refused the"
+        message = f"The API server {said} {what}: {error.message} Retrying, with waits of up to 5 minutes."
+        tries = self._refusals.add(meta.uid, message, error.retry_after)
+        log.info("session %s/%s: %s not created, try %d: %s", meta.namespace, meta.name, what, tries, error)
         return Outcome.REFUSED
 
     def _forget_later(self, uid: SessionUID) -> None:
@@ -276,6 +259,9 @@ class SessionObjects:
         # Without its session there is nothing to read by: a pod that lands is seen by the watch before the time is over.
         if landed:
             self._creating.pop(uid, None)
+            if session is not None and self._cache.pod_of(uid) is None:
+                # Or one session whose creations are never answered would keep the slot from all others.
+                self._refused(session, "pod", ApiError(0, "Unreachable", "it is not there."))
 
     # What the reconciler asks for. Everything raises ApiError or NotLeader when it must be tried again.
 
@@ -378,7 +364,7 @@ class SessionObjects:
 
         The garbage collector (20 requests a second for the whole cluster) is the safety net.
         """
-        self._refusals.pop(uid, None)
+        self._refusals.forget(uid)
         for pod in self._cache.pods_of(uid):
             if pod.ended:
                 if pod.protected and not await self._session_exists(pod):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from agentsession_operator.cluster.kube import ApiError, path_of
 from agentsession_operator.cluster.landing import LANDING_SECONDS
 from agentsession_operator.cluster.lease import NotLeader
 from support.control_plane.apiserver import UNREACHABLE
-from support.control_plane.builders import quota
+from support.control_plane.builders import JSON, quota
 from support.control_plane.stage import PODS, SESSION, UID, Stage, persistent_stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
@@ -210,3 +211,23 @@ async def test_a_persistent_session_gets_its_claim_before_its_pod() -> None:
     assert [path.rsplit("/", 1)[1] for _, path in stage.writes()] == ["persistentvolumeclaims", "pods"]
     (pod,) = stage.cache.pods.all()
     assert pod.workspace is not None
+
+
+async def test_a_session_that_is_never_answered_keeps_no_slot_from_the_next() -> None:
+    stage = Stage()
+    stage.cache.quotas.put(quota(maxSessions=1))
+    stage.put_session("first", prompt="odd")
+    stage.put_session("second", created="2026-05-04T10:00:01Z")
+    inner, sent = stage.server.request, 0
+
+    async def request(method: str, path: str, body: JSON | None = None, **options: Any) -> JSON:
+        nonlocal sent
+        if method == "POST" and body is not None and body["metadata"]["name"].startswith("first-"):
+            sent += 1
+            raise ApiError(500, "InternalError", "etcdserver: request is too large")
+        return await inner(method, path, body, **options)
+
+    stage.server.request = request  # type: ignore[method-assign]
+    await passes(stage, 3 * LANDING_SECONDS)
+    assert stage.cache.pod_of(SessionUID("uid-of-second")) is not None
+    assert sent == 1

@@ -11,7 +11,8 @@ from agentsession_operator.api.meta import SESSION_FINALIZER, SESSION_UID_LABEL
 from agentsession_operator.api.objects import Session
 from agentsession_operator.cluster.kube import ApiError
 from agentsession_operator.cluster.landing import LANDING_SECONDS
-from agentsession_operator.control.session_objects import LONGEST_REFUSAL_SECONDS, Outcome
+from agentsession_operator.control.refusals import LONGEST_REFUSAL_SECONDS
+from agentsession_operator.control.session_objects import Outcome
 from agentsession_operator.decisions.persistent import workspace_of
 from agentsession_operator.decisions.resolve import Resolved, resolve
 from agentsession_operator.manifests.pod import GRACE_SECONDS
@@ -129,6 +130,7 @@ async def test_a_creation_without_an_answer_is_given_up_once_it_must_have_landed
     await stage.objects.settle()
     assert stage.objects.creating() == {}
     assert stage.writes() == []
+    assert stage.objects.backs_off(UID), "others come first"
 
 
 async def test_a_creation_that_landed_unanswered_is_found() -> None:

@@ -164,8 +164,8 @@ async def test_a_refused_pod_leaves_a_line_for_each_try(log: pytest.LogCaptureFi
     stage.server.answer = full
     async with at_work(stage):
         await asyncio.sleep(600)
-    found = lines(log, "session team/demo: pod refused, try ")
-    assert found[0] == "session team/demo: pod refused, try 1: 403 Forbidden: exceeded quota: team"
+    found = lines(log, "session team/demo: pod not created, try ")
+    assert found[0] == "session team/demo: pod not created, try 1: 403 Forbidden: exceeded quota: team"
     assert len(found) < 15, "with waits of up to 5 minutes"
 
 
