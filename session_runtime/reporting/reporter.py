@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+import h11
 
 from session_runtime.reporting import report as reports
 from session_runtime.wire import SessionReport
@@ -28,6 +29,7 @@ BACKOFF: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the next try; the last one is repeated for as long as it takes."""
 
 REQUEST_TIMEOUT: Final = 5.0
+"""Seconds for a whole request and its answer."""
 
 FINAL_SECONDS: Final = 5.0
 """How long the process waits at its end for the operator to take the last report."""
@@ -37,24 +39,56 @@ class Refused(Exception):
     """The operator will not take this report, however often it is sent."""
 
 
-def put(url: str, token_path: Path, body: bytes, timeout: float) -> None:
-    """Send a report; blocks. Raises Refused, or OSError when it may get through later.
+async def put(url: str, token_path: Path, body: bytes, timeout: float) -> None:
+    """Send a report. Raises Refused, or OSError when it may get through later, which is after every other failure: something
+    that does not speak HTTP may hold the operator's address for a while.
 
-    The token is read again each time, because the kubelet replaces it. The environment's proxies are for traffic that leaves
-    the cluster, so they are not used.
+    `timeout` is in seconds and for all of it, so that an answer that comes a byte at a time does not hold the next report up.
     """
-    headers = {"Content-Type": "application/json"}
-    if token_path.exists():
-        headers["Authorization"] = f"Bearer {token_path.read_text().strip()}"
-    request = urllib.request.Request(url, body, headers, method="PUT")  # noqa: S310 - the operator's own address
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener.open(request, timeout=timeout).close()
-    except urllib.error.HTTPError as error:
-        with error:
-            if 400 <= error.code < 500 and error.code not in (408, 429):
-                raise Refused(f"{error.code} {error.reason}") from error
-            raise OSError(f"{error.code} {error.reason}") from error
+        async with asyncio.timeout(timeout):
+            status, reason = await _exchange(url, token_path, body)
+    except TimeoutError as error:
+        raise OSError(f"no complete answer within {timeout:g} s") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"the answer is not valid HTTP: {type(error).__name__}: {error}") from error
+    if 400 <= status < 500 and status not in (408, 429):
+        raise Refused(f"{status} {reason}")
+    if not 200 <= status < 300:
+        raise OSError(f"{status} {reason}")
+
+
+async def _exchange(url: str, token_path: Path, body: bytes) -> tuple[int, str]:
+    """Send the request on a connection of its own; returns the answer's status and reason. Redirects are not followed, and
+    the environment's proxies, which are for traffic that leaves the cluster, are not used."""
+    address = urlsplit(url)
+    secure = address.scheme == "https"
+    headers = [("Host", address.netloc), *_authorization(token_path), ("Connection", "close")]
+    headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    port = address.port or (443 if secure else 80)
+    reader, writer = await asyncio.open_connection(address.hostname, port, ssl=secure or None)
+    try:
+        connection = h11.Connection(h11.CLIENT)
+        request = h11.Request(method="PUT", target=address.path or "/", headers=headers)
+        for event in (request, h11.Data(body), h11.EndOfMessage()):
+            writer.write(connection.send(event) or b"")
+        while True:
+            answer = connection.next_event()
+            if isinstance(answer, h11.Response):
+                return answer.status_code, answer.reason.decode("ascii", "replace")
+            if isinstance(answer, h11.ConnectionClosed):
+                raise ConnectionResetError("the connection was closed without an answer")
+            if answer is h11.NEED_DATA:
+                connection.receive_data(await reader.read(4096))
+    finally:
+        writer.transport.abort()
+
+
+def _authorization(token_path: Path) -> list[tuple[str, str]]:
+    """The header with the token, which is read again each time, because the kubelet replaces it."""
+    return [("Authorization", f"Bearer {token_path.read_text().strip()}")] if token_path.exists() else []
 
 
 Send = Callable[[bytes, float], Awaitable[None]]
@@ -62,8 +96,8 @@ Send = Callable[[bytes, float], Awaitable[None]]
 
 
 def sender(url: str, token_path: Path) -> Send:
-    """Sends to the operator at this URL, from a thread."""
-    return lambda body, timeout: asyncio.to_thread(put, url, token_path, body, timeout)
+    """Sends to the operator at this URL."""
+    return lambda body, timeout: put(url, token_path, body, timeout)
 
 
 class Reporter:
