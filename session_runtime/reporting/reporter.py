@@ -68,12 +68,12 @@ async def _exchange(url: str, token_path: Path, body: bytes) -> tuple[int, str]:
     headers = [("Host", address.netloc), *_authorization(token_path), ("Connection", "close")]
     headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     port = address.port or (443 if secure else 80)
+    connection = h11.Connection(h11.CLIENT)
+    request = h11.Request(method="PUT", target=address.path or "/", headers=headers)
+    sent = [connection.send(event) or b"" for event in (request, h11.Data(body), h11.EndOfMessage())]
     reader, writer = await asyncio.open_connection(address.hostname, port, ssl=secure or None)
     try:
-        connection = h11.Connection(h11.CLIENT)
-        request = h11.Request(method="PUT", target=address.path or "/", headers=headers)
-        for event in (request, h11.Data(body), h11.EndOfMessage()):
-            writer.write(connection.send(event) or b"")
+        writer.writelines(sent)
         while True:
             answer = connection.next_event()
             if isinstance(answer, h11.Response):
