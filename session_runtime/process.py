@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,7 +87,7 @@ class Process:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         self._supervisor.start("journal", self._journal.run())
         await self._session.recover()
-        app = create_app(self._config, self._session, self._journal, self._metrics, lambda: self._supervisor.problems)
+        app = create_app(self._config, self._session, self._journal, self._metrics, self._problems)
         server = http_server(app)
         http = self._supervisor.start("http", server.serve(sockets=[listener]), may_end=True)
         worker = self._supervisor.start("session", self._session.run(), may_end=True)
@@ -107,6 +108,10 @@ class Process:
         self._console.close(timeout=0.5)
         await self._journal.release()
         return status
+
+    def _problems(self) -> Mapping[str, str]:
+        full = self._journal.problem
+        return self._supervisor.problems if full is None else {**self._supervisor.problems, "volume": full}
 
     async def _wait(self, worker: asyncio.Task[None]) -> int:
         """Wait for the exit status. A stop cancels the turn; the next process resumes it."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from typing import Final, TypeVar
 from agent.conversation import Conversation
 from session_runtime.session.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
 from session_runtime.session.facts import NO_FACTS, Facts
-from session_runtime.session.store import Commit, Store, Submitted
+from session_runtime.session.store import Commit, Store, Submitted, is_full
+
+logger = logging.getLogger(__name__)
 
 CHUNK_SECONDS: Final = 0.25
 """Pieces of a message are written, and sent, at most this often, which is four commits a second; the first of a burst goes
@@ -40,6 +44,14 @@ RETAIN: Final = timedelta(days=30)
 
 PRUNE_EVERY: Final = 1000
 """Events after which the journal looks for some that can be deleted."""
+
+FULL_SECONDS: Final = 1.0
+"""Seconds between two tries on a full volume."""
+
+VOLUME_FULL: Final = (
+    "the session's volume is full, also the room reserved for the database. The session continues when there is room: "
+    "remove files or enlarge the volume"
+)
 
 T = TypeVar("T")
 
@@ -95,6 +107,8 @@ class Journal:
     def __init__(self, store: Store, last_seq: int, clock: Callable[[], datetime], tail: int = TAIL_CHARACTERS) -> None:
         self.listeners: list[Listener] = []
         """Called for each transaction when it is durable, before any follower sees it."""
+        self.problem: str | None = None
+        """What keeps changes from being written at the moment."""
         self._store = store
         self._last_seq = last_seq
         self._clock = clock
@@ -176,14 +190,19 @@ class Journal:
                 next_chunks = loop.time() + CHUNK_SECONDS
 
     async def _prune(self, older_than: str) -> None:
-        await self._in(self._write_thread, lambda: self._store.prune(older_than))
+        try:
+            await self._in(self._write_thread, lambda: self._store.prune(older_than))
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+        await self._in(self._write_thread, self._store.reserve)
 
     async def _commit(self, batch: Sequence[tuple[Change, asyncio.Future[Commit] | None]]) -> None:
         waiting = [done for _, done in batch if done is not None]
         changes = [change for change, _ in batch]
         commit = assemble(changes, self._last_seq)
         try:
-            await asyncio.shield(self._in(self._write_thread, lambda: self._store.apply(commit)))
+            await self._apply(commit)
         except BaseException as error:
             for done in waiting:
                 if not done.done():
@@ -197,6 +216,24 @@ class Journal:
         for done in waiting:
             if not done.done():
                 done.set_result(commit)
+
+    async def _apply(self, commit: Commit) -> None:
+        """Write the commit. On a full volume it waits for room: the session stays, and its commands may still remove files."""
+        while True:
+            try:
+                await asyncio.shield(self._in(self._write_thread, lambda: self._store.apply(commit)))
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+                if self.problem is None:
+                    self.problem = VOLUME_FULL
+                    logger.error("%s", VOLUME_FULL)
+                await asyncio.sleep(FULL_SECONDS)
+                continue
+            if self.problem is not None:
+                logger.info("the session's volume has room again")
+                self.problem = None
+            return
 
     def _show(self, frames: Sequence[Frame]) -> None:
         if not frames:

@@ -7,12 +7,13 @@ has a connection of its own, which write-ahead logging keeps out of the writer's
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -23,11 +24,15 @@ from agent.conversation import Conversation
 from agent.messages import Message
 from session_runtime.session.events import Frame, earliest
 from session_runtime.session.facts import NO_FACTS, Facts
+from session_runtime.session.reserve import Reserve
 
 DATABASE: Final = "session.db"
 
 RETAIN_CHARACTERS: Final = 200_000_000
 """Events are kept up to this size, as JSON; the volume's limit is ten times that."""
+
+RETAIN_SHARE: Final = 0.05
+"""The share of its volume that events may take. The workspace's server leaves 15% to the database (`limits.py`)."""
 
 MIGRATIONS: Final = (
     """
@@ -56,6 +61,12 @@ MIGRATIONS: Final = (
     """,
 )
 """Scripts that bring a database from version n to n + 1; `PRAGMA user_version` says where it stands."""
+
+
+HELD: Final = b"1"
+"""What the lock's file says once the folder has held a database."""
+
+DAMAGED: Final = "The database is damaged. Restore it from a snapshot or an archive of the session, or start a new session"
 
 
 class StoreError(Exception):
@@ -108,21 +119,52 @@ class Store:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(directory / "lock")
         self.path = directory / DATABASE
-        self._writer = _connect(self.path)
-        try:
-            self._writer.execute("PRAGMA journal_mode = WAL")
-            _migrate(self._writer, self.path)
-        except BaseException:
-            self._writer.close()
-            os.close(self._lock)
-            raise
+        self._reserve = Reserve(self.path)
+        self._writer = self._open()
         self._reader = _connect(self.path)
         self._reader.execute("PRAGMA query_only = 1")
         self._stored: Mapping[str, tuple[Message, ...]] = {}
         self._measure()
 
+    def _open(self) -> sqlite3.Connection:
+        """The connection that writes. Raises StoreError."""
+        try:
+            self._check_not_lost()
+            self._reserve.give()
+            writer = _connect(self.path)
+            try:
+                writer.execute("PRAGMA journal_mode = WAL")
+                _migrate(writer, self.path)
+            except BaseException:
+                writer.close()
+                raise
+            self._reserve.take()
+            with suppress(OSError):
+                os.pwrite(self._lock, HELD, 0)
+        except (sqlite3.Error, OSError) as error:
+            os.close(self._lock)
+            raise StoreError(f"{self.path} cannot be opened: {error}. {_advice(error)}") from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return writer
+
+    def _check_not_lost(self) -> None:
+        """SQLite takes an empty file for a new database, so a session that has lost its file would start again from nothing."""
+        if os.pread(self._lock, len(HELD), 0) == HELD and (not self.path.exists() or self.path.stat().st_size == 0):
+            raise StoreError(
+                f"{self.path} is empty or missing, but it held a session before. "
+                "Restore it from a snapshot or an archive of the session, or start a new session"
+            )
+
     def load(self) -> Loaded:
-        """What the database holds. Call it once, before the first `apply`."""
+        """What the database holds. Call it once, before the first `apply`. Raises StoreError when it is damaged."""
+        try:
+            return self._load()
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.path} cannot be read: {type(error).__name__}: {error}. {DAMAGED}") from error
+
+    def _load(self) -> Loaded:
         rows = self._writer.execute("SELECT id, type, body, accepted_at, started, ended_by FROM submissions ORDER BY position")
         submissions = tuple(Submitted(i, t, body, at, bool(started), end) for i, t, body, at, started, end in rows)
         facts = Facts.from_rows(self._writer.execute("SELECT name, value FROM facts"))
@@ -168,10 +210,18 @@ class Store:
         if commit.conversation is not None:
             self._stored = _messages(commit.conversation)
 
-    def prune(self, older_than: str, characters: int = RETAIN_CHARACTERS) -> None:
+    def retained(self) -> int:
+        """The size up to which events are kept: less on a small volume."""
+        with suppress(OSError):
+            status = os.statvfs(self.path)
+            return min(RETAIN_CHARACTERS, int(status.f_blocks * status.f_frsize * RETAIN_SHARE))
+        return RETAIN_CHARACTERS
+
+    def prune(self, older_than: str, characters: int | None = None) -> None:
         """Delete the oldest events: those older than a timestamp, and, when all together are longer than `characters`,
         so many that a quarter of that becomes free. The latest event always stays.
         """
+        characters = self.retained() if characters is None else characters
         oldest = self._writer.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
         if oldest is None or (oldest[0] >= older_than and self._size <= characters):
             return
@@ -201,9 +251,14 @@ class Store:
 
     def checkpoint(self) -> None:
         """Bring everything into the one database file, so that a copy of it is the whole session."""
-        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writer.execute("PRAGMA wal_checkpoint(RESTART)")  # TRUNCATE would give the log's reserved blocks away
+
+    def reserve(self) -> None:
+        """Reserve again what has been used of the room for the database."""
+        self._reserve.take()
 
     def close(self) -> None:
+        self._reserve.keep()
         self._reader.close()
         self._writer.close()
         os.close(self._lock)
@@ -263,6 +318,23 @@ def _lock(path: Path) -> int:
             f"{path.parent} is in use by another process. Stop that process, or name another --state-dir"
         ) from error
     return handle
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database could not be written because there is no room on its volume."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about a database that cannot be opened."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if is_full(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "The volume is full. Enlarge the volume, or remove files from it, then start the session again"
+    if code == sqlite3.SQLITE_READONLY or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES):
+        return "The volume cannot be written. Check how it is mounted and who owns its files"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DAMAGED
+    return "Check the volume, then start the session again"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -39,6 +39,9 @@ DISK_SHARE = 0.9
 FILE_SHARE = 0.8
 """The share of it that one file may take: less, so that one that is too large fails alone."""
 
+DATABASE_SHARE = 0.15
+"""The share of a volume that is left to the session's database, which lies on the same file system."""
+
 ENTRY_BYTES = 4096
 """What an entry takes at least. An empty file takes no block, but an inode, and those can run out as well."""
 
@@ -130,6 +133,15 @@ def disk_free(paths: Iterable[Path]) -> int:
             status = os.statvfs(path)
             free += status.f_bfree * status.f_frsize
     return free
+
+
+def volume_for_files(size: int, root: Path) -> int:
+    """Bytes of a volume that files may take, of the `size` that was asked for: no more than the file system has, which is less
+    by its own tables, and without what is left to the session's database."""
+    with contextlib.suppress(OSError):
+        status = os.statvfs(root)
+        size = min(size, status.f_blocks * status.f_frsize)
+    return int(size * (1 - DATABASE_SHARE))
 
 
 class DiskLimit:

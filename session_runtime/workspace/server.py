@@ -35,6 +35,7 @@ from session_runtime.workspace.limits import (
     limit_file_size,
     limit_memory,
     quantity,
+    volume_for_files,
 )
 from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
 
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.root = options.root.resolve()
     disks = _disks(options)
     if disks:
-        limit_file_size(int(max(size for size, _ in disks) * FILE_SHARE))
+        limit_file_size(int(min(size for size, _ in disks) * FILE_SHARE))  # the limit is one for all disks
     contained = os.getpid() == 1
     if contained:
         become_init()
@@ -305,7 +306,8 @@ def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
     if options.volume is None:
         sizes = [(options.disk, (options.root, *options.scratch))]
     else:
-        sizes = [(options.volume, (options.root,)), (options.disk, tuple(options.scratch))]
+        files = volume_for_files(options.volume, options.root)
+        sizes = [(files, (options.root,)), (options.disk, tuple(options.scratch))]
     return [(size, paths) for size, paths in sizes if size is not None]
 
 

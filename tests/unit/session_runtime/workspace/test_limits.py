@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from agent.workspace import WorkspaceError
 from session_runtime.workspace.client import SocketWorkspace
-from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity
+from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity, volume_for_files
 from session_runtime.workspace.protocol import finished_marker
 from support.runtime.harness import DEADLINE, eventually
+from support.runtime.volume import small_volume
 from support.runtime.workspace_process import NAMESPACE, contained, needs_namespace, server
 
 pytestmark = pytest.mark.anyio
@@ -299,3 +300,11 @@ def test_sizes_are_written_as_in_kubernetes(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|float"):
         quantity(text)
+
+
+def test_a_volume_leaves_room_for_the_database_of_its_real_size(tmp_path: Path) -> None:
+    with small_volume(tmp_path / "v", 20) as volume:
+        real = 20 * 2**20
+        assert volume_for_files(2**40, volume) == int(real * 0.85)
+        assert volume_for_files(10**6, volume) == 850_000
+    assert volume_for_files(10**6, tmp_path / "gone") == 850_000

@@ -1,0 +1,101 @@
+"""A volume that commands have filled: the session survives it, at that moment and at its next start."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from session_runtime.session.events import Frame
+from session_runtime.session.facts import Facts
+from session_runtime.session.journal import VOLUME_FULL, Change
+from session_runtime.session.store import DATABASE, Commit, Store, StoreError, is_full
+from support.runtime.harness import DEADLINE, eventually, runtime_process
+from support.runtime.volume import fill, small_volume
+from unit.session_runtime.session.test_journal import open_journal
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTES = 64
+
+
+def frame(seq: int) -> Frame:
+    return Frame(seq, None, "t", "x" * 25_000)
+
+
+def test_commits_find_room_on_a_full_volume(tmp_path: Path) -> None:
+    with small_volume(tmp_path / "v", MEGABYTES) as volume, closing(Store(volume)) as store:
+        store.load()
+        fill(volume)
+        for seq in range(1, 201):
+            store.apply(Commit((frame(seq),)))
+        assert len(store.frames(0, 1000, 10**9)) == 200
+
+
+def test_a_full_volume_does_not_keep_a_session_from_starting(tmp_path: Path) -> None:
+    with small_volume(tmp_path / "v", MEGABYTES) as volume:
+        Store(volume).close()
+        fill(volume)
+        for seq in range(1, 6):
+            with closing(Store(volume)) as store:
+                assert store.load().last_seq == seq - 1
+                store.apply(Commit((frame(seq),), facts=Facts(finished="no")))
+
+
+async def test_a_journal_without_any_room_waits_for_it(tmp_path: Path) -> None:
+    with small_volume(tmp_path / "v", MEGABYTES) as volume:
+        async with open_journal(volume) as journal, asyncio.timeout(DEADLINE):
+            filler = fill(volume)
+
+            async def write() -> None:
+                for _ in range(1000):
+                    await journal.write(Change(journal.draft("usage", {"text": "x" * 100_000})))
+
+            writing = asyncio.create_task(write())
+            await eventually(lambda: journal.problem == VOLUME_FULL)
+            before = journal.last_seq
+            filler.unlink()
+            await eventually(lambda: journal.last_seq > before and journal.problem is None)
+            writing.cancel()
+
+
+async def test_a_command_that_fills_the_volume_does_not_end_the_session(short_path: Path) -> None:
+    command = "head -c 1G /dev/zero > big; ls big"
+    script = (
+        {"calls": [["bash", {"command": command}]]},
+        {"text": "full"},
+        {"calls": [["bash", {"command": "rm big"}]]},
+        {"text": "empty"},
+    )
+    with small_volume(short_path / "v", MEGABYTES) as volume:
+        async with runtime_process(volume, *script) as run, run.client() as client, asyncio.timeout(DEADLINE):
+            await client.run("fill")
+            assert run.process is not None
+            run.process.kill()
+            await run.process.communicate()
+            await run.start(keep_port=True)
+            await client.run("clean")
+            assert not (volume / "work" / "big").exists()
+
+
+def test_a_full_volume_at_the_first_start_ends_with_advice(tmp_path: Path) -> None:
+    with small_volume(tmp_path / "v", 4) as volume:
+        fill(volume)
+        with pytest.raises((StoreError, OSError), match=r"volume is full|No space") as raised:
+            Store(volume / "state")
+        assert not is_full(raised.value)
+
+
+def test_a_damaged_or_emptied_database_ends_with_advice(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    (tmp_path / DATABASE).write_bytes(b"this is no database " * 1000)
+    with pytest.raises(StoreError, match=r"damaged\. Restore it"):
+        Store(tmp_path)
+    (tmp_path / DATABASE).write_bytes(b"")
+    with pytest.raises(StoreError, match=r"held a session before\. Restore it"):
+        Store(tmp_path)
+    (tmp_path / DATABASE).unlink()
+    with pytest.raises(StoreError, match="held a session before"):
+        Store(tmp_path)
