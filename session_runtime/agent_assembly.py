@@ -20,7 +20,7 @@ from agent.events import Emit
 from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
 from session_runtime.credentials import credentials, provider_environment, secret_values, without_line_break
-from session_runtime.session.session import OpenAgent, OpenedAgent
+from session_runtime.session.agent_protocol import OpenAgent, OpenedAgent
 from session_runtime.wire import AgentSettings, SessionConfig
 
 if TYPE_CHECKING:

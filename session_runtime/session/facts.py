@@ -27,6 +27,8 @@ class Facts:
     last_activity_time: str | None = None
     """RFC 3339, in UTC."""
     resumes: Resumes | None = None
+    interrupted: str | None = None
+    """Id of the submission that the latest interrupt ends, also when another process works on it by then."""
     outcome: Ending | None = None
     """How the session ends; from then on it takes no submissions."""
     finished: str | None = None

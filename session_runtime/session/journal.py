@@ -145,15 +145,17 @@ class Journal:
         self._pending.append((Change(draft=draft), None))
         self._something.set()
 
-    async def write(self, change: Change) -> Commit:
-        """Write a change, behind all that came before it; it is durable when this returns.
+    async def write(self, *changes: Change) -> Commit:
+        """Write changes in one transaction, behind all that came before them; they are durable when this returns.
 
         Cancelling the call takes nothing back. Raises what the database raised, which also ends `run`.
         """
         if self._failure is not None:
             raise self._failure
         done: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
-        self._pending.append((change, done))
+        *first, last = changes
+        self._pending.extend((change, None) for change in first)  # without a wait between them they are one batch
+        self._pending.append((last, done))
         self._something.set()
         self._urgent.set()
         return await done

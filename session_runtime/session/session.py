@@ -6,18 +6,18 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
 from agent.approval import ApprovalDecision
 from agent.conversation import Conversation, PendingApproval
-from agent.events import Emit, Event, tool_output
+from agent.events import Event, tool_output
 from agent.messages import Message, Usage
+from session_runtime.session.agent_protocol import Agent, OpenAgent
 from session_runtime.session.events import Draft, ends_submission, timestamp
 from session_runtime.session.facts import NO_FACTS, Facts, Resumes
 from session_runtime.session.journal import Change, Journal
@@ -50,37 +50,6 @@ MAX_RESUMES: Final = 3
 """How many times an interrupted submission is resumed. The submission itself may be what ends the process."""
 
 _SUBMISSION: Final[TypeAdapter[Submission]] = TypeAdapter(AnySubmission)
-
-
-class Agent(Protocol):
-    """What a session needs of an agent; `agent.loop.agent.Agent` is one."""
-
-    @property
-    def conversation(self) -> Conversation: ...
-
-    async def run_turn(self, text: str) -> object: ...
-
-    async def decide(self, decisions: Sequence[ApprovalDecision]) -> object: ...
-
-    async def resume(self) -> object: ...
-
-    async def undo(self) -> object: ...
-
-    async def compact(self) -> object: ...
-
-    def interrupt(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class OpenedAgent:
-    """An agent that can be used, and what is to be said about it."""
-
-    agent: Agent
-    ready: Mapping[str, object]
-    """Data of the `ready` event."""
-
-
-OpenAgent = Callable[[Emit, Conversation], AbstractAsyncContextManager[OpenedAgent]]
 
 
 class SubmissionRefused(Exception):
@@ -138,7 +107,9 @@ class Session:
         self._agent: Agent | None = None
         self._submitted = asyncio.Event()
         self._resuming = False
+        self._withheld: list[Change] = []
         facts = loaded.facts
+        self._interrupted = facts.interrupted
         self._resumes = facts.resumes or Resumes()
         self._created_at = facts.created_at or timestamp(clock())
         activity = facts.last_activity_time
@@ -217,8 +188,12 @@ class Session:
         submitted = Submitted(submission_id, "interrupt", body, self._touch())
         self._submissions.add(submitted)
         self._submissions.end(submission_id, self._journal.last_seq)  # at once, so that it never waits in the queue
+        target = self._submissions.next
+        if target is not None:
+            self._interrupted = target.id
         self._interrupt()
-        await self._journal.write(Change(accepted=submitted, ended=(submission_id,)))
+        facts = Facts(interrupted=self._interrupted)
+        await self._journal.write(Change(accepted=submitted, ended=(submission_id,), facts=facts))
 
     def _interrupt(self) -> None:
         """End the running turn, if there is one."""
@@ -303,6 +278,11 @@ class Session:
             logger.exception("submission %s failed", submitted.id)
             await self._emit(Event("error", {"kind": "internal", "message": f"{type(error).__name__}: {error}"}))
         if self._submissions.is_open(submitted.id) and self._ending is None:
+            if resuming:  # the last process exited when the turn was closed, and before the event that tells of it
+                by_user = submitted.id == self._interrupted
+                reason = "by the user" if by_user else "the session's container exited at the end of this turn"
+                await self._emit(Event("interrupted", {"reason": reason}))
+                return
             message = f"{submitted.type} ended without an event of its own"
             await self._emit(Event("error", {"kind": "internal", "message": message}))
 
@@ -312,17 +292,32 @@ class Session:
         submission = _SUBMISSION.validate_json(submitted.body)
         match submission:
             case UserInput() | Approval() if resuming:
-                await agent.resume()
+                await self._work(submitted, agent.resume())
             case UserInput():
-                await agent.run_turn(submission.text)
+                await self._work(submitted, agent.run_turn(submission.text))
             case Approval():
-                await agent.decide([ApprovalDecision(**decision.model_dump()) for decision in submission.decisions])
+                decisions = [ApprovalDecision(**decision.model_dump()) for decision in submission.decisions]
+                await self._work(submitted, agent.decide(decisions))
             case Undo():
                 await agent.undo()
             case Compact():
                 await agent.compact()
             case Shutdown():
                 self._ending = SHUT_DOWN_EARLY if self._config.mode == "Task" else ON_REQUEST
+
+    async def _work(self, submitted: Submitted, turn: Coroutine[Any, Any, object]) -> None:
+        """Work on a turn. If it was interrupted before this process worked on it, it begins and is interrupted at once, so that
+        the agent closes the conversation as after every interrupt."""
+        working = asyncio.create_task(turn)
+        try:
+            if submitted.id == self._interrupted:
+                await asyncio.sleep(0)  # the turn begins within one step of the loop
+                self._interrupt()
+            await working
+        finally:
+            working.cancel()
+        if submitted.id == self._interrupted and self._agent is not None:
+            await self._agent.abandon("by the user")  # does nothing, unless the turn asked before it saw the interrupt
 
     async def _finish(self, ending: Ending) -> None:
         """Write the session's last events; they end all open submissions."""
@@ -363,11 +358,17 @@ class Session:
         if event.type == "interrupted" and shutting_down:
             data = {"reason": "the session is being shut down"}
         draft = self._journal.draft(event.type, data, None if running is None else running.id)
+        if event.type == "approval_required" and running is not None and running.id == self._interrupted:
+            return  # the question is withdrawn: `_work` abandons it
         if event.type == "assistant_chunk":
             self._last_activity = draft.time
             self._journal.chunk(draft)
             return
         facts = NO_FACTS if event.type == "ready" else Facts(last_activity_time=self._touch())
+        if running is not None and running.type == "undo" and not ends_submission("undo", event.type):
+            # Half an undo must not be durable: the next process would repeat it, and take back a second turn.
+            self._withheld.append(Change(draft))
+            return
         started: tuple[str, ...] = ()
         ended: tuple[str, ...] = ()
         if running is not None:
@@ -376,7 +377,8 @@ class Session:
                 ended = (running.id,)
                 if running.type in TURNS and not (event.type == "interrupted" and shutting_down):
                     facts = facts.updated(self._turn_facts(event.type, data))
-        await self._journal.write(Change(draft, self.conversation, started=started, ended=ended, facts=facts))
+        withheld, self._withheld = self._withheld, []
+        await self._journal.write(*withheld, Change(draft, self.conversation, started=started, ended=ended, facts=facts))
 
     def _note(self, commit: Commit, _: Sequence[Draft]) -> None:
         """Keep the queue at what is durable, before anyone sees an event that ends a submission."""

@@ -24,11 +24,12 @@ from agent.testing import Reply, calls, says
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
+from session_runtime.session.agent_protocol import OpenedAgent
 from session_runtime.session.events import Draft
 from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.journal import Journal
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
-from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, OpenedAgent, QueueFull, Session, SessionFinished
+from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, QueueFull, Session, SessionFinished
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from support.runtime.harness import AnsweringModel, ConversationModel, config, eventually
