@@ -203,13 +203,10 @@ def _ending(standing: Standing, pod: Pod) -> None:
 def _living(standing: Standing, pod: Pod) -> None:
     ready, received = podstate.readiness(pod), standing.facts.report
     over = received is not None and received.report.outcome is not None
-    if _is_news(standing, pod):
-        early = standing.facts.created is not None and standing.now - standing.facts.created < QUIET_START
-        if early and ready.status != "True" and not over and ready.reason is not PodReadyReason.CRASHED:
-            assert standing.facts.created is not None  # noqa: S101 - `early` says so
-            standing.look_again_in(standing.facts.created + QUIET_START - standing.now)
-            standing.quiet = True
-            return
+    if not over and (wait := _quiet_for(standing, pod, ready)) > timedelta(0):
+        standing.quiet = True
+        standing.look_again_in(wait)
+        return
     standing.slot = Held()
     if standing.lost_pods is not None and standing.lost_pods.count == 0:
         standing.lost_pods = None  # the pod that was told to end is gone: its name is this one's
@@ -232,6 +229,14 @@ def _living(standing: Standing, pod: Pod) -> None:
     if standing.start_time is not None:
         take_report(standing, _received(standing))  # an earlier one is not worth a write of its own
     _end_what_lingers(standing, pod)
+
+
+def _quiet_for(standing: Standing, pod: Pod, ready: Readiness) -> timedelta:
+    """How long nothing is to be said of a new pod that is not Ready yet; not positive when it is time."""
+    told = ready.status == "True" or ready.reason is PodReadyReason.CRASHED
+    if told or standing.facts.created is None or not _is_news(standing, pod):
+        return timedelta(0)
+    return standing.facts.created + QUIET_START - standing.now
 
 
 def _is_news(standing: Standing, pod: Pod) -> bool:
