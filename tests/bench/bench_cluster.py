@@ -3,7 +3,8 @@
 1. Apply to Ready, 20 sessions one after the other, beside the same pod applied bare, on a cluster with a kubelet.
 2. Writes to the API server for one session, from the API server's own metrics.
 3. The session pod: container start to ready, memory when idle.
-4. The operator with 1,000 sessions on fake nodes (kwok): sessions a second, CPU seconds, memory.
+4. 1,000 sessions on fake nodes (kwok) beside 1,000 bare pods of the same spec: how many a second, the operator's and the API
+   server's CPU, the operator's writes and memory.
 5. Sizes of the images.
 """
 
@@ -199,36 +200,81 @@ def scale(kubeconfig: Path) -> None:
         operator = OperatorProcess(kubeconfig, Path(directory) / "operator.log")
         operator.start()
         try:
-            idle = usage(operator.pid)
-            started = time.monotonic()
+            server = server_pid("agentsession-scale")
+            bare_rate = burst_of_bare_pods(api, server, one_pod(api))
+            before = operator.writes()
+            idle, quiet = usage(operator.pid), usage(server)
 
             def apply(number: int) -> None:
                 body = session(f"s{number}", user=f"user-{number % 50}", mode="Interactive", prompt="Hello")
                 api.create(sessions_path(NAMESPACE), body)
 
-            with ThreadPoolExecutor(APPLIERS) as appliers:
-                list(appliers.map(apply, range(SCALE)))
-            applied = time.monotonic() - started
-
-            def ready() -> int:
-                items = api.get(sessions_path(NAMESPACE), resourceVersion="0")["items"]
-                return sum(is_true(item, "Ready") for item in items)
-
-            while ready() < SCALE:  # a list of everything is work for the API server too: not more often than this
-                assert time.monotonic() - started < 600, f"{ready()} of {SCALE} sessions were Ready in time"
-                time.sleep(2)
-            elapsed, busy = time.monotonic() - started, usage(operator.pid)
-            row(f"applied by {APPLIERS} clients in", f"{applied:.1f} s")
-            row("all Ready after", f"{elapsed:.1f} s ({SCALE / elapsed:.0f}/s)")
-            row(
-                "operator: CPU seconds for them",
-                f"{busy[0] - idle[0]:.1f} s ({1000 * (busy[0] - idle[0]) / SCALE:.1f} ms each)",
-            )
+            elapsed = all_ready(api, sessions_path(NAMESPACE), apply)
+            busy, served = usage(operator.pid), usage(server)
+            row("sessions: all Ready after", f"{elapsed:.1f} s ({SCALE / elapsed:.0f}/s)")
+            row("ratio to the bare pods' rate", f"{SCALE / elapsed / bare_rate:.2f}")
+            row("sessions: API server's CPU", f"{1000 * (served[0] - quiet[0]) / SCALE:.1f} ms each")
+            row("sessions: operator's CPU", f"{1000 * (busy[0] - idle[0]) / SCALE:.1f} ms each")
             row("operator: memory before, after (RSS)", f"{idle[1]:.0f} MB, {busy[1]:.0f} MB")
             for (method, resource), number in sorted(operator.writes().items()):
-                row(f"operator: {method} {resource}, per session", f"{number / SCALE:.2f}")
+                row(
+                    f"operator: {method} {resource}, per session", f"{(number - before.get((method, resource), 0)) / SCALE:.2f}"
+                )
         finally:
             operator.stop()
+
+
+def all_ready(api: Api, path: str, apply: Callable[[int], None]) -> float:
+    """Seconds until SCALE objects of a collection, applied by APPLIERS clients, are all Ready."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(APPLIERS) as appliers:
+        list(appliers.map(apply, range(SCALE)))
+
+    def ready() -> int:
+        return sum(is_true(item, "Ready") for item in api.get(path, resourceVersion="0")["items"])
+
+    while ready() < SCALE:  # a list of everything is work for the API server too: not more often than this
+        assert time.monotonic() - started < 600, f"{ready()} of {SCALE} were Ready in time"
+        time.sleep(1)
+    return time.monotonic() - started
+
+
+def one_pod(api: Api) -> JSON:
+    """The pod of a session, as the operator creates it."""
+    path = sessions_path(NAMESPACE, "pattern")
+    api.create(sessions_path(NAMESPACE), session("pattern", user="bench", mode="Interactive", prompt="Hello"))
+    eventually(lambda: is_true(api.get(path), "Ready"), within=60, what="Ready")
+    pod = api.get(pods_path(NAMESPACE, api.get(path)["status"]["podName"]))
+    api.delete(path)
+    gone(api, pod["metadata"]["name"])
+    return bare_twin(pod)
+
+
+def burst_of_bare_pods(api: Api, server: int, twin: JSON) -> float:
+    """The same pods without an operator: how many a second become Ready. They are gone afterwards."""
+
+    def apply(number: int) -> None:
+        api.create(pods_path(NAMESPACE), {**twin, "metadata": {"name": f"bare-{number}", "namespace": NAMESPACE}})
+
+    quiet = usage(server)
+    elapsed = all_ready(api, pods_path(NAMESPACE), apply)
+    row("bare pods of our spec: all Ready after", f"{elapsed:.1f} s ({SCALE / elapsed:.0f}/s)")
+    row("bare pods: API server's CPU", f"{1000 * (usage(server)[0] - quiet[0]) / SCALE:.1f} ms each")
+    api.delete(pods_path(NAMESPACE), grace=0)
+    eventually(lambda: not api.get(pods_path(NAMESPACE))["items"], within=120, what="the end of the bare pods")
+    return SCALE / elapsed
+
+
+def server_pid(cluster_name: str) -> int:
+    """The API server of a cluster of this machine."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if command[0].endswith(b"/kube-apiserver") and any(cluster_name.encode() in part for part in command):
+            return int(directory.name)
+    raise SystemExit(f"no kube-apiserver of {cluster_name} runs on this machine")
 
 
 def usage(pid: int) -> tuple[float, float]:
