@@ -12,14 +12,16 @@ import codecs
 import contextlib
 import os
 import shutil
-import signal
 import stat
 import tempfile
+import uuid
 from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Protocol, TypeVar  # noqa: UP035 - Python 3.9
+
+from agent.workspace_processes import CALL_MARK, drain, kill_all
 
 _T = TypeVar("_T")
 
@@ -43,6 +45,12 @@ PIPE_GRACE = 0.2
 
 A process left in the background keeps the pipe open for as long as it lives; its output is not waited for.
 """
+
+
+BACKGROUND_NOTE = (
+    "\n[processes of this command still run in the background; what they print from now on is dropped, so redirect it to a "
+    "file if it is needed]"
+)
 
 
 class WorkspaceError(Exception):
@@ -121,7 +129,9 @@ class LocalWorkspace:
 
     async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
         output = _Output(on_output)
-        process, transport = await self._start(command, output)
+        mark = f"{CALL_MARK}={uuid.uuid4().hex}"
+        process, transport = await self._start(command, output, mark)
+        background = False
         try:
             await asyncio.wait_for(process.wait(), timeout)
             timed_out = False
@@ -131,19 +141,24 @@ class LocalWorkspace:
             # Also on the way out of a cancellation. A command that ended by itself may have left a server in the
             # background on purpose; one that was cut off takes everything it started with it.
             if process.returncode is None:
-                await _kill_group(process)
+                await kill_all(process, mark)
             if not output.ended.done():
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(asyncio.shield(output.ended), PIPE_GRACE)
+            if not output.ended.done():
+                background = True
+                drain(transport)
             transport.close()
         return CommandResult(
             exit_code=None if timed_out else process.returncode,
-            output=output.text(),
+            output=output.text() + (BACKGROUND_NOTE if background else ""),
             timed_out=timed_out,
             truncated=output.dropped > 0,
         )
 
-    async def _start(self, command: str, output: _Output) -> tuple[asyncio.subprocess.Process, asyncio.ReadTransport]:
+    async def _start(
+        self, command: str, output: _Output, mark: str
+    ) -> tuple[asyncio.subprocess.Process, asyncio.ReadTransport]:
         """Start the command with one pipe for both of its outputs.
 
         The pipe is ours and not the subprocess module's, because asyncio's `Process.wait` waits for its own pipes to
@@ -166,7 +181,7 @@ class LocalWorkspace:
                 stdout=writer,
                 stderr=writer,
                 cwd=self._root,
-                env=self._environment,
+                env={**(os.environ if self._environment is None else self._environment), CALL_MARK: mark.partition("=")[2]},
                 start_new_session=True,
             )
         except OSError as error:
@@ -239,18 +254,6 @@ class _Output(asyncio.Protocol):
     def text(self) -> str:
         note = f"\n[... {self.dropped} characters were not kept ...]\n" if self.dropped else ""
         return "".join(self._head) + note + "".join(self._tail)
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    """Kill the command with all it started, and wait until it is reaped, even when this task is being cancelled."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # start_new_session made its pid the group's id
-    reaped = asyncio.ensure_future(process.wait())
-    try:
-        await asyncio.shield(reaped)
-    except asyncio.CancelledError:
-        await reaped  # a killed process ends at once; a second cancellation may leave
-        raise
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:

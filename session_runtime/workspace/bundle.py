@@ -5,8 +5,8 @@
 This is how the server gets into an image other than the runtime's: an init container with the runtime's image writes the
 file to a volume, and the workspace container runs it.
 
-The file holds this folder, except what only the agent container runs, and `agent/workspace.py`. That module does the work: it
-runs the commands and edits the files. It stays in the agent's package because `python -m agent` uses it without a container,
+The file holds this folder, except what only the agent container runs, and `agent/workspace*.py`. They do the work: they
+run the commands and edit the files. They stay in the agent's package because `python -m agent` uses them without a container,
 and the agent must not import the runtime.
 """
 
@@ -27,6 +27,7 @@ _AGENT_SIDE: Final = {"bundle.py", "client.py"}
 
 MODULES: Final = (
     "agent/workspace.py",
+    "agent/workspace_processes.py",
     *sorted(
         str(path.relative_to(_PARENT))
         for path in _FOLDER.glob("*.py")

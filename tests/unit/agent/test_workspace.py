@@ -11,7 +11,7 @@ import pytest
 
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
-from agent.workspace import HEAD_LIMIT, LIST_LIMIT, TAIL_LIMIT, Entry, Listing, LocalWorkspace, WorkspaceError
+from agent.workspace import BACKGROUND_NOTE, HEAD_LIMIT, LIST_LIMIT, TAIL_LIMIT, Entry, Listing, LocalWorkspace, WorkspaceError
 from support.agent.processes import gone, read_pid
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +66,7 @@ async def test_a_process_in_the_background_neither_hangs_the_call_nor_is_killed(
 ) -> None:
     async with asyncio.timeout(20):
         result = await workspace.run("(sleep 300) & echo $! >pid; echo started", timeout=300)
-    assert (result.exit_code, result.output) == (0, "started\n")
+    assert (result.exit_code, result.output) == (0, "started\n" + BACKGROUND_NOTE)
     pid = await read_pid(tmp_path / "pid")
     os.kill(pid, 9)  # it was there
     await gone(pid)
@@ -239,3 +239,38 @@ async def test_a_timeout_is_prompt_even_while_output_pours(workspace: LocalWorks
     result = await workspace.run("yes", timeout=0.3)
     assert result.timed_out
     assert time.monotonic() - began < 20
+
+
+def alive(pid: int) -> bool:
+    """The process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+ESCAPES = {
+    "timeout": "timeout 60 sh -c 'echo $$ > pid; exec sleep 60'; echo",
+    "pipe": "cd . && timeout 60 sh -c 'echo $$ > pid; exec sleep 60' | tail",
+    "job control": "set -m; sh -c 'echo $$ > pid; exec sleep 60'",
+    "session": "setsid --wait sh -c 'echo $$ > pid; exec sleep 60'",
+    "orphan": "(setsid sh -c 'echo $$ > pid; exec sleep 60' &); sleep 60",
+}
+
+
+@pytest.mark.parametrize("kind", ESCAPES)
+async def test_a_timeout_kills_what_left_the_process_group(workspace: LocalWorkspace, tmp_path: Path, kind: str) -> None:
+    result = await workspace.run(ESCAPES[kind], timeout=1.0)
+    assert result.timed_out
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_server_in_the_background_may_print_after_its_call(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    result = await workspace.run(
+        "(until [ -e go ]; do sleep 0.05; done; echo x; echo x && touch printed) & echo begun", timeout=60
+    )
+    assert result.output.startswith("begun\n")
+    assert "still run in the background" in result.output
+    (tmp_path / "go").touch()
+    waiting = await workspace.run("until [ -e printed ]; do sleep 0.02; done", timeout=30)
+    assert waiting.exit_code == 0

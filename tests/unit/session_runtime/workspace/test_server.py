@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.workspace import Entry, Listing, WorkspaceError
+from agent.workspace_processes import CALL_MARK
 from session_runtime.workspace import client
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
@@ -89,7 +90,7 @@ async def test_output_is_limited(short_path: Path) -> None:
 async def test_commands_see_a_small_environment(short_path: Path) -> None:
     async with server(short_path):
         result = await SocketWorkspace(short_path / "w.sock").run("env | cut -d= -f1 | sort", timeout=10)
-        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD"}
+        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD", CALL_MARK}
 
 
 async def test_bytes_that_are_not_text_survive(short_path: Path) -> None:
