@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 
@@ -32,6 +33,10 @@ BODY_SECONDS: Final = 30.0
 
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence after which an event stream gets a comment, so that no proxy takes it for dead."""
+
+BUSY_SHARE: Final = 1 / 15
+"""The share of that time after which a stream of one submission gets a comment when others have events: the next wait may take
+the whole time."""
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Paths that need no token: the kubelet's."""
@@ -150,6 +155,7 @@ def _add_events(api: APIRouter, session: Session, journal: Journal, metrics: Met
         response_class=StreamingResponse,
         responses={
             200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."},
+            204: {"description": "The submission has no events after this number, and will have none."},
             **problems.documented(401, 403, 404, 422),
         },
     )
@@ -160,7 +166,8 @@ def _add_events(api: APIRouter, session: Session, journal: Journal, metrics: Met
     ) -> Response:
         """Every event since, then each one as it happens: no gap and no duplicate.
 
-        The stream ends when the session has finished or, with `submission`, at the last event of that submission.
+        The stream ends when the session has finished or, with `submission`, at the last event of that submission. When that
+        has been sent already, the answer is 204.
         Old events are deleted after 30 days. An event of type `gap` stands for deleted events.
         """
         if submission is not None and session.submission(submission) is None:
@@ -168,6 +175,8 @@ def _add_events(api: APIRouter, session: Session, journal: Journal, metrics: Met
             detail = "query.submission: no submission has this id. Send the submission first, or omit `submission`."
             raise ProblemError(404, "submission-unknown", "Unknown submission", detail, errors=[field])
         start = after if last_event_id is None else last_event_id
+        if submission is not None and _has_nothing(session, submission, start):
+            return Response(status_code=204)  # a browser's EventSource would connect again after any other end (HTML, 9.2)
         stream = _stream(session, journal, metrics, start, submission, keep_alive)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
@@ -177,15 +186,16 @@ async def _stream(
     session: Session, journal: Journal, metrics: Metrics, after: int, submission: str | None, keep_alive: float
 ) -> AsyncIterator[bytes]:
     with metrics.subscribers.track_inprogress():
-        if submission is not None and _has_ended(session, submission, after):
-            return
+        sent = time.monotonic()
         async for frames in journal.follow(after, keep_alive):
             wanted = frames if submission is None else [f for f in frames if f.submission_id == submission]
             after = frames[-1].seq if frames else after
             if wanted:
                 yield b"".join(frame.encode() for frame in wanted)
-            elif not frames:
-                yield b": keep-alive\n\n"
+                sent = time.monotonic()
+            elif not frames or time.monotonic() - sent >= keep_alive * BUSY_SHARE:
+                yield b": keep-alive\n\n"  # also while only other submissions have events
+                sent = time.monotonic()
             if submission is not None and _has_ended(session, submission, after):
                 return
 
@@ -194,6 +204,13 @@ def _has_ended(session: Session, submission_id: str, after: int) -> bool:
     """Whether the submission has ended with an event that is not behind number `after`."""
     submitted = session.submission(submission_id)
     return submitted is not None and submitted.ended_by is not None and submitted.ended_by <= after
+
+
+def _has_nothing(session: Session, submission_id: str, after: int) -> bool:
+    """Whether there is nothing to send about the submission, and never will be."""
+    submitted = session.submission(submission_id)
+    silent = submitted is not None and submitted.type == "interrupt"
+    return silent or _has_ended(session, submission_id, after)
 
 
 def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal: Journal, metrics: Metrics) -> None:

@@ -16,9 +16,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.model.retry import ModelError
-from agent.testing import calls, fails, says
+from agent.testing import Reply, calls, fails, says
+from session_runtime.http.app import _stream
+from session_runtime.reporting.metrics import Metrics
+from session_runtime.session.submissions import UserInput
 from support.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
 from support.runtime.sse import Follower
+from unit.session_runtime.session.test_session import life
 
 pytestmark = pytest.mark.anyio
 
@@ -354,3 +358,26 @@ async def test_a_checkpoint_leaves_everything_in_one_file(short_path: Path) -> N
         with closing(sqlite3.connect(copy)) as database:
             (last,) = database.execute("SELECT max(seq) FROM events").fetchone()
         assert last == response.json()["last_seq"]
+
+
+async def test_a_stream_that_waits_for_another_submission_is_not_silent(tmp_path: Path) -> None:
+    """The model's pieces are written four times a second, so that the journal itself is never silent for long enough."""
+    async with life(tmp_path, [], Reply("x" * 200, piece=1, delay=0.02), says("mine")) as now, asyncio.timeout(DEADLINE):
+        await now.session.submit(UserInput(id="theirs", text="a long story"))
+        await now.session.submit(UserInput(id="mine", text="and me?"))
+        parts = [part async for part in _stream(now.session, now.journal, Metrics(), 0, "mine", keep_alive=0.6)]
+        assert parts[0] == b": keep-alive\n\n"
+        assert b"turn_complete" in parts[-1]
+
+
+async def test_the_stream_of_an_ended_submission_says_that_there_is_no_more(short_path: Path) -> None:
+    """EventSource connects again after every end but this one."""
+    async with runtime(short_path, says("done")) as run:
+        await run.submit("user_input", text="go", id="turn")
+        last = (await run.events(submission="turn"))[-1]
+        headers = {"Last-Event-ID": str(last.seq)}
+        assert (await run.http.get("/v1/events?submission=turn", headers=headers)).status_code == 204
+        await run.submit("interrupt", id="stop")
+        assert (await run.http.get("/v1/events?submission=stop")).status_code == 204
+        again = await run.http.get("/v1/events?submission=turn")
+        assert (again.status_code, "turn_complete" in again.text) == (200, True)
