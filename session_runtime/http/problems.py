@@ -84,6 +84,17 @@ def install(app: FastAPI) -> None:
         return ProblemError(500, "internal", "The session has a problem", _INTERNAL).response()
 
 
+MAX_FIELDS: Final = 20
+"""Fields that an answer names; a body may have many thousands that nobody knows."""
+
+MAX_FIELD_TEXT: Final = 200
+"""Characters of a field's name, or of what is wrong with it."""
+
+
+def _field(location: Sequence[int | str]) -> str:
+    return ".".join(map(str, location))[:MAX_FIELD_TEXT]
+
+
 def invalid_request(error: RequestValidationError, content_type: str) -> ProblemError:
     """Names each field with what is wrong; what was sent is not repeated, it may be a secret."""
     errors = error.errors()
@@ -94,8 +105,11 @@ def invalid_request(error: RequestValidationError, content_type: str) -> Problem
         field = FieldProblem(field="header.content-type", detail="the content type is not JSON")
         detail = f"{field.field}: {field.detail}. Send `Content-Type: application/json`."
         return ProblemError(415, "media-type", "The body must be JSON", detail, errors=[field])
-    fields = [FieldProblem(field=".".join(map(str, e["loc"])), detail=str(e["msg"])) for e in errors]
+    named_errors = errors[:MAX_FIELDS]
+    fields = [FieldProblem(field=_field(e["loc"]), detail=str(e["msg"])[:MAX_FIELD_TEXT]) for e in named_errors]
     named = "; ".join(f"{field.field}: {field.detail}" for field in fields)
+    if len(errors) > len(fields):
+        named += f"; and {len(errors) - len(fields)} more"
     return ProblemError(
         422,
         "invalid",

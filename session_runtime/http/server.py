@@ -15,6 +15,11 @@ HEAD_SECONDS: Final = 10.0
 """How long a connection has for the head of its next request; idle ones end sooner (uvicorn's `timeout_keep_alive`)."""
 
 
+MAX_CONNECTIONS: Final = 8192
+"""Open connections: half of the files that the process may open (`MAX_FILES` of `__main__.py`). A further one takes the place
+of one that has no request, so that connections without a token do not keep others out."""
+
+
 class _Protocol(H11Protocol):
     """Drops a connection whose next request does not come: anyone can open one and send a byte now and then, and uvicorn
     would keep it indefinitely."""
@@ -23,6 +28,10 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            others = (other for other in self.connections if isinstance(other, _Protocol) and other is not self)
+            refused = next((other for other in others if other.is_idle), self)
+            refused.transport.abort()
         self._await_head()
 
     def on_response_complete(self) -> None:
@@ -33,6 +42,11 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
         if self._head_timer is not None:
             self._head_timer.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        """It has no request, and is not being closed either."""
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
 
     def _await_head(self) -> None:
         if self._head_timer is not None:

@@ -162,7 +162,7 @@ class Session:
         body = canonical(submission)
         known = self._submissions.get(submission_id)
         if known is not None:
-            if known.body != body:
+            if not known.says(body):
                 raise IdReused(submission_id)
             await self._journal.write(Change())  # the first one may still be on its way to the disk
             return self._receipt(submission_id)
@@ -297,6 +297,7 @@ class Session:
                 await self._work(submitted, agent.run_turn(submission.text))
             case Approval():
                 decisions = [ApprovalDecision(**decision.model_dump()) for decision in submission.decisions]
+                decisions.sort(key=lambda decision: not decision.approved)  # the last one about a call holds: a denial
                 await self._work(submitted, agent.decide(decisions))
             case Undo():
                 await agent.undo()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
@@ -66,11 +67,19 @@ MIGRATIONS: Final = (
 HELD: Final = b"1"
 """What the lock's file says once the folder has held a database."""
 
+DIGEST: Final = "sha256:"
+"""Prefix of a digest in place of a body, which begins with a brace."""
+
 DAMAGED: Final = "The database is damaged. Restore it from a snapshot or an archive of the session, or start a new session"
 
 
 class StoreError(Exception):
     """The database cannot be used; the message says why and what to do."""
+
+
+def digest(body: str) -> str:
+    """What is kept of a body that is not needed any more, so that the same id with another body is still noticed."""
+    return body if body.startswith(DIGEST) else DIGEST + hashlib.sha256(body.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,16 @@ class Submitted:
     id: str
     type: str
     body: str
-    """The submission as JSON, in one canonical form, so that equal submissions have equal bodies."""
+    """The submission as JSON, in one canonical form, so that equal submissions have equal bodies; once it has ended, the
+    digest of that."""
     accepted_at: str
     started: bool = False
     ended_by: int | None = None
     """Number of the event that ended it; None while it is queued or runs."""
+
+    def says(self, body: str) -> bool:
+        """Whether this is its body."""
+        return self.body in (body, digest(body))
 
 
 @dataclass(frozen=True)
@@ -198,7 +212,8 @@ class Store:
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?)", [(*frame, len(frame.body)) for frame in commit.frames]
             )
             database.executemany(
-                "UPDATE submissions SET ended_by = ? WHERE id = ?", [(seq, s) for s, seq in commit.ended.items()]
+                "UPDATE submissions SET ended_by = ?, body = digest(body) WHERE id = ?",
+                [(seq, s) for s, seq in commit.ended.items()],
             )
             facts = commit.facts
             if commit.frames:
@@ -339,7 +354,9 @@ def _advice(error: BaseException) -> str:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Threads take turns at it, each connection has its own; sqlite3's check would only see that they differ.
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.create_function("digest", 1, digest, deterministic=True)
+    return connection
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from session_runtime.session.store import Submitted
+from session_runtime.session.store import Submitted, digest
 
 TURNS = ("user_input", "approval")
 """Types of submissions that a turn works on."""
@@ -39,7 +39,7 @@ class SubmissionQueue:
 
     def end(self, submission_id: str, seq: int) -> None:
         submitted = self._open.pop(submission_id)
-        self._ended[submission_id] = replace(submitted, started=True, ended_by=seq)
+        self._ended[submission_id] = replace(submitted, body=digest(submitted.body), started=True, ended_by=seq)
         self.ended_turns += submitted.type in TURNS
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 MAX_TEXT: Final = 100_000
 """Characters of one input; the same as a session's prompt may have."""
@@ -67,13 +67,14 @@ class Decision(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tool_call_id: str = Field(min_length=1, max_length=256)
-    approved: bool
+    approved: StrictBool
     feedback: str | None = Field(default=None, max_length=MAX_TEXT, description="Sent to the model.")
     arguments: Arguments | None = Field(default=None, description="Run the call with these arguments in place of the model's.")
 
 
 class Approval(_Submission):
-    """Decides on the calls that wait for approval, and continues the turn. A call without a decision is denied."""
+    """Decides on the calls that wait for approval, and continues the turn. A call without a decision is denied, and one with
+    several is denied if one of them denies it."""
 
     type: Literal["approval"] = "approval"
     decisions: list[Decision] = Field(max_length=256)

@@ -381,3 +381,18 @@ async def test_the_stream_of_an_ended_submission_says_that_there_is_no_more(shor
         assert (await run.http.get("/v1/events?submission=stop")).status_code == 204
         again = await run.http.get("/v1/events?submission=turn")
         assert (again.status_code, "turn_complete" in again.text) == (200, True)
+
+
+@pytest.mark.parametrize("approved", [0, 1, "yes", "true", None])
+async def test_a_decision_is_true_or_false_and_nothing_like_it(short_path: Path, approved: object) -> None:
+    async with runtime(short_path) as run:
+        answer = await run.submit("approval", decisions=[{"tool_call_id": "c", "approved": approved}])
+        assert answer.status_code == 422
+
+
+async def test_an_answer_about_unknown_fields_is_bounded(short_path: Path) -> None:
+    async with runtime(short_path) as run:
+        answer = await run.submit("undo", **{f"unknown{n}": 1 for n in range(20_000)}, **{"y" * 100_000: 1})
+        assert answer.status_code == 422
+        assert len(answer.content) < 20_000
+        assert "and 19981 more" in answer.json()["detail"]

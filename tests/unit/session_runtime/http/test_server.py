@@ -200,3 +200,18 @@ async def test_a_session_answers_over_ipv4_and_ipv6(host: str, short_path: Path)
             assert (await http.get(f"{url}/healthz")).is_success
         async with SessionClient(url, TOKEN) as client, asyncio.timeout(DEADLINE):
             assert (await client.info())["is_active"]
+
+
+async def test_connections_without_a_request_give_way(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("session_runtime.http.server.MAX_CONNECTIONS", 10)
+    async with runtime(short_path) as run, asyncio.timeout(DEADLINE):
+        port = int(run.url.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        assert (await run.http.get("/v1/session")).status_code == 200
+
+        def closed() -> int:
+            return sum(reader.at_eof() or reader.exception() is not None for reader, _ in idle)
+
+        await eventually(lambda: closed() >= 30)
+        for _, writer in idle:
+            writer.transport.abort()

@@ -29,7 +29,7 @@ from session_runtime.session.events import Draft
 from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.journal import Journal
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
-from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, QueueFull, Session, SessionFinished
+from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, IdReused, QueueFull, Session, SessionFinished
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
 from support.runtime.harness import AnsweringModel, ConversationModel, config, eventually
@@ -273,3 +273,27 @@ async def test_a_shutdown_ends_everything_that_is_open(tmp_path: Path) -> None:
             submitted = now.session.submission(id_)
             assert submitted is not None
             assert submitted.ended_by is not None
+
+
+async def test_of_two_decisions_on_one_call_the_denial_holds(tmp_path: Path) -> None:
+    bought: list[str] = []
+    async with life(tmp_path, bought, calls(("buy", {"what": "tea"})), says("not bought")) as now:
+        await now.submit(UserInput(text="shop"))
+        (pending,) = now.session.snapshot().pending
+        both = [Decision(tool_call_id=pending.tool_call_id, approved=approved) for approved in (False, True)]
+        await now.submit(Approval(decisions=both))
+    assert bought == []
+
+
+async def test_an_ended_submission_keeps_a_digest_of_its_body(tmp_path: Path) -> None:
+    decisions = [Decision(tool_call_id="none", approved=True, feedback="x" * 100_000)]
+    for restarted in (False, True):
+        async with life(tmp_path, []) as now:
+            if not restarted:
+                await now.submit(Approval(id="a", decisions=decisions))
+            submitted = now.session.submission("a")
+            assert submitted is not None
+            assert len(submitted.body) < 100
+            assert (await now.session.submit(Approval(id="a", decisions=decisions))).state == "done"
+            with pytest.raises(IdReused):
+                await now.session.submit(Approval(id="a", decisions=[]))

@@ -16,7 +16,7 @@ from agent.messages import Message, ToolCall
 from session_runtime.session.events import Frame
 from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.outcome import Ending
-from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix
+from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix, digest
 
 CONVERSATION = Conversation(
     messages=(
@@ -43,7 +43,7 @@ def test_what_was_applied_is_there_after_opening_it_anew(tmp_path: Path) -> None
     again = Store(tmp_path)
     loaded = again.load()
     assert loaded.last_seq == 5
-    assert loaded.submissions == (replace(submitted, started=True, ended_by=5),)
+    assert loaded.submissions == (replace(submitted, body=digest("{}"), started=True, ended_by=5),)
     assert loaded.conversation == CONVERSATION
     assert replace(loaded.facts, last_seq=None, conversation=None) == first.updated(second)
     assert again.frames(2, 2, 10**6) == list(frames[2:4])
