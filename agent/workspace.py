@@ -209,7 +209,8 @@ class LocalWorkspace:
     def _resolve(self, path: str) -> Path:
         if not path or "\0" in path:
             raise WorkspaceError("the path is empty or holds a NUL character")
-        return self._root / path
+        inside = path[2:] if path[:2] == "~/" else "." if path == "~" else path  # the home of commands is the root
+        return self._root / inside
 
 
 class _Output(asyncio.Protocol):
@@ -262,6 +263,8 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(None, work)
     except OSError as error:
         raise WorkspaceError(f"{error.strerror or error}: {error.filename}") from error
+    except RuntimeError as error:  # a loop of links, before Python 3.13
+        raise WorkspaceError(str(error)) from error
 
 
 def _check_file(file: Path, path: str) -> None:
@@ -307,6 +310,10 @@ def _replace_file(file: Path, path: str, content: bytes) -> None:
     """Write beside the target and rename, so that no reader, and no kill, ever sees half a file."""
     if file.is_dir():
         raise WorkspaceError(f"{path} is a directory")
+    if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+        raise WorkspaceError(f"{path} is not a regular file")
+    if file.exists() and not file.stat().st_mode & 0o222:
+        raise WorkspaceError(f"{path} is read-only; change its mode first if that is not on purpose")
     file = file.resolve()  # a link stays a link: what it points to is replaced
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o666 & ~_umask()
@@ -336,7 +343,8 @@ def _edit_file(file: Path, path: str, old: str, new: str, replace_all: bool) -> 
     _check_file(file, path)
     # surrogateescape carries bytes that are not UTF-8 through unharmed.
     text = file.read_bytes().decode("utf-8", "surrogateescape")
-    if old not in text and "\r\n" in text:
+    lines, foreign = text.count("\n"), text.count("\r\n")
+    if foreign and (lines == foreign or old not in text):  # what the model sends has the shell's line ends
         old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
     count = text.count(old)
     if count == 0:
@@ -361,7 +369,7 @@ def _list_folder(folder: Path, path: str, glob: str, depth: int) -> Listing:
         if len(found) == LIST_LIMIT or looked_at == SCAN_LIMIT:
             truncated = True
             break
-        if fnmatchcase(entry.name, glob):
+        if fnmatchcase(entry.name, glob) or entry.name == glob:  # [id].tsx is a name too
             found.append(_entry(entry, folder))
     return Listing(tuple(sorted(found, key=lambda entry: entry.path)), truncated)
 

@@ -274,3 +274,33 @@ async def test_a_server_in_the_background_may_print_after_its_call(workspace: Lo
     (tmp_path / "go").touch()
     waiting = await workspace.run("until [ -e printed ]; do sleep 0.02; done", timeout=30)
     assert waiting.exit_code == 0
+
+
+async def test_an_edit_keeps_the_line_ends_of_its_file(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "crlf").write_bytes(b"one\r\ntwo\r\n")
+    await workspace.edit("crlf", "one", "one\nand a half")
+    assert (tmp_path / "crlf").read_bytes() == b"one\r\nand a half\r\ntwo\r\n"
+
+
+async def test_the_home_folder_of_paths_is_that_of_commands(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    await workspace.write("~/x", "here")
+    assert (tmp_path / "x").read_text() == "here"
+    assert not (tmp_path / "~").exists()
+
+
+async def test_a_name_with_brackets_is_found(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "[id].tsx").touch()
+    assert [entry.path for entry in (await workspace.list(glob="[id].tsx")).entries] == ["[id].tsx"]
+
+
+async def test_only_writable_regular_files_are_replaced(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(WorkspaceError, match="not a regular file"):
+        await workspace.write("fifo", "x")
+    (tmp_path / "fixed").touch(0o444)
+    with pytest.raises(WorkspaceError, match="read-only"):
+        await workspace.write("fixed", "x")
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(WorkspaceError, match=r"loop|symbolic links"):
+        await workspace.write("a", "x")
