@@ -63,7 +63,7 @@ test-crash-runtime: setup ## kill a session's process at every transaction of a 
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy --strict operator/agentsession_operator session_runtime agent tools/cluster/agentsession_cluster tests/support tests/unit/agent tests/unit/session_runtime $(addprefix tests/unit/operator/,api cluster control manifests reports)
+	@$(BIN)/mypy --strict operator/agentsession_operator session_runtime agent tools tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python manifests/render --check
 

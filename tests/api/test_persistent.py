@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def persistent(api: Api, namespace: str) -> Iterator[str]:
         api.delete(f"/api/v1/persistentvolumes/{name}")
 
 
-def started(api: Api, namespace: str, class_name: str, name: str = "kept", **spec: object) -> tuple[JSON, JSON]:
+def started(api: Api, namespace: str, class_name: str, name: str = "kept", **spec: Any) -> tuple[JSON, JSON]:
     """A session that is ready, and its pod."""
     body = api.create(sessions_path(namespace), session(name, className=class_name, mode="Interactive", **spec))
     kubelet = Kubelet(api, namespace)
@@ -180,7 +181,7 @@ def want(api: Api, namespace: str, name: str, *, suspend: bool) -> None:
     api.patch(sessions_path(namespace, name), {"spec": {"suspend": suspend}})
 
 
-def test_a_suspended_session_gives_its_slot_away_and_comes_back_through_the_queue(
+def test_a_suspended_session_gives_its_slot_away_and_queues_again(
     api: Api, operator: OperatorProcess, namespace: str, persistent: str, quota: Quota
 ) -> None:
     quota.set(1, 1)
@@ -216,7 +217,7 @@ def test_a_suspended_session_gives_its_slot_away_and_comes_back_through_the_queu
     assert len(api.get(claims_path(namespace))["items"]) == 1
 
 
-def test_an_operator_that_dies_in_the_midst_of_it_suspends_and_resumes_all_the_same(
+def test_an_operator_that_dies_midway_suspends_and_resumes(
     api: Api, operator: OperatorProcess, namespace: str, persistent: str
 ) -> None:
     body, pod = started(api, namespace, persistent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from support.api import JSON, Api, condition, pods_path, session, sessions_path
@@ -18,6 +19,10 @@ def all_sessions(api: Api, namespace: str) -> dict[str, JSON]:
 
 def reasons(api: Api, namespace: str) -> dict[str, str]:
     return {name: condition(body, "Admitted").get("reason", "") for name, body in all_sessions(api, namespace).items()}
+
+
+def reason(api: Api, namespace: str, name: str) -> str | None:
+    return reasons(api, namespace).get(name)
 
 
 def wait_for_reasons(api: Api, namespace: str, expected: dict[str, str], within: float = 20) -> None:
@@ -41,7 +46,7 @@ def test_the_global_cap_and_the_users_cap(api: Api, operator: OperatorProcess, n
     for name, user in (("a1", "alice"), ("a2", "alice"), ("a3", "alice"), ("b1", "bob"), ("b2", "bob"), ("c1", "carol")):
         created[name] = api.create(sessions_path(namespace), session(name, user=user))
         # One after the other, so that the order of arrival is plain; creation times have whole seconds.
-        eventually(lambda name=name: reasons(api, namespace).get(name), what=f"a word on {name}")
+        eventually(partial(reason, api, namespace, name), what=f"a word on {name}")
     wait_for_reasons(
         api,
         namespace,

@@ -232,7 +232,7 @@ def idle_figures(table: Table, url: str) -> None:
             process.stdin.flush()
             shown = b""
             while not shown.endswith(b"\n> "):
-                shown += process.stdout.read1(65536)
+                shown += os.read(process.stdout.fileno(), 65536)
             before = spent(process.pid)
             time.sleep(IDLE_SECONDS)
             cpu, wakes = (after - was for after, was in zip(spent(process.pid), before, strict=True))

@@ -194,7 +194,7 @@ def test_the_local_model_is_the_default_where_it_runs(render: Render) -> None:
     assert (other.agent.base_url, other.agent.tools) == (None, ())
 
 
-def test_the_default_class_takes_what_the_values_say_over_what_the_chart_says(render: Render) -> None:
+def test_values_override_the_charts_default_class(render: Render) -> None:
     spec = only(
         render(
             "localModel.enabled=true",

@@ -74,7 +74,7 @@ def test_the_cluster_role_grants_what_the_code_uses_and_nothing_else(everything:
     assert {rule[:3] for rule in rules} == set(CLUSTER)
 
 
-def test_the_role_in_its_own_namespace_grants_what_the_code_uses_and_nothing_else(everything: Objects) -> None:
+def test_the_namespaced_role_grants_exactly_what_the_code_uses(everything: Objects) -> None:
     role = only(everything, "Role", "agentsession-operator")
     assert role["metadata"]["namespace"] == NAMESPACE
     rules = granted(role)

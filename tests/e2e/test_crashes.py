@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from support.api import Api, pods_path
 from support.installation import SYSTEM, Kubectl
+from support.sessions import Sessions
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from conftest import Sessions
 
 NAMESPACE = "e2e"
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from support.cluster import current_cluster, kind
 from support.installation import SYSTEM, Kubectl, build_images, install, load_images
-
-if TYPE_CHECKING:
-    from conftest import Sessions
+from support.sessions import Sessions
 
 NAMESPACE = "e2e"
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from support.api import condition
 from support.installation import Kubectl
 from support.quota import Quota
+from support.sessions import Sessions
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from conftest import Sessions
 
 NAMESPACE = "e2e"
 NOTHING = {"agent": 0, "workspace": 0}
@@ -149,7 +146,7 @@ def test_a_command_that_takes_all_memory_dies_alone(sessions: Sessions, confined
     assert sessions.restarts("memory")["agent"] == 0
 
 
-def test_what_is_left_in_the_background_neither_holds_the_pod_nor_the_slot(sessions: Sessions, quota: Quota) -> None:
+def test_background_processes_hold_neither_the_pod_nor_the_slot(sessions: Sessions, quota: Quota) -> None:
     quota.set(1, 1)
     stubborn = "trap '' TERM HUP INT; while true; do sleep 1; done"
     (started,) = sessions.run(

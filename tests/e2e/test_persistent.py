@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from support.api import condition
 from support.installation import Kubectl
+from support.sessions import Sessions
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from conftest import Sessions
 
 NAMESPACE = "e2e"
 UID = "agentsession.dev/session-uid"
@@ -77,7 +75,7 @@ def test_a_session_that_was_suspended_goes_on_where_it_was(sessions: Sessions, c
     went_on(before, sessions.talk("rest", "What did you write?"))
 
 
-def test_a_command_that_runs_when_its_session_is_suspended_is_cut_off_and_told(sessions: Sessions, cluster: Kubectl) -> None:
+def test_suspension_cuts_a_running_command_off_and_reports_it(sessions: Sessions, cluster: Kubectl) -> None:
     """The turn goes on after the suspension: the model learns that the command was cut off, and the prompt is not repeated."""
     sessions.apply("cut", className="kept", agent={"model": "openai/hang"}, mode="Interactive", prompt="Sleep.")
     sessions.wait_for_phase("cut", "Running")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from support.api import condition
 from support.installation import Kubectl
 from support.quota import Quota
+from support.sessions import Sessions
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from conftest import Sessions
 
 NAMESPACE = "e2e"
 
@@ -26,7 +23,7 @@ def test_the_local_model_answers(sessions: Sessions) -> None:
     assert "Paris" in log
 
 
-def test_a_tool_call_runs_in_the_workspace_and_its_output_reaches_the_model(sessions: Sessions) -> None:
+def test_a_tool_call_runs_in_the_workspace_and_answers_the_model(sessions: Sessions) -> None:
     sessions.apply("tools", model="tool")
     done = sessions.wait_for_phase("tools", "Completed")
     assert done["status"]["lastMessage"] == "The tool has spoken."

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from support.api import condition
 from support.cluster import ROOT
 from support.installation import Kubectl, serve
+from support.sessions import Sessions
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from conftest import Sessions
 
 NAMESPACE = "e2e"
 TOKEN = "a-very-secret-token-0123456789"

@@ -6,7 +6,7 @@ Each test records what it expects and what it saw; the table at the end shows bo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Protocol
 
 import pytest
 
+from api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
 from support.api import GROUP, Api
 from support.cluster import current_cluster, kind
 from support.faults.world import World, world
-from tests.api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
 
 CLUSTER = "agentsession-faults"
 
@@ -102,7 +102,9 @@ def record(request: pytest.FixtureRequest) -> Record:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and not any(row.test == item.nodeid and not row.holds for row in _rows):
         error = str(call.excinfo.value if call.excinfo else "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from faults.conftest import OpenWorld, Record
 from support.api import sessions_path
-from tests.faults.conftest import OpenWorld, Record
 
 
 def test_a_foreign_finalizer_keeps_no_slot(open_world: OpenWorld, record: Record) -> None:

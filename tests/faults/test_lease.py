@@ -8,13 +8,13 @@ import signal
 import time
 from pathlib import Path
 
+from faults.conftest import OpenWorld, Record
 from support.api import JSON
 from support.faults.judge import at_most
 from support.faults.request import on
 from support.faults.rules import Answer, Hold, Rule
 from support.faults.world import LEASE, World
 from support.operator_process import OperatorProcess
-from tests.faults.conftest import OpenWorld, Record
 
 LEASES = LEASE.rsplit("/", 1)[0]
 SOON = 15.0

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from faults.conftest import OpenWorld, Record
+from faults.test_watches import survives
 from support.api import JSON, pods_path, sessions_path
 from support.faults.request import on, reserves, tells
 from support.faults.rules import ANSWER, Answer, Rule
 from support.faults.world import World
-from tests.faults.conftest import OpenWorld, Record
-from tests.faults.test_watches import survives
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionquotas.agentsession.dev"
 

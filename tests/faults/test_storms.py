@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+from faults.conftest import OpenWorld, Record
 from support.api import pods_path, sessions_path
 from support.faults.request import Request, When, event, kopf_s, on, reserves
 from support.faults.rules import Answer, EventRule, Hold, Rule, Swallow
 from support.faults.world import World
-from tests.faults.conftest import OpenWorld, Record
 
 WRITES_TOLERATED = 8
 """For one object within `WATCHED` seconds: more than any backoff that doubles from 0.2 s makes."""
@@ -108,7 +108,7 @@ def test_refusals_of_one_session_are_answered_with_backoff(open_world: OpenWorld
     )
 
 
-def test_a_session_whose_status_does_not_fit_gives_its_slot_to_the_next(open_world: OpenWorld, record: Record) -> None:
+def test_a_session_whose_status_does_not_fit_frees_its_slot(open_world: OpenWorld, record: Record) -> None:
     """A session as large as the API server takes: its status makes it too large."""
     w = open_world(cap=1)
     path, accepted, answer = sessions_path(w.namespace), False, ""

@@ -43,7 +43,7 @@ def test_the_standard_librarys_operator_is_found_from_anywhere_in_the_repository
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / directory, check=True, timeout=60)
 
 
-def test_no_committed_file_names_a_place_on_the_machine_where_it_was_written() -> None:
+def test_no_committed_file_names_a_path_of_the_authors_machine() -> None:
     assert not [f"{path}: {line}" for path, text in texts() for line in text.splitlines() if PLACES.search(line)]
 
 

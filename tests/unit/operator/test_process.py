@@ -44,7 +44,7 @@ def test_watches_that_recovered_are_healthy_and_stay_so() -> None:
     assert watches.health() is None
 
 
-def test_the_backoff_grows_to_its_limit_and_starts_anew_after_a_stable_time() -> None:
+def test_the_backoff_grows_to_its_limit_and_starts_again() -> None:
     clock = Clock()
     watches = WatchHealth(clock)
     waits = []

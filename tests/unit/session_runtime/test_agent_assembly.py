@@ -113,7 +113,7 @@ def asks(tool: str, **arguments: Any) -> Answer:
     return Answer(({"tool_calls": [call]},), "tool_calls")
 
 
-async def test_a_task_asks_before_a_call_and_only_its_server_sees_the_header(short_path: Path) -> None:
+async def test_only_an_mcp_server_itself_sees_its_header(short_path: Path) -> None:
     seen: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     answers = asks("notes__authorization"), Answer(({"content": "Done."},))

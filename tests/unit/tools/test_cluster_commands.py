@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentsession_cluster import backend, cli, kubeconfig, lifecycle, report, teardown
+from agentsession_cluster import backend, cli, kubeconfig, lifecycle, network, report, teardown
 from agentsession_cluster.addresses import Plan
 from agentsession_cluster.errors import ClusterError
 from agentsession_cluster.settings import check_name, clusters_root
@@ -187,7 +187,7 @@ def test_a_kubeconfig_names_the_cluster_as_kind_does(tmp_path: Path) -> None:
 
 def test_a_machine_without_ipv6_is_told_how_to_switch_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(lifecycle.network, "ipv6_available", lambda: False)
+    monkeypatch.setattr(network, "ipv6_available", lambda: False)
     lifecycle.check_system(control_plane_only=True)
     with pytest.raises(ClusterError, match="this machine has no IPv6"):
         lifecycle.check_system(control_plane_only=True, family="ipv6")

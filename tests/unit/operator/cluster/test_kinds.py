@@ -117,9 +117,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("annotations", FORGED)
-def test_a_pod_that_the_operator_did_not_create_is_ignored_and_logged_once(
-    annotations: dict[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_forged_pod_is_ignored_and_logged_once(annotations: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     cache, pods = the_pods()
     body = pod_body(status=READY)
     body["metadata"]["annotations"] |= annotations

@@ -83,7 +83,7 @@ async def test_a_status_is_not_written_to_another_object_of_the_name(server: Api
 
 
 @pytest.mark.parametrize("answer", [{}, {"metadata": {}}, {"metadata": {"uid": 7}}, {"kind": "Status"}])
-async def test_a_write_whose_answer_is_not_the_object_may_have_been_carried_out(answer: JSON) -> None:
+async def test_an_answer_that_is_not_the_object_leaves_a_doubt(answer: JSON) -> None:
     class Odd(ApiServer):
         async def request(self, *_: object, **__: object) -> JSON:
             return answer

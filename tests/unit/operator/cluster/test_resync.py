@@ -134,7 +134,7 @@ async def test_a_fresh_comparison_is_made_now_and_tried_until_it_succeeds() -> N
     assert len(relist.cache.sessions) == 1
 
 
-async def test_the_watches_are_in_step_only_after_a_list_since_their_last_start() -> None:
+async def test_the_watches_are_in_step_after_a_list_since_their_start() -> None:
     relist = Relist()
     await relist.resync.first()
     async with relist.running():

@@ -184,7 +184,7 @@ async def test_the_cap_holds_with_stale_caches_and_lost_answers() -> None:
     admitting.cancel()
 
 
-async def test_a_session_that_is_gone_gets_no_pod_before_the_watches_are_in_step() -> None:
+async def test_a_session_deleted_before_the_watches_began_gets_no_pod() -> None:
     """Between the first list and kopf's a deletion goes unseen."""
     stage = Stage()
     stage.put_session()

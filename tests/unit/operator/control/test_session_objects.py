@@ -116,7 +116,7 @@ async def test_a_refusal_waits_as_long_as_the_server_asks() -> None:
 
 
 @pytest.mark.parametrize("error", [UNREACHABLE, ApiError(500, "InternalError", "x"), ApiError(504, "Timeout", "x")])
-async def test_a_creation_without_an_answer_is_given_up_once_it_must_have_landed(error: ApiError) -> None:
+async def test_an_unanswered_creation_is_given_up_after_the_landing_time(error: ApiError) -> None:
     stage = new_stage()
     stage.server.answer = refusing(("POST", PODS), error=error)
     assert await create(stage) is Outcome.UNKNOWN
@@ -283,7 +283,7 @@ async def test_a_pod_that_is_really_gone_is_found_out_by_one_read() -> None:
     assert stage.reasons()["Finished"] == "Failed"
 
 
-async def test_the_pod_of_a_session_that_is_gone_is_deleted_with_our_grace_period() -> None:
+async def test_an_orphaned_pod_is_deleted_with_our_grace_period() -> None:
     stage = admitted_stage()
     stage.remove_session()
     await stage.reconciler.reconcile(UID)
@@ -301,7 +301,7 @@ async def test_a_lagging_watch_of_sessions_deletes_no_pod() -> None:
     assert "deletionTimestamp" not in stage.server.objects[POD]["metadata"]
 
 
-async def test_a_lost_pod_is_replaced_when_its_loss_is_written_and_its_name_is_free() -> None:
+async def test_a_lost_pod_is_replaced_after_its_loss_is_written() -> None:
     stage = persistent_stage(admitted=True)
     stage.put_pod(status=pod_status("Failed", reason="Evicted", message="The node was low on resource: memory."))
     for _ in range(3):

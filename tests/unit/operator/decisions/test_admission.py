@@ -91,7 +91,7 @@ def test_the_order_in_which_the_ledger_is_written_does_not_matter(ledger: Ledger
 
 
 @given(ledgers(), caps_)
-def test_each_slot_goes_to_a_user_with_the_fewest_holders_who_may_have_it(ledger: Ledger, caps: Caps) -> None:
+def test_each_slot_goes_to_the_user_with_the_fewest_holders(ledger: Ledger, caps: Caps) -> None:
     """Checked grant by grant against the rule itself, with no queue and no heap."""
     held, open_ = Counter(ledger.holders), {session.uid: session for session in ledger.waiting}
     for uid in plan(ledger, caps).grants:
@@ -174,7 +174,7 @@ def test_an_empty_ledger_gives_an_empty_plan() -> None:
     assert plan(Ledger([], []), Caps(50, 10)) == Plan([], {})
 
 
-def test_those_who_came_in_the_same_second_are_told_apart_by_namespace_and_name() -> None:
+def test_sessions_of_the_same_second_are_ordered_by_namespace_and_name() -> None:
     same = "2026-05-04T10:00:00Z"
     waiting = [
         Waiting("1", "ada", (same, "z", "a")),

@@ -54,7 +54,7 @@ STARTED: JSON = {"startTime": EARLIER}
 # Before admission.
 
 
-def test_a_session_that_nobody_has_looked_at_is_pending_and_has_no_conditions() -> None:
+def test_a_new_session_is_pending_and_has_no_conditions() -> None:
     decision = decided(session())
     assert (decision.status.phase, decision.status.conditions, decision.actions) == ("Pending", [], [])
 
@@ -204,7 +204,7 @@ def test_a_held_slot_survives_a_class_that_went_away() -> None:
         (CRASHED, "Crashed"),
     ],
 )
-def test_what_keeps_the_pod_from_running_is_the_reason_of_pod_ready_and_of_ready(status: JSON, reason: str) -> None:
+def test_what_keeps_the_pod_from_running_is_the_reason_of_ready(status: JSON, reason: str) -> None:
     decision = decided(admitted(), pod=pod(status=status))
     assert reasons(decision)["PodReady"] == reasons(decision)["Ready"] == ("False", reason)
     assert decision.status.phase == "Starting"
@@ -328,7 +328,7 @@ def test_times_of_reports_are_written_in_utc() -> None:
     assert decided(admitted(), pod=pod(status=READY), said=said).status.last_activity_time == "2026-05-04T11:30:00Z"
 
 
-def test_two_pending_calls_of_one_id_do_not_make_a_status_that_the_api_server_refuses() -> None:
+def test_two_pending_calls_of_one_id_make_one_entry() -> None:
     """`pendingApprovals` is a map by toolCallId, and not every model gives its calls different ids."""
     twice = [{"tool": tool, "tool_call_id": "call_0"} for tool in ("read", "bash")]
     said = report(activity="AwaitingApproval", pending_approvals=twice)
@@ -336,7 +336,7 @@ def test_two_pending_calls_of_one_id_do_not_make_a_status_that_the_api_server_re
     assert [call.tool_call_id for call in pending] == ["call_0"]
 
 
-def test_a_report_from_before_the_pod_is_ready_is_not_worth_a_write_of_its_own() -> None:
+def test_a_report_before_ready_is_not_worth_a_write() -> None:
     before = decided(admitted(), pod=pod(status=STARTING)).status
     assert decided(admitted(), pod=pod(status=STARTING), said=report(message_count=1)).status == before
 
@@ -352,7 +352,7 @@ def test_the_model_is_that_with_which_the_pod_was_made() -> None:
     assert decided(before, resolved_=changed, pod=pod(status=READY)).status.model == "openai/small"
 
 
-def test_a_crash_of_a_running_session_is_told_and_left_to_the_kubelet() -> None:
+def test_a_crash_is_reported_and_left_to_the_kubelet() -> None:
     before = admitted(extra=[condition("Active", "True", "Processing"), condition("PodReady", "True", "PodReady")])
     decision = decided(before, pod=pod(status=CRASHED), said=report(activity="Processing"))
     assert reasons(decision)["PodReady"] == ("False", "Crashed")
@@ -394,7 +394,7 @@ def test_a_task_without_budget_left_says_so_and_gives_back_its_slot() -> None:
     assert decision.status.phase == "Failed"
 
 
-def test_a_task_that_was_over_before_anybody_saw_it_ready_has_its_times() -> None:
+def test_a_task_that_was_never_seen_ready_has_its_times() -> None:
     last = report(outcome="Completed")
     status = decided(admitted(), pod=pod(status=ended(message=last.model_dump_json()))).status
     assert (status.start_time, status.finish_time) == (EARLIER, STAMP)
@@ -413,7 +413,7 @@ def test_nothing_is_pending_when_the_session_has_finished() -> None:
         (ended("Succeeded"), "exited without reporting an outcome"),
     ],
 )
-def test_an_end_without_a_report_is_a_failure_that_says_what_is_known(status: JSON, words: str) -> None:
+def test_an_end_without_a_report_is_a_failure(status: JSON, words: str) -> None:
     decision = decided(admitted(status=STARTED), pod=pod(status=status))
     assert reasons(decision)["Finished"] == ("True", "Failed")
     assert words in told(decision, "Finished").message
@@ -434,7 +434,7 @@ def test_a_pod_that_is_lost_after_its_start_fails_the_session() -> None:
     assert not decision.actions
 
 
-def test_a_pod_that_is_lost_after_it_reported_its_outcome_does_not_change_it() -> None:
+def test_a_loss_after_the_outcome_was_reported_changes_nothing() -> None:
     decision = decided(admitted(status=STARTED), said=report(outcome="Completed", outcome_message="All done."))
     assert reasons(decision)["Finished"] == ("True", "Completed")
 
@@ -447,13 +447,13 @@ def test_a_pod_that_reported_has_started_though_nobody_saw_it_ready(outcome: str
     assert reasons(decision)["Finished"] == ("True", outcome or "Failed")
 
 
-def test_the_start_of_a_pod_that_is_deleted_before_it_was_ready_is_remembered() -> None:
+def test_the_start_of_a_pod_deleted_before_ready_is_recorded() -> None:
     starting = pod_status("Running", container("agent", running()), container("workspace", waiting("ContainerCreating")))
     assert decided(admitted(), pod=pod(status=starting)).status.start_time is None
     assert decided(admitted(), pod=pod(status=starting, deleting=True)).status.start_time == EARLIER
 
 
-def test_a_pod_that_lingers_after_its_outcome_has_some_time_to_end_by_itself() -> None:
+def test_a_pod_that_lingers_after_its_outcome_has_a_grace_period() -> None:
     decision = decided(admitted(status=STARTED), pod=pod(status=READY), said=report(outcome="Completed"), ago=59)
     assert (decision.actions, decision.look_again) == ([], timedelta(seconds=1))
     assert reasons(decision)["Finished"] == ("False", "Running")
@@ -486,7 +486,7 @@ def test_a_lingering_pod_that_is_being_deleted_is_not_deleted_again() -> None:
 
 
 @pytest.mark.parametrize("last", [report(outcome="Completed").model_dump_json(), ""], ids=["with a report", "without"])
-def test_a_workspace_that_outlives_its_agent_is_ended_also_by_an_operator_that_was_away(last: str) -> None:
+def test_an_operator_that_was_away_ends_a_lingering_workspace(last: str) -> None:
     """The kubelet does not start an agent again that ended with 0: such a pod would hold its slot for ever."""
 
     def lingering(ended_ago: float) -> Pod:
@@ -515,7 +515,7 @@ def test_a_finished_session_stays_as_it_is() -> None:
     assert not decision.actions
 
 
-def test_a_pod_that_runs_after_the_end_is_deleted_and_keeps_the_slot() -> None:
+def test_a_pod_that_outlives_its_session_holds_the_slot_until_deleted() -> None:
     decision = decided(finished(released=False), pod=pod(status=READY))
     assert deletes(decision) == ["pod-of-demo"]
     assert reasons(decision)["Admitted"] == ("True", "Admitted")
@@ -523,7 +523,7 @@ def test_a_pod_that_runs_after_the_end_is_deleted_and_keeps_the_slot() -> None:
 
 
 @pytest.mark.parametrize("last", [None, pod(status=ended())])
-def test_the_slot_is_released_when_the_pod_of_a_finished_session_is_gone_or_over(last: Pod | None) -> None:
+def test_a_finished_session_releases_its_slot_with_its_pods_end(last: Pod | None) -> None:
     assert reasons(decided(finished(released=False), pod=last))["Admitted"] == ("False", "Released")
 
 

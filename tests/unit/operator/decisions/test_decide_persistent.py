@@ -72,7 +72,7 @@ def test_a_lost_pod_is_told_and_its_session_keeps_the_slot(lost: Pod | None, rea
     assert not decision.actions, "the loss is written before anything is done about it"
 
 
-def test_a_pod_that_is_being_deleted_counts_as_lost_once_it_has_ended() -> None:
+def test_a_pod_being_deleted_counts_as_lost_at_its_end() -> None:
     decision = decided(ready(), pod=pod(status=READY, deleting=True))
     assert keeps_its_slot(decision)
     assert reasons(decision)["PodReady"] == ("False", "PodGone")
@@ -103,7 +103,7 @@ def test_a_replacement_that_is_refused_is_reported_and_keeps_the_slot() -> None:
     assert creates(decision) == 1
 
 
-def test_the_successor_starts_as_any_pod_and_is_not_told_as_one_that_has_stopped_answering() -> None:
+def test_a_replacement_starts_as_any_pod() -> None:
     lost = written(ready(), decided(ready()))
     decision = decided(lost, pod=pod(uid="second", status=STARTING))
     assert reasons(decision)["PodReady"] == ("False", "Creating")
@@ -113,7 +113,7 @@ def test_the_successor_starts_as_any_pod_and_is_not_told_as_one_that_has_stopped
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(2, 5), (3, 10), (TOLERATED, 160)])
-def test_a_pod_that_is_lost_again_and_again_is_replaced_later_each_time(count: int, seconds: int) -> None:
+def test_repeated_losses_are_replaced_later_each_time(count: int, seconds: int) -> None:
     gone = admitted(extra=[condition("PodReady", "False", "Evicted")], status={**KEPT, **losing(count)})
     decision = decided(gone)
     assert creates(decision) == 0
@@ -121,7 +121,7 @@ def test_a_pod_that_is_lost_again_and_again_is_replaced_later_each_time(count: i
     assert keeps_its_slot(decision)
 
 
-def test_the_eighth_loss_in_a_row_fails_the_session_and_says_why_and_where_its_work_is() -> None:
+def test_the_eighth_loss_in_a_row_fails_the_session() -> None:
     decision = decided(ready(**losing(TOLERATED)), pod=pod(status=EVICTED))
     assert reasons(decision)["Finished"] == ("True", "Failed")
     message = told(decision, "Finished").message
@@ -179,7 +179,7 @@ def test_a_session_whose_outcome_came_before_its_pod_was_lost_has_ended() -> Non
     assert not decision.actions
 
 
-def test_a_pod_whose_volume_is_being_made_is_starting_and_only_after_some_seconds_unschedulable() -> None:
+def test_a_pod_is_unschedulable_only_after_its_volume_had_time() -> None:
     """Each of the two would cost a write, and be an event that alarms for nothing."""
     status = pod_status("Pending", unschedulable="pod has unbound immediate PersistentVolumeClaims")
     status["conditions"][0]["lastTransitionTime"] = later(-4).isoformat()

@@ -187,7 +187,7 @@ def test_only_a_pod_admits(of: Session, life: list[Moment]) -> None:
 
 
 @given(new_sessions, lives)
-def test_only_the_lost_pod_of_a_session_with_a_slot_is_created_again(of: Session, life: list[Moment]) -> None:
+def test_only_a_session_with_a_slot_gets_a_replacement(of: Session, life: list[Moment]) -> None:
     for before, moment, decision in live(of, life):
         if any(isinstance(action, CreatePod) for action in decision.actions):
             assert before.admitted
@@ -298,7 +298,7 @@ def test_the_end_is_final(of: Session, life: list[Moment]) -> None:
 
 
 @given(new_sessions, lives)
-def test_the_time_of_a_transition_moves_when_the_status_does_and_only_then(of: Session, life: list[Moment]) -> None:
+def test_the_transition_time_moves_only_with_the_status(of: Session, life: list[Moment]) -> None:
     for before, moment, decision in live(of, life):
         known = {item.type: item for item in before.status.conditions}
         for item in decision.status.conditions:
@@ -318,7 +318,7 @@ def test_conditions_are_unique_and_their_reasons_are_words_for_programs(of: Sess
 
 
 @given(new_sessions, lives)
-def test_ready_means_that_it_can_be_talked_to_or_that_a_task_is_done(of: Session, life: list[Moment]) -> None:
+def test_ready_means_reachable_or_a_completed_task(of: Session, life: list[Moment]) -> None:
     for _, moment, decision in live(of, life):
         status = decision.status
         done = holds(status, "Finished") and status.phase == "Completed" and of.spec.mode == "Task"
@@ -342,7 +342,7 @@ def test_the_phase_agrees_with_the_conditions(of: Session, life: list[Moment]) -
 
 
 @given(new_sessions, lives)
-def test_a_session_has_a_finish_time_when_it_has_finished_and_not_before(of: Session, life: list[Moment]) -> None:
+def test_only_a_finished_session_has_a_finish_time(of: Session, life: list[Moment]) -> None:
     for _, _, decision in live(of, life):
         assert (decision.status.finish_time is not None) == holds(decision.status, "Finished")
 

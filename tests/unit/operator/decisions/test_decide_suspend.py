@@ -48,7 +48,7 @@ def at_rest() -> Session:
 # To rest.
 
 
-def test_the_pod_is_stopped_and_the_slot_is_held_until_it_has_gone() -> None:
+def test_suspending_holds_the_slot_until_the_pod_has_ended() -> None:
     decision = decided(running(suspend=True), pod=pod(status=READY))
     assert deletes(decision) == ["pod-of-demo"]
     assert reasons(decision)["Admitted"] == ("True", "Admitted")
@@ -164,7 +164,7 @@ def test_a_session_at_rest_asks_again_though_its_old_pod_lingers() -> None:
     assert creates(decision) == 0
 
 
-def test_a_suspension_that_is_taken_back_keeps_the_slot_and_is_no_loss() -> None:
+def test_a_suspension_taken_back_keeps_the_slot() -> None:
     stopping = changed(written(running(suspend=True), decided(running(suspend=True), pod=pod(status=READY))), suspend=False)
     last = pod(status=ended("Failed", code=143), deleting=True)
     decision = decided(stopping, pod=last)
@@ -176,7 +176,7 @@ def test_a_suspension_that_is_taken_back_keeps_the_slot_and_is_no_loss() -> None
     assert creates(decided(after)) == 1
 
 
-def test_a_session_whose_class_went_away_rests_on_and_says_so_when_it_is_wanted_back() -> None:
+def test_resuming_without_the_class_is_misconfigured() -> None:
     decision = decided(changed(at_rest(), suspend=False), resolved_=NO_CLASS)
     assert reasons(decision)["Admitted"] == reasons(decision)["Ready"] == ("False", "Misconfigured")
     assert decision.status.phase == "Pending"

@@ -60,7 +60,7 @@ def test_a_session_and_its_pod_hold_one_slot_together() -> None:
     assert count(admitted(), pod(status=READY)) == (Counter(ada=1), [])
 
 
-def test_a_session_with_a_pod_holds_though_its_admission_has_not_been_seen() -> None:
+def test_a_session_with_a_pod_holds_before_its_status_says_so() -> None:
     assert count(session(), pod(status=READY)) == (Counter(ada=1), [])
 
 
@@ -94,7 +94,7 @@ def test_a_finished_session_holds_while_its_pod_lingers() -> None:
     assert count(finished(), pod(status=READY)) == (Counter(ada=1), [])
 
 
-def test_an_admitted_session_holds_after_its_pod_has_ended_until_it_is_released() -> None:
+def test_an_admitted_session_holds_until_it_is_released() -> None:
     assert count(admitted(), pod(status=ended())) == (Counter(ada=1), [])
 
 
@@ -165,7 +165,7 @@ def test_a_pod_that_an_orphaning_deletion_left_without_an_owner_still_holds() ->
 RESTED = {"conditions": [condition("Suspended", "True", "UserRequested"), condition("Admitted", "False", "Released")]}
 
 
-def test_a_session_that_is_to_rest_never_asks_and_holds_its_slot_until_it_is_released() -> None:
+def test_a_session_to_be_suspended_never_asks() -> None:
     assert count(session(suspend=True)) == (Counter(), [])
     assert count(session(suspend=True, status=RESTED)) == (Counter(), [])
     assert count(admitted(suspend=True)) == (Counter({"ada": 1}), [])

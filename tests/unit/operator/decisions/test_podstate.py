@@ -142,12 +142,12 @@ def test_a_crash_of_the_workspace_is_a_crash_too() -> None:
     assert seen(status)[1:] == ("Crashed", "workspace: exit code 2 (Error), 0 restarts.")
 
 
-def test_a_container_that_runs_again_after_a_crash_is_ready_when_the_pod_is() -> None:
+def test_a_container_that_runs_again_after_a_crash_is_ready() -> None:
     status = pod_status("Running", container("agent", running(), last=terminated(1), restarts=1), WORKSPACE, ready=True)
     assert seen(status)[0] == "True"
 
 
-def test_a_workspace_that_crashed_and_is_back_does_not_keep_the_pod_from_being_ready() -> None:
+def test_a_workspace_that_is_back_after_a_crash_is_ready() -> None:
     back = container("workspace", running(), last=terminated(137, reason="OOMKilled"), restarts=2, ready=True)
     assert seen(pod_status("Running", container("agent", running(), ready=True), back, ready=True))[0] == "True"
 
@@ -312,7 +312,7 @@ NO_PYTHON = (
         (terminated(128, reason="StartError", message=NO_PYTHON, started=EPOCH), None),
     ],
 )
-def test_an_image_without_python_is_told_as_such_whatever_the_kubelet_does_about_it(state: JSON, last: JSON | None) -> None:
+def test_an_image_without_python_is_named(state: JSON, last: JSON | None) -> None:
     status, reason, message = seen(
         pod_status("Running", container("agent", running()), container("workspace", state, last=last))
     )
