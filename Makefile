@@ -48,8 +48,8 @@ demo-down: ## remove the demo's cluster
 
 test: test-unit test-api test-e2e ## all tests
 
-test-unit: setup ## tests without a cluster (unit, chart)
-	@$(BIN)/pytest -q -n 4 tests/unit tests/chart
+test-unit: setup ## tests without a cluster (unit, chart); the pure rooms must be covered whole
+	@$(BIN)/pytest -q -n 4 tests/unit tests/chart --cov
 
 test-api: setup ## tests on a real API server without a kubelet
 	@$(BIN)/pytest -q tests/api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from support.api import Api, pods_path
+from support.api import Api, condition, pods_path
 from support.installation import SYSTEM, Kubectl
 from support.sessions import Sessions
 from support.waiting import eventually
@@ -32,8 +32,8 @@ def pods_of(api: Api, body: dict[str, object]) -> list[str]:
     return [pod["metadata"]["name"] for pod in listed]
 
 
-def test_killed_between_admission_and_pod(sessions: Sessions, cluster: Kubectl, api: Api) -> None:
-    """The reservation is written and the operator dies before the pod: made exact by a namespace that refuses pods."""
+def test_killed_while_the_namespace_refuses_the_pod(sessions: Sessions, cluster: Kubectl, api: Api) -> None:
+    """The operator dies between two tries; the next one admits the session once the namespace lets its pod in."""
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "stop"}, "spec": {"hard": {"pods": "0"}}}
     cluster("-n", NAMESPACE, "apply", "-f", "-", text=json.dumps(quota))
     eventually(
@@ -42,7 +42,9 @@ def test_killed_between_admission_and_pod(sessions: Sessions, cluster: Kubectl, 
     )
     try:
         body = sessions.apply("between", model="quick")
-        sessions.wait_for_phase("between", "Starting")
+        refused = sessions.wait_for_phase("between", "Queued")
+        assert condition(refused, "PodReady")["reason"] == "CreateFailed"
+        assert "exceeded quota" in condition(refused, "Ready")["message"]
         kill_operator(cluster)
     finally:
         cluster("-n", NAMESPACE, "delete", "resourcequota", "stop")

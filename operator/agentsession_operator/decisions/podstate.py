@@ -106,10 +106,12 @@ def _not_running(pod: Pod) -> Readiness | None:
 
 def unschedulable_since(pod: Pod) -> datetime | None:
     """Since when the scheduler finds no node for the pod; None where it does, or does not say."""
-    for condition in pod.conditions:
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return parse_time(condition.get("lastTransitionTime"))
-    return None
+    times = (
+        parse_time(condition.get("lastTransitionTime"))
+        for condition in pod.conditions
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable"
+    )
+    return next(times, None)
 
 
 def loss(pod: Pod | None) -> Readiness:

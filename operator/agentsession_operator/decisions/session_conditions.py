@@ -63,8 +63,8 @@ def admitted(standing: Standing, conditions: ConditionSet) -> None:
             conditions.set(kind, "False", AdmittedReason.MISCONFIGURED, slot.message)
         case Wait():
             conditions.set(kind, "False", slot.reason, slot.message)
-        case None:
-            pass
+        case _:
+            return  # nothing new
 
 
 def pod_ready(standing: Standing, conditions: ConditionSet) -> None:

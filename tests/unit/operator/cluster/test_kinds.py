@@ -178,6 +178,22 @@ def test_a_class_that_becomes_unreadable_replaces_its_old_version() -> None:
     assert cache.classes.all()[0].spec is None
 
 
+def test_odd_fields_of_a_pod_are_absent_ones() -> None:
+    cache, pods = the_pods()
+    body = pod_body(status={"phase": "Running", "conditions": "none", "containerStatuses": [7]})
+    body["metadata"]["annotations"]["agentsession.dev/workspace"] = "not JSON"
+    pods.take("ADDED", body)
+    (pod,) = cache.pods.all()
+    assert (list(pod.conditions), list(pod.containers), pod.workspace) == ([], [], None)
+
+
+def test_a_status_whose_conditions_can_be_read_keeps_them() -> None:
+    kept = known()
+    good = {"type": "Admitted", "status": "True", "reason": "Admitted", "lastTransitionTime": "now"}
+    kept.take("ADDED", session_body(version=1, status={"lostPods": "many", "conditions": [good]}))
+    assert kept.store.all()[0].admitted
+
+
 ODD: list[JSON] = [{}, {"metadata": {"uid": "x"}}, {"metadata": {"uid": "x", "name": "x", "resourceVersion": "new"}}]
 
 

@@ -362,6 +362,17 @@ def test_a_crash_is_reported_and_left_to_the_kubelet() -> None:
     assert not decision.actions
 
 
+def test_a_session_that_stops_answering_is_not_ready_in_the_kubelets_words() -> None:
+    ready = decided(session(), pod=pod(status=READY))
+    silent = pod_status("Running", container("agent", running()), container("workspace", running(), ready=True))
+    decision = decided(written(session(), ready), pod=pod(status=silent))
+    assert reasons(decision)["PodReady"] == ("False", "NotReady")
+    assert told(decision, "Ready").message == "containers with unready status: [agent]"
+    assert decision.status.phase == "Running"
+    again = decided(written(session(), decision), pod=pod(status=silent))
+    assert reasons(again)["PodReady"] == ("False", "NotReady")
+
+
 # The end.
 
 

@@ -328,3 +328,13 @@ def test_an_init_container_that_cannot_start_is_told_too() -> None:
     assert seen(body) == ("False", "ImageError", "workspace-server: no such image")
     done = {**starting, "initContainerStatuses": [container("workspace-server", terminated(0))]}
     assert seen(done)[1] == "Creating"
+
+
+def test_a_placed_pod_is_not_unschedulable() -> None:
+    assert unschedulable_since(pod(status=READY)) is None
+    assert unschedulable_since(pod(status=pod_status("Pending", scheduled=False))) is None
+
+
+def test_a_preempted_pod_that_never_ran_was_evicted() -> None:
+    preempted = pod_status("Failed", reason="Preempting", message="Preempted in order to admit critical pod")
+    assert seen(preempted)[:2] == ("False", "Evicted")

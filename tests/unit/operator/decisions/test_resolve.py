@@ -288,3 +288,11 @@ def test_a_session_cannot_let_more_run_without_a_question_than_its_class(
 ) -> None:
     offered = session_class(agent={"model": "x/y", "autoApproveCostUSD": of_class})
     assert agent(offered, agent={"autoApproveCostUSD": own}).auto_approve_usd == expected
+
+
+def test_a_class_that_cannot_be_read_is_never_used_in_an_older_version() -> None:
+    unreadable = session_class(workspace={"type": "Sometimes"})
+    assert unreadable.spec is None
+    found = resolve(session().spec, classes(unreadable))
+    assert isinstance(found, Misconfigured)
+    assert "standard cannot be read" in found.message
