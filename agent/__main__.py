@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import get_args
@@ -82,6 +83,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"%(prog)s {metadata.version('agentsession-operator')}")
     add("--model", required=True, help="model name as in litellm (PROVIDER/NAME)")
     add("--base-url", type=url, metavar="URL", help="address of an OpenAI-compatible server")
     add("--workdir", type=Path, default=Path(), metavar="DIR", help="folder to work in (default: the current one)")

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import uuid
+from importlib import metadata
 
 from kubernetes.aio.config import ConfigException
 
@@ -24,6 +25,7 @@ from agentsession_operator.reports.listener import ALL_ADDRESSES
 def parser() -> argparse.ArgumentParser:
     """The command line. Most options can also be set as environment variables, which their help names."""
     root = argparse.ArgumentParser(prog="agentsession-operator", description="Runs AgentSessions under quotas.")
+    root.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('agentsession-operator')}")
     root.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"), help="default: the pod's service account")
     root.add_argument(
         "--namespace",

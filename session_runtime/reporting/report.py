@@ -14,6 +14,9 @@ from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionCon
 TERMINATION_BYTES: Final = 4096
 """The kubelet reads no more of a termination message (per container; 12 KiB in all)."""
 
+ESSENTIAL_BYTES: Final = 1024
+"""What the kubelet keeps of each message in a pod of twelve containers."""
+
 ARGUMENT_CHARACTERS: Final = 500
 """Longest text in the arguments of a call that waits for approval; the whole is at `GET /v1/session`."""
 
@@ -50,17 +53,31 @@ def differs(before: SessionReport, after: SessionReport) -> bool:
 
 
 def termination_message(report: SessionReport) -> str:
-    """The report as JSON in at most 4096 bytes: the last message gives way first, then what else can be long."""
+    """The report as one or two lines of JSON, in at most TERMINATION_BYTES.
+
+    With more containers in the pod (an injected sidecar) the kubelet keeps less of each message, from its beginning. So what
+    must be known, outcome and usage, stands first, in a line of its own of at most ESSENTIAL_BYTES; the whole report follows
+    where it is more than that.
+    """
+    whole = report.model_dump_json()
+    if len(whole.encode()) <= ESSENTIAL_BYTES:
+        return whole
+    bare = report.model_copy(update={"last_message": None, "pending_approvals": ()})
+    essential = _fitted(bare, ESSENTIAL_BYTES)
+    return f"{essential}\n{_fitted(report, TERMINATION_BYTES - len(essential.encode()) - 1)}"
+
+
+def _fitted(report: SessionReport, limit: int) -> str:
+    """The report as JSON in at most `limit` bytes: the last message gives way first, then what else can be long."""
     for update in ({}, {"pending_approvals": ()}):
         report = report.model_copy(update=update)
         text = report.model_dump_json()
-        excess = len(text.encode()) - TERMINATION_BYTES
-        if excess <= 0:
+        if len(text.encode()) <= limit:
             return text
-        for field in ("last_message", "outcome_message"):
-            report = _shortened(report, field)
+        for field in ("last_message", "outcome_message", "budget_used_up"):
+            report = _shortened(report, field, limit)
             text = report.model_dump_json()
-            if len(text.encode()) <= TERMINATION_BYTES:
+            if len(text.encode()) <= limit:
                 return text
     raise ValueError("the fields of fixed size alone are longer than a termination message")
 
@@ -84,14 +101,14 @@ def cut(text: str, limit: int) -> str:
     return encoded[: max(0, limit - 3)].decode("utf-8", "ignore") + "…" if limit >= 3 else ""
 
 
-def _shortened(report: SessionReport, field: str) -> SessionReport:
+def _shortened(report: SessionReport, field: str, limit: int) -> SessionReport:
     """With so much less in this field that the whole fits, or with none of it."""
     value: str | None = getattr(report, field)
     low, high = 0, 0 if value is None else len(value.encode())
     while value is not None and low < high:  # JSON escapes make the size of a text a matter of trying
         middle = (low + high + 1) // 2
         candidate = report.model_copy(update={field: cut(value, middle)})
-        if len(candidate.model_dump_json().encode()) <= TERMINATION_BYTES:
+        if len(candidate.model_dump_json().encode()) <= limit:
             low = middle
         else:
             high = middle - 1

@@ -13,6 +13,7 @@ import yaml
 
 from support.api import GROUP, JSON, Api, Refused
 from support.cluster import ROOT, current_cluster, kind
+from support.operator_account import as_account
 from support.operator_process import NAMESPACE, OperatorProcess
 from support.quota import Quota
 from support.waiting import eventually
@@ -118,7 +119,7 @@ def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
         for pod in pods:
             path = f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}"
             with contextlib.suppress(Refused):  # the operator, if it still runs, releases it too
-                api.patch(path, {"metadata": {"finalizers": None}})
+                as_account(api).patch(path, {"metadata": {"finalizers": None}})
             api.delete(path, grace=0)
         return not pods
 

@@ -66,11 +66,9 @@ def test_from_apply_to_ready_with_a_volume(api: Api, operator: OperatorProcess, 
     after = operator.writes()
     written = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
     written.pop(("PATCH", "sessionquotas/status"), 0)
-    assert written == {
-        ("PATCH", "agentsessions/status"): 2,
-        ("POST", "persistentvolumeclaims"): 1,
-        ("POST", "pods"): 1,
-    }
+    # One status; one more where Ready takes longer than a second.
+    assert written.pop(("PATCH", "agentsessions/status")) in (1, 2)
+    assert written == {("POST", "persistentvolumeclaims"): 1, ("POST", "pods"): 1}
     claim = api.get(claims_path(namespace, body["status"]["workspace"]["claimName"]))
     assert claim["metadata"]["ownerReferences"][0]["uid"] == body["metadata"]["uid"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"

@@ -59,6 +59,15 @@ def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[
     assert field in refused.value.message
 
 
+def test_a_name_that_is_no_label_is_refused(api: Api, namespace: str) -> None:
+    """`kubectl logs -l agentsession.dev/session=NAME` could not find its pod."""
+    api.create(sessions_path(namespace), session("n" * 63))
+    with pytest.raises(Refused) as refused:
+        api.create(sessions_path(namespace), session("n" * 64))
+    assert refused.value.code == 422
+    assert "metadata.name must be at most 63 characters" in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

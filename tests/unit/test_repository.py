@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PLACES = re.compile(r"(?<![\w.])/(?:root|work)/")
@@ -58,3 +62,38 @@ def test_locked_requirements_name_no_index_and_hash_everything() -> None:
 def test_no_conflict_markers_were_committed() -> None:
     marker = re.compile(r"^(?:<{7} |>{7} )", re.MULTILINE)
     assert not [str(path) for path, text in texts() if marker.search(text)]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    """pyproject.toml is where it is written; a release changes the chart's with it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((ROOT / "charts/agentsession/Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    for program in ("agentsession_operator", "agent"):
+        command = [sys.executable, "-m", program, "--version"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+        shown = subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60, capture_output=True, text=True)
+        assert shown.stdout.split()[-1] == version
+
+
+SOURCES = ("operator", "session_runtime", "agent", "tools")
+
+
+def modules(*folders: str) -> list[Path]:
+    return [path for path in committed() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in folders]
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules(*SOURCES)}
+    assert not {name: size for name, size in sizes.items() if size > 400}
+
+
+def test_no_folder_has_more_than_sixteen_modules() -> None:
+    counted = Counter(str(path.parent.relative_to(ROOT)) for path in modules(*SOURCES) if path.name != "__init__.py")
+    # The local cluster's command is one program of many small steps, and nobody imports it.
+    assert not {name: count for name, count in counted.items() if count > 16 and name != "tools/cluster/agentsession_cluster"}
+
+
+def test_a_tests_name_has_at_most_twelve_words() -> None:
+    names = [name for path in modules("tests") for name in re.findall(r"def (test_\w+)", path.read_text())]
+    assert not [name for name in names if len([word for word in name.split("_") if word]) > 13]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel
@@ -67,6 +67,7 @@ def _definition(
     categories: list[str],
     selectable: list[str] | None = None,
     spec_required: bool = False,
+    rules: list[JSON] | None = None,
 ) -> JSON:
     properties: JSON = {
         "apiVersion": {"type": "string"},
@@ -81,6 +82,8 @@ def _definition(
     schema: JSON = {"type": "object", "description": description, "properties": properties}
     if spec_required:
         schema["required"] = ["spec"]
+    if rules:
+        schema["x-kubernetes-validations"] = rules
     version: JSON = {
         "name": VERSION,
         "served": True,
@@ -119,6 +122,14 @@ def _column(name: str, kind: str, path: str, *, wide: bool = False) -> JSON:
     return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
 
 
+NAME_RULE: Final[JSON] = {
+    # Only new sessions: the status of one that is there must stay writable.
+    "rule": "oldSelf.hasValue() || self.metadata.name.size() <= 63",
+    "optionalOldSelf": True,
+    "message": "metadata.name must be at most 63 characters: it becomes a label of the session's pod, for `kubectl logs -l`",
+}
+
+
 def agent_session() -> JSON:
     """The CustomResourceDefinition of AgentSession."""
     return _definition(
@@ -131,6 +142,7 @@ def agent_session() -> JSON:
         spec={**structural(AgentSessionSpec), "x-kubernetes-validations": SPEC_RULES},
         status=structural(AgentSessionStatus),
         spec_required=True,
+        rules=[NAME_RULE],
         selectable=[".spec.user", ".status.phase"],
         columns=[
             _column("User", "string", ".spec.user"),

@@ -250,9 +250,12 @@ def _agent_containers(pod: Pod) -> Iterator[Mapping[str, Any]]:
 
 
 def _report_in(message: str) -> SessionReport | None:
+    """The report in a termination message: its second line, or where that was cut its first, with what must be known."""
     if not message.startswith("{"):
         return None
-    try:
-        return SessionReport.model_validate_json(message)
-    except ValidationError:
-        return None
+    for line in reversed(message.split("\n", 1)):
+        try:
+            return SessionReport.model_validate_json(line)
+        except ValidationError:
+            continue
+    return None

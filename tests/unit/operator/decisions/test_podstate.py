@@ -264,6 +264,18 @@ def test_any_other_termination_message_is_no_report(message: str) -> None:
     assert final_report(pod(status=ended(message=message))) is None
 
 
+def test_a_cut_termination_message_still_tells_the_outcome() -> None:
+    """A kubelet keeps the beginning of a message: less of it, the more containers the pod has."""
+    first = report(outcome="Completed", usage={"input_tokens": 7}, sequence=9).model_dump_json()
+    second = report(outcome="Completed", usage={"input_tokens": 7}, sequence=9, last_message="Bye. " * 200).model_dump_json()
+    whole = final_report(pod(status=ended(message=f"{first}\n{second}")))
+    assert whole is not None
+    assert whole.last_message == "Bye. " * 200
+    cut = final_report(pod(status=ended(message=f"{first}\n{second}"[: len(first) + 100])))
+    assert cut is not None
+    assert (cut.outcome, cut.usage.input_tokens, cut.last_message) == ("Completed", 7, None)
+
+
 def test_a_report_in_the_workspaces_termination_message_does_not_count() -> None:
     """What the model runs can write there."""
     status = pod_status(

@@ -290,7 +290,7 @@ def test_a_session_cannot_let_more_run_without_a_question_than_its_class(
     assert agent(offered, agent={"autoApproveCostUSD": own}).auto_approve_usd == expected
 
 
-def test_a_class_that_cannot_be_read_is_never_used_in_an_older_version() -> None:
+def test_an_unreadable_class_is_never_used_in_an_older_version() -> None:
     unreadable = session_class(workspace={"type": "Sometimes"})
     assert unreadable.spec is None
     found = resolve(session().spec, classes(unreadable))
