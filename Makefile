@@ -67,11 +67,11 @@ lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/lint-imports
 	@$(BIN)/python manifests/render --check
 
-format: setup ## format the code and mend what ruff can mend
+format: setup ## format the code and fix what ruff can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-manifests: setup ## write the CRDs and install.yaml anew
+manifests: setup ## write the CRDs, install.yaml and the tables of reasons
 	@$(BIN)/python manifests/render
 
 images: ## build the container images (docker or buildah, whichever is there)
@@ -101,7 +101,7 @@ cluster-up: ## a cluster named CLUSTER (default: agentsession), as the demo uses
 cluster-down: ## remove the cluster named CLUSTER
 	@$(KIND) delete cluster --name $(CLUSTER)
 
-lock: | $(UV) ## resolve the requirement sets anew, with hashes
+lock: | $(UV) ## resolve the requirement sets again, with hashes
 	@for extra in operator runtime local-model dev; do \
 	  $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	    --no-annotate --no-header --extra $$extra -o requirements/$$extra.txt pyproject.toml; \

@@ -46,7 +46,7 @@ class Conversation:
     """Everything that must survive a restart of the process."""
 
     messages: tuple[Message, ...] = ()
-    """Without the system message, which is made anew for every model call."""
+    """Without the system message, which is built for every model call."""
     usage: Usage = field(default_factory=Usage)
     pending: tuple[PendingApproval, ...] = ()
     decisions: tuple[ApprovalDecision, ...] = ()

@@ -9,7 +9,7 @@ before you try again. Independent calls can be made in one answer. When the task
 in a short answer with what the person needs to know; an answer without tool calls ends your turn."""
 
 WITHOUT_TOOLS = "You work on a person's task. Answer with what the person needs to know, in a few words."
-"""For a session that offers no tools: told of tools, a model pretends to call them, and a small one loses the thread."""
+"""For a session that offers no tools: with tools mentioned, a model pretends to call them, and a small one loses the thread."""
 
 
 def system_prompt(instructions: str | None, *, tools: bool) -> str:

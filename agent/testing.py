@@ -1,4 +1,4 @@
-"""A model that follows a script, for tests of the loop and of whatever is built on it."""
+"""A model that follows a script, for tests of the loop and of what is built on it."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
 
 
 def _check_file(file: Path, path: str) -> None:
-    """Refuse what cannot be read as a file; opening a FIFO, for one, would block for ever."""
+    """Refuse what cannot be read as a file; opening a FIFO, for one, would block indefinitely."""
     if not file.exists():
         raise WorkspaceError(f"no such file: {path}")
     if file.is_dir():

@@ -43,10 +43,10 @@ class TurnOutcome:
 class Agent:
     """One session's agent. Its methods run one at a time; `interrupt` may be called while another one runs.
 
-    The conversation is changed before the event that tells of it is emitted, so that whoever stores
+    The conversation is changed before the event that reports it is emitted, so that the caller who stores
     `agent.conversation` inside `emit` stores exactly what the events so far have told. A conversation stored that way
-    can be given to a new agent after a crash, at any point: `resume` goes on with the turn that was cut off.
-    Cancelling a method is like a crash: no event tells of it, and the turn can be resumed.
+    can be given to a new agent after a crash, at any point: `resume` continues the turn that was cut off.
+    Cancelling a method is like a crash: no event reports it, and the turn can be resumed.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Agent:
 
         async def turn() -> TurnOutcome:
             for begun in self.conversation.begun_calls:
-                if begun.call.id not in self.conversation.subagents:  # a sub-agent goes on, too
+                if begun.call.id not in self.conversation.subagents:  # a sub-agent continues, too
                     self._run.conversation = self.conversation.with_result_of(begun, IN_FLIGHT)
                     await self._tell_end((begun,), IN_FLIGHT)
             await self._run.emit("processing", status="resumed")

@@ -28,7 +28,7 @@ class TurnFailed(Exception):
 
 
 class ConsentNeeded(Exception):
-    """The turn cannot go on before a person has decided about these calls."""
+    """The turn cannot continue before a person has decided about these calls."""
 
     def __init__(self, pending: tuple[PendingApproval, ...]) -> None:
         super().__init__(f"{len(pending)} calls need consent")
@@ -36,7 +36,7 @@ class ConsentNeeded(Exception):
 
 
 class RunContext:
-    """One agent's mutable state: `conversation` is replaced by a new value, first, and then told of by an event."""
+    """One agent's mutable state: `conversation` is replaced by a new value, first, and then reported by an event."""
 
     def __init__(self, conversation: Conversation, emit: Emit, redactor: Redactor, model: Model) -> None:
         self._conversation = conversation

@@ -150,7 +150,7 @@ class ToolStep:
     async def _begin(self, prepared: _Prepared) -> None:
         call, arguments = prepared.call, prepared.arguments
         if call.id in self._run.conversation.subagents:
-            return  # it goes on
+            return  # it continues
         if prepared.price is not None and not prepared.denied:
             # Now, and not when it has ended: what a call has cost that is cut off, nobody knows.
             self._run.count(Usage(tool_cost_usd=prepared.price))

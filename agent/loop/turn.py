@@ -86,6 +86,6 @@ class Turn:
     def _count_iteration(self) -> None:
         conversation = self._run.conversation
         if conversation.iterations >= self._limit:
-            message = f"the turn was ended after {self._limit} model calls; say “go on” to go on"
+            message = f"the turn was ended after {self._limit} model calls; say “continue” to continue"
             raise TurnFailed("iteration_limit", message)
         self._run.conversation = replace(conversation, iterations=conversation.iterations + 1)

@@ -1,4 +1,4 @@
-"""A conversation in a file, to go on with it later, and after a crash at any point."""
+"""A conversation in a file, to continue it later, also after a crash at any point."""
 
 from __future__ import annotations
 

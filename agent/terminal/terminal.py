@@ -26,7 +26,7 @@ COMMANDS = """\
 /compact   shorten the conversation
 /usage     tokens and cost so far
 /tools     the tools the model can call
-/model X   go on with another model
+/model X   continue with another model
 /help      this list
 /quit      leave (as does the end of input)
 Ctrl-C interrupts a turn, or a question about a call; at the prompt, or pressed again, it leaves."""
@@ -46,7 +46,7 @@ class Terminal:
         screen: TextIO = sys.stdout,
         editor: str | None = None,
     ) -> None:
-        """`save` is called whenever the conversation has changed, before the screen tells of it."""
+        """`save` is called whenever the conversation has changed, before the screen shows it."""
         self._make_model = make_model
         self._tools = tools
         self._save = save
@@ -103,7 +103,7 @@ class Terminal:
                 await self._agent.abandon("interrupted by the user")
                 return
             except EOFError:
-                return  # the question stays, for whoever resumes the session
+                return  # the question stays, for the person who resumes the session
             outcome = await self._agent.decide(decisions)
 
     async def _consent(self, pending: PendingApproval) -> ApprovalDecision:

@@ -31,10 +31,10 @@ STABLE = 60.0
 """Seconds that a connection must have lasted for its loss to be a new trouble, not more of the old."""
 
 LIST_WAIT = 0.5
-"""Seconds between two requests for the list of tools; a server that tells of changes without end must not keep us busy."""
+"""Seconds between two requests for the list of tools; a server that reports changes without end must not keep us busy."""
 
 LISTEN_WAIT = 30.0
-"""Seconds before a stream of changes that has ended is opened anew."""
+"""Seconds before a stream of changes that has ended is opened again."""
 
 CLOSE_TIMEOUT = 10.0
 """Seconds for saying goodbye; a server on stdio has 2 to end by itself and 2 after SIGTERM."""
@@ -171,7 +171,7 @@ class McpConnection:
             await asyncio.wait({watching})
 
     async def _watch(self, client: Client) -> None:
-        """Ask a server of the 2026-07-28 protocol to tell of changes; older ones do so by themselves.
+        """Ask a server of the 2026-07-28 protocol to report changes; older ones do so by themselves.
 
         Its stream ends when the server goes, but also when something between us cuts what is silent for long.
         """

@@ -120,7 +120,7 @@ class ToolRouter:
 
 
 def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:
-    """What is wrong with the arguments, said so that the model can mend it; None when nothing is."""
+    """What is wrong with the arguments, worded so that the model can fix it; None when nothing is."""
     # The empty registry: without one, a `$ref` of a server would have us fetch any address that it names.
     validator = Draft202012Validator(dict(tool.parameters), registry=Registry())
     try:

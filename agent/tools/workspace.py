@@ -42,7 +42,7 @@ def _bash(workspace: Workspace) -> Tool:
         description=(
             "Run a shell command in the workspace. Each call is a new shell in the workspace's root; files stay, "
             "variables and the current directory do not. There is no terminal: nothing can be typed in. Start what "
-            "should go on running with `nohup … >log 2>&1 &`."
+            "should keep running with `nohup … >log 2>&1 &`."
         ),
         parameters=parameters(
             "command",

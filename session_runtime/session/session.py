@@ -278,7 +278,7 @@ class Session:
             logger.exception("submission %s failed", submitted.id)
             await self._emit(Event("error", {"kind": "internal", "message": f"{type(error).__name__}: {error}"}))
         if self._submissions.is_open(submitted.id) and self._ending is None:
-            if resuming:  # the last process exited when the turn was closed, and before the event that tells of it
+            if resuming:  # the last process exited when the turn was closed, and before the event that reports it
                 by_user = submitted.id == self._interrupted
                 reason = "by the user" if by_user else "the session's container exited at the end of this turn"
                 await self._emit(Event("interrupted", {"reason": reason}))

@@ -17,7 +17,8 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
 
 
 RENEW = {"overlay": 60, "vfs": 6}
-"""Builds after which buildah's storage starts anew: layers of old builds pile up, and vfs keeps a whole copy for each step."""
+"""Builds after which buildah's storage starts from scratch: layers of old builds pile up, and vfs keeps a whole copy for each
+step."""
 
 
 class Builder(Protocol):
@@ -121,7 +122,7 @@ class Buildah:
     def _renew(self) -> None:
         counter = self.storage / self.driver / "builds"
         if counter.exists() and len(counter.read_bytes()) >= RENEW[self.driver]:
-            host.say("starting buildah's storage anew: it holds the layers of many old builds")
+            host.say("starting buildah's storage again: it holds the layers of many old builds")
             host.succeeds([*self._command(), "rm", "--all"], seconds=120)
             host.succeeds([*self._command(), "rmi", "--all", "--force"], seconds=600)
             counter.unlink()

@@ -1,4 +1,4 @@
-"""What the images need of the machine (cache folder, programs, pip's configuration), and telling a person what goes on."""
+"""What the images need of the machine (cache folder, programs, pip's configuration), and telling a person what happens."""
 
 from __future__ import annotations
 

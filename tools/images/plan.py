@@ -172,7 +172,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"base image, or 'debootstrap' (default: {DEFAULT_BASE} where its registry can be reached, else debootstrap; "
         "the answer is remembered)",
     )
-    parser.add_argument("--refresh-base", action="store_true", help="make or pull the base anew, with today's security updates")
+    parser.add_argument("--refresh-base", action="store_true", help="rebuild or pull the base, with today's security updates")
     return parser.parse_args(argv)
 
 

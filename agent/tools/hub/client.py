@@ -26,7 +26,7 @@ HUB = "https://huggingface.co"
 USER_AGENT = "agentsession"
 
 HTTP_TIMEOUT = 30.0
-"""Seconds to wait for a connection, or for the next bytes of an answer, where huggingface_hub would wait for ever."""
+"""Seconds to wait for a connection, or for the next bytes of an answer, where huggingface_hub would wait indefinitely."""
 
 
 @dataclass(frozen=True)

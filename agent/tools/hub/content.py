@@ -41,7 +41,7 @@ def list_folder(api: HfApi, repo: str, kind: str, path: str | None, revision: st
     entries = list(islice(tree, offset, offset + LIST_LIMIT + 1))
     lines = [_entry(entry.path, as_file(entry)) for entry in entries[:LIST_LIMIT]]
     if len(entries) > LIST_LIMIT:
-        lines.append(f"[there is more; go on with offset {offset + LIST_LIMIT}]")
+        lines.append(f"[there is more; continue with offset {offset + LIST_LIMIT}]")
     return "\n".join(lines) or "[empty]"
 
 

@@ -33,7 +33,7 @@ def explain(error: Exception, *, has_token: bool, page: str | None) -> str | Non
         return "The answer is not the Hub's (no JSON); is something between, such as a proxy that wants a login?"
     if isinstance(error, ValueError):  # also the library's own checks of names
         return str(error)
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # so it tells of an upload's failure
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # so it reports an upload's failure
         return explain(error.__cause__, has_token=has_token, page=page)
     return None
 

@@ -128,7 +128,7 @@ def _discussions(api: HfApi, repo: str, kind: str, offset: int) -> str:
         for one in found[:DISCUSSIONS]
     ]
     if len(found) > DISCUSSIONS:
-        lines.append(f"[there is more; go on with offset {offset + DISCUSSIONS}]")
+        lines.append(f"[there is more; continue with offset {offset + DISCUSSIONS}]")
     return "\n".join(lines) or "There are no discussions."
 
 

@@ -61,7 +61,7 @@ def _found(api: HfApi, kind: str, arguments: dict[str, Any]) -> str:
     lines = list(islice(_results(api, kind, arguments, offset + limit + 1), offset, offset + limit + 1))
     if not lines:
         return "Nothing more." if offset else "Nothing was found; try fewer or other words."
-    more = [f"[there is more; go on with offset {offset + limit}]"] if len(lines) > limit else []
+    more = [f"[there is more; continue with offset {offset + limit}]"] if len(lines) > limit else []
     return "\n".join([*lines[:limit], *more])
 
 

@@ -147,7 +147,7 @@ def _rows() -> Iterator[Documented]:
         kind_,
         "False",
         pod.GATED,
-        "scheduling gates hold the pod back; the message names them and whoever set them must remove them",
+        "scheduling gates hold the pod back; the message names them and their owner must remove them",
     )
     yield Documented(
         kind_,

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def boottime() -> float:
-    """Seconds since boot. Unlike `time.monotonic` it goes on while the machine is suspended, as the others' clocks do."""
+    """Seconds since boot. Unlike `time.monotonic` it keeps running while the machine is suspended, as the others' clocks do."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -58,7 +58,7 @@ class Lease:
     """The operator's Lease. Others' clocks are never compared with ours: only whether their lease still changes."""
 
     def __init__(self, transport: Transport, namespace: str, identity: str, clock: Callable[[], float] = boottime) -> None:
-        """`clock` gives seconds, and must go on while the machine is suspended."""
+        """`clock` gives seconds, and must keep running while the machine is suspended."""
         self._transport, self._namespace, self._identity, self._clock = transport, namespace, identity, clock
         self._renewed: float | None = None
         self._held: dict[str, Any] | None = None

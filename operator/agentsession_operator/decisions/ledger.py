@@ -55,7 +55,7 @@ def asks(session: Session) -> bool:
 
 
 def _asked(session: Session) -> str:
-    """When a session began to ask for a slot. One that was suspended asks anew, and not before those who wait already: until
+    """When a session began to ask for a slot. One that was suspended asks again, and not before those who wait already: until
     its time is in the status, after everybody's."""
     if session.condition(ConditionType.SUSPENDED) == ("Unknown", ""):
         return session.meta.created

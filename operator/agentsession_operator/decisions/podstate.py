@@ -81,7 +81,7 @@ def _not_placed(pod: Pod) -> Readiness | None:
     if pod.gates:
         names = ", ".join(pod.gates)
         return Readiness(
-            "False", PodReadyReason.GATED, f"The pod waits for scheduling gates: {names}. Whoever set them must remove them."
+            "False", PodReadyReason.GATED, f"The pod waits for scheduling gates: {names}. Their owner must remove them."
         )
     for condition in pod.conditions:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -174,7 +174,7 @@ def _waiting(pod: Pod) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _refused(pod: Pod) -> Iterator[tuple[str, str]]:
     """Containers that could not be made or started, and why.
 
-    The kubelet tells of one that cannot be started as waiting, and between its tries as ended (StartError): in the same words.
+    The kubelet reports one that cannot be started as waiting, and between its tries as ended (StartError): in the same words.
     """
     for container in pod.containers:
         state = container.get("state") or {}

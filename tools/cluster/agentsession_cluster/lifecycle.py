@@ -56,7 +56,7 @@ def broken(name: str, problems: list[str]) -> ClusterError:
     """The error for a cluster that exists but does not work."""
     return ClusterError(
         f"cluster '{name}' exists but is broken: {'; '.join(problems) or 'its state is lost'}",
-        f"Delete it and create it anew: {ENTRY_POINT} delete cluster --name {name}",
+        f"Delete it and create it again: {ENTRY_POINT} delete cluster --name {name}",
     )
 
 

@@ -35,7 +35,7 @@ async def test_search_goes_on_where_it_was(tmp_path: Path) -> None:
         first = await s.text("hub_search", type="model", query="ann", limit=3, tags=["license:mit"], sort="likes")
         assert first.splitlines() == [
             *(f"ann/{name} · 3,456 downloads a month · 12 likes · created 2026-05-01 · text-generation" for name in "abc"),
-            "[there is more; go on with offset 3]",
+            "[there is more; continue with offset 3]",
         ]
         query = s.hub.requests[0].query
         assert (query["search"], query["filter"], query["sort"], query["limit"]) == (["ann"], ["license:mit"], ["likes"], ["4"])
@@ -89,7 +89,7 @@ async def test_a_folder_is_listed_in_pieces(tmp_path: Path) -> None:
         assert await s.text("hub_read", repo="ann/tiny", path="weights/") == "weights/model.safetensors · 10 B · LFS"
         s.hub.add("model", "ann/many", **{f"{at:04}": b"" for at in range(LIST_LIMIT + 1)})
         first = (await s.text("hub_read", repo="ann/many", path="/")).splitlines()
-        assert (len(first), first[-1]) == (LIST_LIMIT + 1, f"[there is more; go on with offset {LIST_LIMIT}]")
+        assert (len(first), first[-1]) == (LIST_LIMIT + 1, f"[there is more; continue with offset {LIST_LIMIT}]")
         assert await s.text("hub_read", repo="ann/many", path="/", offset=LIST_LIMIT) == f"{LIST_LIMIT:04} · 0 B"
 
 
@@ -159,7 +159,7 @@ async def test_discussions_and_a_pull_request_with_its_diff(tmp_path: Path) -> N
         tiny.discussions = [discussion(at, f"Say {at}", "ann/tiny") for at in range(1, 32)]
         listed = (await s.text("hub_read", repo="ann/tiny", view="discussions")).splitlines()
         assert listed[0] == "#1 Say 1 · open · ann · 2026-05-01"
-        assert listed[-1] == "[there is more; go on with offset 30]"
+        assert listed[-1] == "[there is more; continue with offset 30]"
         assert (await s.text("hub_read", repo="ann/tiny", view="discussions", offset=30)).startswith("#31 ")
         tiny.discussions.append(discussion(32, "A change", "ann/tiny", pull_request=True))
         tiny.discussions[31]["events"].append({**comment("secret"), "data": comment("secret")["data"] | {"hidden": True}})
