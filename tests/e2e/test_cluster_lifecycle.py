@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from agentsession_cluster import backend, binaries, images, lifecycle, packages
+from agentsession_cluster import backend, binaries, images, lifecycle
+from agentsession_cluster.machine import packages
 from agentsession_cluster.settings import ENTRY_POINT
 from agentsession_cluster.state import Layout, load
 from support.waiting import eventually

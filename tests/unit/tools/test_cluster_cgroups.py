@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentsession_cluster import cgroups
+from agentsession_cluster.machine import cgroups
 
 
 @pytest.fixture

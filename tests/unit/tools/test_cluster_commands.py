@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agentsession_cluster import backend, cli, kubeconfig, lifecycle, network, report, teardown
-from agentsession_cluster.addresses import Plan
+from agentsession_cluster import backend, cli, kubeconfig, lifecycle, report
 from agentsession_cluster.errors import ClusterError
+from agentsession_cluster.machine import network, teardown
+from agentsession_cluster.machine.addresses import Plan
 from agentsession_cluster.settings import check_name, clusters_root
 from agentsession_cluster.state import Layout, ProcessId, State, load, lock, names, save
 

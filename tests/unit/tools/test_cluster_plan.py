@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_cluster import binaries, cgroups, images, node, objects, volumes
-from agentsession_cluster.addresses import MAX_INDEX, ULA, Family, Plan, allocate, overlap, used_networks
-from agentsession_cluster.certs import wanted
+from agentsession_cluster import binaries, images, objects
 from agentsession_cluster.errors import ClusterError
-from agentsession_cluster.packages import is_static
+from agentsession_cluster.machine import cgroups, node, volumes
+from agentsession_cluster.machine.addresses import MAX_INDEX, ULA, Family, Plan, allocate, overlap, used_networks
+from agentsession_cluster.machine.certs import wanted
+from agentsession_cluster.machine.packages import is_static
 from agentsession_cluster.settings import GO_MODULES
 from agentsession_cluster.state import Layout
 

@@ -12,8 +12,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import packages
 from .errors import ClusterError
+from .machine import packages
 from .progress import say, step
 from .settings import (
     COREDNS_VERSION,

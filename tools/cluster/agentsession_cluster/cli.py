@@ -11,21 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from . import (
-    backend,
-    binaries,
-    fake_nodes,
-    images,
-    kind_config,
-    kubeconfig,
-    lifecycle,
-    node_init,
-    report,
-    teardown,
-    volumes,
-)
+from . import backend, binaries, fake_nodes, images, kind_config, kubeconfig, lifecycle, report
 from .api import Api
 from .errors import ClusterError
+from .machine import node_init, teardown, volumes
 from .progress import say, step
 from .settings import KUBERNETES_VERSION, cache_dir, check_name, clusters_root
 from .state import load, lock, names

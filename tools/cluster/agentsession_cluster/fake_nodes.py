@@ -9,7 +9,7 @@ from . import binaries
 from .api import Api, ApiError
 from .errors import ClusterError
 from .lifecycle import node_of, running
-from .node import kwok
+from .machine.node import kwok
 from .objects import fake_node
 from .progress import step
 from .report import ended_processes

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import ClusterError
-from .node import SANDBOX_IMAGE
+from .machine.node import SANDBOX_IMAGE
 from .progress import step
 from .state import Layout
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .addresses import Family
 from .errors import ClusterError
+from .machine.addresses import Family
 
 _READ_SECONDS = 20
 

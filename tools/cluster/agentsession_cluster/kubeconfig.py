@@ -7,8 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from .addresses import Plan
 from .errors import ClusterError
+from .machine.addresses import Plan
 
 
 def context_name(cluster: str) -> str:

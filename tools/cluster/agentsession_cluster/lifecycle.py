@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from . import binaries, cgroups, images, kubeconfig, network, packages, teardown
-from .addresses import Family, allocate, used_networks
+from . import binaries, images, kubeconfig
 from .api import Api, ApiError
-from .certs import make_all, wanted
 from .errors import ClusterError
-from .node import PRIVATE_DIRECTORIES, Node, config_files, private_directory, specification
+from .machine import cgroups, network, packages, teardown
+from .machine.addresses import Family, allocate, used_networks
+from .machine.certs import make_all, wanted
+from .machine.node import PRIVATE_DIRECTORIES, Node, config_files, private_directory, specification
 from .objects import access, dns, storage_class
 from .progress import say, step
 from .report import ended_processes, explain

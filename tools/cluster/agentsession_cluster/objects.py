@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .addresses import Plan
 from .api import Json
-from .certs import ADMIN_GROUP
+from .machine.addresses import Plan
+from .machine.certs import ADMIN_GROUP
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PROVISIONER = "agentsession.local/host-path"

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .addresses import Family, Plan
 from .errors import ClusterError
+from .machine.addresses import Family, Plan
 from .progress import say
 
 

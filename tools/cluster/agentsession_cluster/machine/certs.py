@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentsession_cluster.errors import ClusterError
+
 from .addresses import Plan
-from .errors import ClusterError
 
 DAYS = 3650
 ADMIN_GROUP = "agentsession:admins"  # not system:masters, which bypasses RBAC and priority and fairness

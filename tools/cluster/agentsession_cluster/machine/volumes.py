@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .api import Api, ApiError, Json
-from .objects import PROVISIONER
+from agentsession_cluster.api import Api, ApiError, Json
+from agentsession_cluster.objects import PROVISIONER
 
 _CLAIMS = "/api/v1/persistentvolumeclaims"
 _VOLUMES = "/api/v1/persistentvolumes"

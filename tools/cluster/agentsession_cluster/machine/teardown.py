@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from agentsession_cluster.errors import ClusterError
+from agentsession_cluster.state import Layout, ProcessId, load, lock, names
+
 from . import cgroups, network
-from .errors import ClusterError
 from .node import PRIVATE_DIRECTORIES
-from .state import Layout, ProcessId, load, lock, names
 
 _KILL_SECONDS = 30.0
 _MADE = ".made-directories"  # those that this command made on the host as mount points

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentsession_cluster.state import Layout
+
 from . import cgroups
 from .addresses import Plan
-from .state import Layout
 
 # Directories that the kubelet and libcni have compiled in; each cluster sees its own there.
 PRIVATE_DIRECTORIES = ("/var/lib/kubelet", "/var/lib/cni", "/var/log")

@@ -11,8 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from agentsession_cluster.errors import ClusterError
+
 from .addresses import Plan, used_networks
-from .errors import ClusterError
 from .node import INTERFACE
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from .errors import ClusterError
-from .progress import say, step
+from agentsession_cluster.errors import ClusterError
+from agentsession_cluster.progress import say, step
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _CNI = Path("/usr/lib/cni")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .errors import ClusterError
+from agentsession_cluster.errors import ClusterError
 
 Family: TypeAlias = Literal["ipv4", "ipv6"]
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"

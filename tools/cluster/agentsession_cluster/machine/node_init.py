@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .state import write_atomically
+from agentsession_cluster.state import write_atomically
 
 _TICK = 0.02  # while processes wait for their markers
 _IDLE = 0.5  # afterwards: how soon an extra process starts
