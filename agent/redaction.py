@@ -1,4 +1,4 @@
-"""Keeps the values of credentials out of everything that leaves the agent, whatever the model or a tool prints."""
+"""Keeps the values of credentials out of everything that leaves the agent, no matter what the model or a tool prints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Redactor:
         return RedactedStream(self)
 
     def safe_length(self, text: str) -> int:
-        """How much of the beginning of `text` can be masked now, whatever text comes after it."""
+        """How much of the beginning of `text` can be masked now, no matter what text comes after it."""
         if self._pattern is None:
             return len(text)
         end = range(max(0, len(text) - self._longest), len(text))

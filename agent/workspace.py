@@ -1,6 +1,6 @@
 """Where the tools act: a folder in which commands run and files are read and written.
 
-This module needs nothing but the standard library and Python 3.9: it is copied into whatever image the workspace
+This module needs nothing but the standard library and Python 3.9: it is copied into any image that the workspace
 container runs, and serves there behind a socket. Paths are relative to the workspace's root; absolute ones are
 allowed, because a command could reach them anyway: the boundary is the container, not this module.
 """
@@ -38,7 +38,7 @@ LIST_LIMIT = 1000
 """Most entries that one `list` returns."""
 
 SCAN_LIMIT = 100_000
-"""Most entries that one `list` looks at, whatever its glob leaves out."""
+"""Most entries that one `list` looks at, including what its glob leaves out."""
 
 PIPE_GRACE = 0.2
 """Seconds to wait for the rest of the output once the command itself has ended.
@@ -214,7 +214,7 @@ class LocalWorkspace:
 
 
 class _Output(asyncio.Protocol):
-    """Collects what comes through the pipe: the beginning and the end, whatever the length."""
+    """Collects what comes through the pipe: the beginning and the end, at any length."""
 
     def __init__(self, on_output: Callable[[str], None] | None) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -191,7 +191,7 @@ class Agent:
     # -- one turn --------------------------------------------------------------------------------------------------
 
     async def _guarded(self, turn: Callable[[], Awaitable[TurnOutcome]]) -> TurnOutcome:
-        """Run a turn so that it ends with one event and a valid conversation, whatever happens in it."""
+        """Run a turn so that it ends with one event and a valid conversation, no matter what happens in it."""
         async with self._busy:
             self._run.signal = InterruptSignal()
             try:

@@ -99,7 +99,7 @@ def _wanted(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 
 def _restore_workspace(tar: tarfile.TarFile, workspace: Path) -> None:
-    """What was below `workspace/` goes into that folder; the data filter refuses whatever would land outside of it."""
+    """What was below `workspace/` goes into that folder; the data filter refuses what would land outside of it."""
     for member in tar.getmembers():
         if member.name == WORKSPACE or member.name.startswith(f"{WORKSPACE}/"):
             member.name = member.name.removeprefix(WORKSPACE).lstrip("/") or "."

@@ -1,7 +1,7 @@
 """The workspace as the agent container sees it: a client of the workspace server's socket.
 
 What answers there is not trusted: the model's commands run beside the server, as the same user, and can take its place.
-Every answer is bounded in time and size and checked, and whatever is wrong with it is a `WorkspaceError`.
+Every answer is bounded in time and size and checked; anything wrong with it is a `WorkspaceError`.
 """
 
 from __future__ import annotations

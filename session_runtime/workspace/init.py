@@ -41,8 +41,10 @@ def become_init() -> None:
 
 
 def _outlive(child: int) -> tuple[int, bool]:
-    """Reap whatever ends, and pass signals on, until the child has ended: its exit code, as a shell would give it, and
-    whether it was told to end."""
+    """Reap every process that ends, and pass signals on, until the child has ended.
+
+    Returns its exit code, as a shell would give it, and whether it was told to end.
+    """
     told = False
     while True:
         received = signal.sigwait((*END_SIGNALS, signal.SIGCHLD))

@@ -108,7 +108,7 @@ def disk_usage(paths: Iterable[Path]) -> int:
     waiting = [str(path) for path in paths]
     while waiting:
         path = waiting.pop()
-        with contextlib.suppress(OSError):  # whatever vanishes while it is looked at
+        with contextlib.suppress(OSError):  # a file may vanish while it is examined
             used += os.lstat(path).st_blocks * 512
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             for entry in entries:

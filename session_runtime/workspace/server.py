@@ -40,7 +40,7 @@ from session_runtime.workspace.limits import (
 from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
 
 MAX_TIMEOUT = 3600.0
-"""Seconds that a command may take at most, whatever the request says."""
+"""Seconds that a command may take at most, regardless of the request."""
 
 STREAM_LIMIT = 1024 * 1024
 """Bytes of streamed output that may wait for a slow reader; beyond it output is left to the result."""
@@ -193,7 +193,7 @@ class Listener:
         self._identity: tuple[int, ...] | None = None
 
     async def open(self) -> None:
-        """Listen, whatever was there before."""
+        """Listen, replacing what was there before."""
         self.close()
         _remove(self._socket)  # left behind by an earlier process
         self._server = await asyncio.start_unix_server(self._accept, str(self._socket), limit=MESSAGE_LIMIT)

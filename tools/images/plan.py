@@ -97,7 +97,7 @@ def _read(root: Path, path: Path) -> Source:
 
 
 def content_hash(sources: Iterable[Source], base: str) -> str:
-    """The tag: the same for the same files on the same base, whatever git, clocks and file modes say."""
+    """The tag: the same for the same files on the same base, regardless of git, clocks and file modes."""
     digest = hashlib.sha256(base.encode())
     for source in sorted(sources, key=lambda source: source.path):
         # Lengths, so that bytes moved from one file to the next make another hash.

@@ -1,6 +1,6 @@
 """A base image where no registry can be reached: Debian with its Python, by debootstrap.
 
-The release is written down, not taken from the host: an image is the same whatever it was built on.
+The release is written down, not taken from the host: an image is the same on every host.
 """
 
 from __future__ import annotations

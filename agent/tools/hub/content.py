@@ -85,7 +85,7 @@ def address(api: HfApi, repo: str, kind: str, path: str, revision: str | None) -
 
 
 def fetch(api: HfApi, repo: str, kind: str, path: str, revision: str | None, start: int, length: int) -> bytes:
-    """At most `length` bytes of a file from `start` on; no more than that is read, whatever the server sends."""
+    """At most `length` bytes of a file from `start` on; no more than that is read, no matter what the server sends."""
     # Late: it imports slowly, and most sessions make no call to the Hub.
     from huggingface_hub import get_session, hf_raise_for_status
 

@@ -206,7 +206,7 @@ class Pod:
 
     @classmethod
     def following(cls, known: Pod, body: JSON) -> Pod:
-        """A later version of a pod that is known to be ours: its UID says so, whatever has become of its label and annotations.
+        """A later version of a pod that is known to be ours: its UID says so, even if its label and annotations changed.
 
         Raises UnreadableObject for what is no object of the API.
         """

@@ -137,7 +137,7 @@ class Cache:
         return [pod for uid, pod in self._pods_of.get(session_uid, {}).items() if uid in self._doubtful]
 
     def follow(self, known: Pod, body: Mapping[str, Any]) -> None:
-        """Store what a read says of a pod that is known to be ours, whatever its label has become."""
+        """Store what a read says of a pod that is known to be ours, even if its label was removed."""
         self._doubtful.pop(known.meta.uid, None)
         self.pods.put(Pod.following(known, body))
 

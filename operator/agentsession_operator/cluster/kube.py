@@ -184,7 +184,7 @@ class KubeApi:
     async def patch_pod_metadata(self, path: str, uid: str, metadata: JSON) -> JSON:
         """Merge into the metadata of the pod with this UID; another UID is a conflict.
 
-        A strategic merge patch: finalizers are added and removed one by one (`$deleteFromPrimitiveList`), whatever others do to
+        A strategic merge patch: finalizers are added and removed one by one (`$deleteFromPrimitiveList`), even if others change
         the list at the same time. Raises ApiError, and what the gate raises.
         """
         return await self._patch(path, {"metadata": {**metadata, "uid": uid}}, "application/strategic-merge-patch+json")
@@ -193,7 +193,7 @@ class KubeApi:
         """Delete the object if it still has this UID. None if it is gone already, which is no error.
 
         The answer is the object as it is being deleted, or a Status where it is gone at once. `grace_seconds` is a pod's grace
-        period for this deletion, whatever its spec says. Raises ApiError, and what the gate raises.
+        period for this deletion, regardless of its spec. Raises ApiError, and what the gate raises.
         """
         self._may_write()
         options: JSON = {"preconditions": {"uid": uid}}

@@ -156,7 +156,7 @@ class Reconciler:
             answer = await self._api.patch_status(path, uid, session.meta.version, patch)
         except ApiError as error:
             if error.gone:
-                self._cache.sessions.remove(uid)  # whatever the watch says, or does not say
+                self._cache.sessions.remove(uid)  # regardless of the watch
                 return
             if error.conflict and await self._objects.read_session(session) is None:
                 return

@@ -302,7 +302,7 @@ class SessionObjects:
         return current
 
     async def delete_pod(self, pod: Pod) -> None:
-        """Delete exactly this pod, with the operator's grace period whatever its spec says."""
+        """Delete exactly this pod, with the operator's grace period, regardless of its spec."""
         path = core_path("pods", pod.meta.namespace, pod.meta.name)
         self._paces.written(pod.session_uid)
         answer = await self._api.delete(path, uid=pod.meta.uid, grace_seconds=GRACE_SECONDS)

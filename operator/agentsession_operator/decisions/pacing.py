@@ -1,4 +1,4 @@
-"""How often one object may be written: a safety net below every decision, whatever the API server answers.
+"""How often one object may be written: a safety net below every decision, no matter what the API server answers.
 
 A healthy session is written a handful of times in its life. Where a defect, a stale cache or a fight with another controller
 makes decisions repeat themselves, the writes of that object slow down instead of becoming a storm; all other objects are

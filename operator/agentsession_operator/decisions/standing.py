@@ -96,7 +96,7 @@ class Standing:
     actions: list[Action] = field(default_factory=list)
     look_again: timedelta | None = None
     quiet: bool = False
-    """Whether nothing is to be written for now, whatever else has changed."""
+    """Whether nothing is to be written for now, even if something else changed."""
 
     @classmethod
     def of(cls, facts: Facts, now: datetime, stamp: str) -> Standing:

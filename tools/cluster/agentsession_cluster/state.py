@@ -117,7 +117,7 @@ class Layout:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Writes a file that is either the old or the new one, whatever happens in between."""
+    """Writes a file that is either the old or the new one, no matter what happens in between."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.chmod(mode)

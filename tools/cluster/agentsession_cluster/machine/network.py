@@ -33,7 +33,7 @@ def ipv6_available() -> bool:
 
 
 def taken_interfaces() -> set[int]:
-    """Indexes whose interface exists, whoever made it."""
+    """Indexes whose interface exists, no matter what created it."""
     taken = set()
     for path in Path("/sys/class/net").glob("asc*"):
         with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Deletes a cluster, whatever state it is in: running, half created, killed, or left over by a restart.
+"""Deletes a cluster in any state: running, half created, killed, or left over by a restart.
 
 Process 1 of the cluster is enough to kill, because the kernel ends its PID namespace with it. The rest is for what
 outlives processes: cgroups, the host's interface (for a moment), and files.
