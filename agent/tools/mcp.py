@@ -148,14 +148,12 @@ class McpConnection:
 
             program, *rest = self.server.command
             return StdioServerParameters(command=program, args=rest, env=dict(self.server.environment))
-        import httpx2  # late: it imports slowly, and most sessions have no MCP server
-        from mcp.client.streamable_http import streamable_http_client
+        from mcp.client.streamable_http import streamable_http_client  # late: it imports slowly
 
-        # No limit for reading: a stream of changes is silent for as long as nothing changes, and the client would give
-        # it up for good after two such limits. What waits for an answer has a limit of its own.
-        timeout = httpx2.Timeout(30, read=None)
-        http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(self.server.headers), timeout=timeout))
-        return streamable_http_client(self.server.url, http_client=http)
+        from agent.tools import mcp_http  # late: most sessions have no MCP server
+
+        http = await stack.enter_async_context(mcp_http.McpHttpClient(self.server.headers, self._look_again.set))
+        return streamable_http_client(self.server.url, http_client=http, max_sse_event_size=mcp_http.MAX_ANSWER)
 
     async def _serve(self, client: Client) -> None:
         """Keep the list of tools up to date for as long as the server answers."""
