@@ -229,7 +229,7 @@ def test_an_operator_that_dies_midway_suspends_and_resumes(
     operator.kill()
     want(api, namespace, "kept", suspend=False)
     operator.start(ready=False)
-    second = kubelet.pod_of(body, within=30)
+    second = kubelet.pod_of(body, within=30, after=pod)
     operator.kill()
     kubelet.scheduled(second)
     kubelet.ready(second)
