@@ -156,7 +156,7 @@ def test_an_ephemeral_session_that_had_a_pod_never_asks_again() -> None:
 
 
 def test_a_pod_that_an_orphaning_deletion_left_without_an_owner_still_holds() -> None:
-    """`kubectl delete --cascade=orphan` takes the owner reference away, and the pod goes on running."""
+    """`kubectl delete --cascade=orphan` takes the owner reference away, and the pod keeps running."""
     body = pod_body(status=READY)
     del body["metadata"]["ownerReferences"]
     assert count(Pod.of(body)) == (Counter(ada=1), [])

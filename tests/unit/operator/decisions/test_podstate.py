@@ -186,7 +186,7 @@ ODD_TIMES = ["2026-05-04t12:00:00z", "2026-05-04T12:00:00+99:99", "yesterday", "
 
 @pytest.mark.parametrize("odd", ODD_TIMES)
 def test_an_odd_time_is_an_absent_one(odd: object) -> None:
-    """The API server's date-time admits more than Python reads, and whoever may write a pod's status may write anything."""
+    """The API server's date-time admits more than Python reads, and anyone who may write a pod's status may write anything."""
     over = terminated(0)
     over["terminated"]["finishedAt"] = odd
     over["terminated"]["startedAt"] = odd
