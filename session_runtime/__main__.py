@@ -30,7 +30,7 @@ STUCK_PEER_MILLISECONDS = 60_000
 """A client that takes nothing for so long loses its connection (TCP_USER_TIMEOUT, see tcp(7))."""
 
 MAX_FILES = 16_384
-"""Open files, of which each client is one."""
+"""Limit on open files; each client connection takes one."""
 
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel keeps for a client that does not take them (SO_SNDBUF, which Linux doubles). Left alone it would
@@ -106,8 +106,19 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class _Version(argparse.Action):
+    """argparse's own action takes the version when the parser is made: importlib.metadata is slow before the port is bound."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        print(f"session_runtime {metadata.version('agentsession-operator')}", flush=True)
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m session_runtime", description=DESCRIPTION)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     # The defaults are those of session_runtime.wire, which is too slow to import before the port is bound.
     parser.add_argument("--port", type=int, default=8080, help="TCP port (%(default)s)")
     parser.add_argument(
