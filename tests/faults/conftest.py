@@ -6,31 +6,19 @@ Each test records what it expects and what it saw; the table at the end shows bo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
 from support.api import GROUP, Api
 from support.cluster import current_cluster, kind
-from support.faults.world import World, world
+from support.faults.table import Record, Row
+from support.faults.world import OpenWorld, World, world
 
 CLUSTER = "agentsession-faults"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    test: str
-    fault: str
-    expected: str
-    seen: str
-    holds: bool
 
 
 _rows: list[Row] = []
@@ -56,12 +44,6 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     kind("delete", "cluster", "--name", CLUSTER)
 
 
-class OpenWorld(Protocol):
-    """Opens a world; it is closed after the test."""
-
-    def __call__(self, *, cap: int = 50, per_user: int = 10, start: bool = True) -> World: ...
-
-
 @pytest.fixture
 def open_world(
     api: Api,  # noqa: F811
@@ -85,9 +67,6 @@ def open_world(
             return stack.enter_context(opened)
 
         yield enter
-
-
-Record = Callable[[str, str, str, bool], None]
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from faults.conftest import OpenWorld, Record
 from support.faults.judge import at_most
 from support.faults.request import on, reserves
 from support.faults.rules import Answer, Hold, Reset, Rule
+from support.faults.table import Record
+from support.faults.world import OpenWorld
 
 
 def test_one_refused_reservation_leaves_the_others_counted(open_world: OpenWorld, record: Record) -> None:

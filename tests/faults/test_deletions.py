@@ -1,9 +1,10 @@
-"""A slot is free when its pod has ended, whatever keeps the session's object."""
+"""A slot is free once its pod has ended, even if a finalizer keeps the session's object."""
 
 from __future__ import annotations
 
-from faults.conftest import OpenWorld, Record
 from support.api import sessions_path
+from support.faults.table import Record
+from support.faults.world import OpenWorld
 
 
 def test_a_foreign_finalizer_keeps_no_slot(open_world: OpenWorld, record: Record) -> None:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from agentsession_operator.api.names import pod_name
-from faults.conftest import OpenWorld, Record
 from support.api import JSON, Api, Refused, pods_path
 from support.faults.judge import FORGED, UID_LABEL, at_most
-from support.faults.world import World
+from support.faults.table import Record
+from support.faults.world import OpenWorld, World
 
 
 def forger(w: World, namespace: str) -> Api:

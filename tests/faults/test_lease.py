@@ -1,4 +1,4 @@
-"""The lease: whoever deletes, steals or garbles it, an operator leads again, and soon."""
+"""The lease: after it is deleted, stolen or garbled, an operator soon leads again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import signal
 import time
 from pathlib import Path
 
-from faults.conftest import OpenWorld, Record
 from support.api import JSON
 from support.faults.judge import at_most
 from support.faults.request import on
 from support.faults.rules import Answer, Hold, Rule
-from support.faults.world import LEASE, World
+from support.faults.table import Record
+from support.faults.world import LEASE, OpenWorld, World
 from support.operator_process import OperatorProcess
 
 LEASES = LEASE.rsplit("/", 1)[0]

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from faults.conftest import OpenWorld, Record
 from faults.test_watches import survives
 from support.api import JSON, pods_path, sessions_path
 from support.faults.request import on, reserves, tells
 from support.faults.rules import ANSWER, Answer, Rule
-from support.faults.world import World
+from support.faults.table import Record
+from support.faults.world import OpenWorld, World
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionquotas.agentsession.dev"
 
 
 def judged(w: World, record: Record, fault: str) -> None:
-    """The operator goes on, and does so again after a restart with the odd object in its first lists."""
+    """The operator keeps running, also after a restart with the odd object in its first lists."""
     ok, seen = survives(w)
     if ok:
         w.operator.kill()

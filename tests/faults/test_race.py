@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from faults.conftest import OpenWorld, Record
 from support.api import sessions_path
 from support.faults.judge import at_most, at_most_per_user
-from support.faults.world import World
+from support.faults.table import Record
+from support.faults.world import OpenWorld, World
 
 SESSIONS = 200
 

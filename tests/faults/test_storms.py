@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from faults.conftest import OpenWorld, Record
 from support.api import pods_path, sessions_path
 from support.faults.request import Request, When, event, kopf_s, on, reserves
 from support.faults.rules import Answer, EventRule, Hold, Rule, Swallow
-from support.faults.world import World
+from support.faults.table import Record
+from support.faults.world import OpenWorld, World
 
 WRITES_TOLERATED = 8
 """For one object within `WATCHED` seconds: more than any backoff that doubles from 0.2 s makes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from faults.conftest import OpenWorld, Record
 from support.faults.request import on
 from support.faults.rules import Answer, Rule, error_event
-from support.faults.world import World
+from support.faults.table import Record
+from support.faults.world import OpenWorld, World
 
 
 def survives(w: World, name: str = "next") -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""Faults between the operator and its API server, and a judge of what came of them.
+"""Faults between the operator and its API server, and a judge of the result.
 
 - `request`: a request as the proxy sees it, and predicates over it.
 - `rules`: what happens to a request or to a watch event. Rules are values.

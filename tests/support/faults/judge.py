@@ -238,7 +238,7 @@ class History:
         return sorted(pod.name for pod in pods if pod.finalizer and not pod.gone and (pod.ended or pod.deleting))
 
     def started_twice(self) -> dict[str, list[str]]:
-        """Ephemeral sessions of which more than one pod has started its agent: their prompt was worked on twice."""
+        """Ephemeral sessions with more than one pod whose agent started: their prompt ran twice."""
         end = self.end()
         started: defaultdict[str, list[str]] = defaultdict(list)
         for pod in end.pods.values():

@@ -62,7 +62,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the operator's connection (RST). The request goes on its way all the same, unless a `Drop` follows."""
+    """Reset the operator's connection (RST). The request still reaches the server unless a `Drop` follows."""
 
     at: At = REQUEST
 

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from support.api import JSON, Api, Refused, condition, pods_path, session, sessions_path
 from support.faults.background import Background
@@ -112,6 +112,12 @@ class World:
     def names(self) -> dict[str, str]:
         """Names of all sessions that ever were, by UID."""
         return {uid: seen.name for uid, seen in self.recorder.history.end().sessions.items()}
+
+
+class OpenWorld(Protocol):
+    """Opens a world; it is closed after the test."""
+
+    def __call__(self, *, cap: int = 50, per_user: int = 10, start: bool = True) -> World: ...
 
 
 @contextlib.contextmanager
