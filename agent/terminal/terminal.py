@@ -22,7 +22,7 @@ SHOWN_LINES = 12
 """Lines of a tool's output that are shown."""
 
 COMMANDS = """\
-/undo      take back the last thing you said, and what came of it in the conversation
+/undo      remove your last message and the agent's work on it from the conversation
 /compact   shorten the conversation
 /usage     tokens and cost so far
 /tools     the tools the model can call
@@ -78,7 +78,7 @@ class Terminal:
         """Talk until the person leaves; the exit status."""
         self._print("Type what you want done; /help lists the commands, /quit leaves, Ctrl-C interrupts.")
         if said := [message.content for message in self._agent.conversation.messages if message.from_person]:
-            self._print(f"[going on with an earlier conversation; the last thing you said: {_brief(said[-1])}]")
+            self._print(f"[resuming an earlier conversation; your last message: {_brief(said[-1])}]")
         for call, _ in self._agent.conversation.begun_calls:
             self._print(f"[was cut off: {call.name} {_brief(call.arguments)}]")
         await self._settle(await self._agent.resume())

@@ -353,7 +353,7 @@ class Session:
 
     async def _emit(self, event: Event) -> None:
         """Take an event of the agent; but for pieces of a message it is durable when this returns, together with the
-        conversation that it tells of, and with what it means for the submission and the session."""
+        conversation after it, and with its effect on the submission and the session."""
         running, data = self._submissions.running if event.type != "ready" else None, event.data
         shutting_down = any(waiting.type == "shutdown" for waiting in self._submissions.queued)
         if event.type == "interrupted" and shutting_down:

@@ -142,7 +142,7 @@ def test_an_evicted_pod_is_replaced_by_an_operator_that_was_away(
     kubelet.evicted(pod, "The node was low on resource: memory.")
     operator.start(ready=False)
     second = kubelet.pod_of(body, after=pod)
-    # Killed between the pod and whatever comes next: the loss was counted before.
+    # Killed right after the pod was created: the loss was counted before.
     operator.kill()
     assert read(api, body)["status"]["lostPods"]["count"] == 1
     kubelet.scheduled(second)

@@ -1,4 +1,4 @@
-"""Only the operator sets, changes or removes its labels, annotations and finalizer on pods, by whatever way."""
+"""Only the operator sets, changes or removes its labels, annotations and finalizer on pods, on every path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quota at work: who runs, who waits, at which place, why. And never one too many, whoever looks, whatever dies."""
+"""The quota at work: who runs, who waits, in which position, and why; never one too many, even across crashes."""
 
 from __future__ import annotations
 

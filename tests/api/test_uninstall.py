@@ -48,7 +48,7 @@ def environment(api: Api) -> dict[str, str]:
 
 
 def shell(api: Api, script: str) -> int:
-    """Run lines of a shell, each of which must succeed. Its exit status, which is 0."""
+    """Run shell lines; each must succeed. Returns the exit status, which is 0."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=environment(api), capture_output=True, text=True, timeout=180
     )
@@ -64,7 +64,7 @@ def documented(heading: str) -> str:
 
 
 def make_session_pods(api: Api) -> None:
-    """Some session pods in a namespace of people's, one of which is being deleted."""
+    """Session pods in a user's namespace; one is being deleted."""
     try:
         api.create("/api/v1/namespaces", {"metadata": {"name": TEAM}})
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""Rendering the chart, and finding things in what came of it."""
+"""Rendering the chart, and finding things in the result."""
 
 from __future__ import annotations
 

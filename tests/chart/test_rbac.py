@@ -187,7 +187,7 @@ def test_the_pod_policy_exempts_the_accounts_that_the_chart_makes(render: Render
     policy = only(items, "ValidatingAdmissionPolicy", "agentsession-pod")["spec"]
     assert policy["failurePolicy"] == "Fail"
     (rule,) = policy["matchConstraints"]["resourceRules"]
-    assert rule["operations"] == ["CREATE", "UPDATE"], "whoever may delete a pod may delete it"
+    assert rule["operations"] == ["CREATE", "UPDATE"], "anyone who may delete a pod may delete it"
     assert {"pods", "pods/*", "bindings", "persistentvolumeclaims"} <= set(rule["resources"])
     accounts = {
         f"system:serviceaccount:{item['metadata']['namespace']}:{item['metadata']['name']}"

@@ -1,4 +1,4 @@
-"""The native cluster leaves nothing behind, whatever happened to it before it was deleted."""
+"""The native cluster leaves nothing behind, regardless of what happened to it before it was deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands try in a session's pod: to read what is not theirs, and to take all that there is. The session goes on."""
+"""Commands in a session's pod read other containers' files and keys, and use up resources; the session keeps running."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def pod_uid(cluster: Kubectl, body: dict[str, Any]) -> str:
 
 
 def went_on(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """The conversation and the events begin as they were, and go on without a gap; the diary is there, and the database is
+    """The conversation and the events begin as they were, and continue without a gap; the diary is there, and the database is
     not to be seen from where the model's commands run."""
     assert after["messages"][: len(before["messages"])] == before["messages"]
     assert after["events"][: len(before["events"])] == before["events"]
@@ -76,7 +76,7 @@ def test_a_session_that_was_suspended_goes_on_where_it_was(sessions: Sessions, c
 
 
 def test_suspension_cuts_a_running_command_off_and_reports_it(sessions: Sessions, cluster: Kubectl) -> None:
-    """The turn goes on after the suspension: the model learns that the command was cut off, and the prompt is not repeated."""
+    """After the suspension the turn continues: the model learns that the command was cut off; the prompt is not repeated."""
     sessions.apply("cut", className="kept", agent={"model": "openai/hang"}, mode="Interactive", prompt="Sleep.")
     sessions.wait_for_phase("cut", "Running")
     eventually(lambda: len(sessions.requests("hang")), what="the command's call")

@@ -26,14 +26,14 @@ LOCAL_BASE = f"localhost/{plan.REPOSITORY}/base"
 class Base:
     """What the images are built on, found out once and remembered in the cache."""
 
-    def __init__(self, cache: Path, wanted: str, anew: bool) -> None:
+    def __init__(self, cache: Path, wanted: str, fresh: bool) -> None:
         self.cache = cache
         self.wanted = wanted
         key = hashlib.sha256(f"{wanted} {rootfs.version()}".encode()).hexdigest()[:8]
         self.note = cache / f"base-{key}.json"
-        if anew:
+        if fresh:
             self.note.unlink(missing_ok=True)
-        self.anew = anew
+        self.fresh = fresh
         self.known: dict[str, str] = json.loads(self.note.read_text()) if self.note.exists() else {}
 
     def identity(self, builder: Builder) -> str:
@@ -47,7 +47,7 @@ class Base:
         identity, reference = self.identity(builder), self.known["reference"]
         if builder.identity(reference) is None:  # another builder than the last time, or one that was cleaned
             if self.known["from"] == "debootstrap":
-                builder.import_rootfs(rootfs.archive(self.cache, anew=False), reference)
+                builder.import_rootfs(rootfs.archive(self.cache, fresh=False), reference)
             else:
                 builder.pull(reference)
                 if builder.identity(reference) != identity:
@@ -61,12 +61,12 @@ class Base:
         if choice == "debootstrap":
             if self.wanted == "auto":
                 host.say(f"no registry answers for {plan.DEFAULT_BASE}: the base is made with debootstrap")
-            tar = rootfs.archive(self.cache, self.anew)
+            tar = rootfs.archive(self.cache, self.fresh)
             with tar.open("rb") as file:
                 identity = hashlib.file_digest(file, "sha256").hexdigest()
             self.known = {"from": choice, "reference": f"{LOCAL_BASE}:{identity[:12]}", "identity": identity}
         else:
-            if self.anew or builder.identity(choice) is None:
+            if self.fresh or builder.identity(choice) is None:
                 with host.step(f"pulling {choice}", "20 s"):
                     builder.pull(choice)
             self.known = {"from": "registry", "reference": choice, "identity": str(builder.identity(choice))}

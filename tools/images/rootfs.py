@@ -40,10 +40,10 @@ def version() -> str:
     return f"{SUITE}-{os.uname().machine}-r{RECIPE}"
 
 
-def archive(cache: Path, anew: bool) -> Path:
+def archive(cache: Path, fresh: bool) -> Path:
     """The root file system as a tar, made once."""
     tar = cache / f"rootfs-{version()}.tar"
-    if tar.exists() and not anew:
+    if tar.exists() and not fresh:
         return tar
     if os.geteuid():
         raise host.Refusal("debootstrap needs root: run this as root, or start Docker, or name a base with --base IMAGE")

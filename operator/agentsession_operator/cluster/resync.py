@@ -91,7 +91,7 @@ class Resync:
         while True:
             closing = await self._wait()
             if closing:
-                self._gap.clear()  # should the watches end from here on, that is another gap
+                self._gap.clear()  # a watch that ends from here on is a new gap
             listed = await self._once(count_faults=not closing and not self._gap.is_set())
             if closing and not listed:
                 self._gap.set()

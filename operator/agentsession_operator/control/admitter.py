@@ -1,7 +1,7 @@
 """The one coroutine that admits sessions: a snapshot of the ledger, a decision, the creations.
 
 The pod is the reservation: with its pod's creation a session holds a slot, and nothing else admits a session. A pass ends when
-each of its creations has ended, so the next pass counts what became of them. Who wakes it stands in wakeups.py.
+each of its creations has ended, so the next pass counts their results. wakeups.py says what wakes it.
 """
 
 from __future__ import annotations

@@ -345,7 +345,7 @@ class SessionObjects:
             self._cache.follow(pod, after)
 
     async def check_pod(self, pod: Pod) -> None:
-        """Read a pod of which a watch said that it is gone although nobody released it: its label was removed, or it was forced
+        """Read a pod that a watch reported as gone although nobody released it: its label was removed, or it was forced
         away with its finalizer. Raises ApiError."""
         try:
             body = await self._api.get(core_path("pods", pod.meta.namespace, pod.meta.name))

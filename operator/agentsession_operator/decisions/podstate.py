@@ -146,12 +146,12 @@ def _never_started(container: Mapping[str, Any]) -> bool:
     if "running" in state or last.get("terminated") or container.get("restartCount"):
         return False
     terminated = state.get("terminated")
-    # "ContainerStatusUnknown" is what the kubelet writes for a container of which it lost track: it may have run.
+    # "ContainerStatusUnknown" is what the kubelet writes for a container that it lost track of: it may have run.
     return not terminated or (terminated.get("startedAt") in (None, _NEVER) and terminated.get("reason") == "StartError")
 
 
 def rejection(pod: Pod) -> Readiness:
-    """What became of a pod of which nothing ran."""
+    """The state of a pod that never ran anything."""
     said = loss(pod)
     if said.reason is PodReadyReason.EVICTED:
         return said

@@ -49,7 +49,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """What became of a request to suspend the session, or to have it back."""
+    """The state of a request to suspend the session, or to resume it."""
 
     reason: SuspendedReason
     message: str = ""

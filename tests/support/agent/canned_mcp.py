@@ -1,4 +1,4 @@
-"""MCP servers that answer with whatever bytes a test wants: `python canned_mcp.py FILE` speaks stdio."""
+"""MCP servers that answer with the bytes that a test gives: `python canned_mcp.py FILE` speaks stdio."""
 
 from __future__ import annotations
 

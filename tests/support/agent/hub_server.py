@@ -55,7 +55,7 @@ class Reply:
 
 
 def refused(status: int, code: str, message: str, **headers: str) -> Reply:
-    """An error as the Hub tells it."""
+    """An error as the Hub reports it."""
     return Reply({"error": message}, status, {"X-Error-Code": code, "X-Error-Message": message, **headers})
 
 

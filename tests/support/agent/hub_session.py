@@ -21,7 +21,7 @@ class HubSession:
     router: ToolRouter
 
     async def call(self, tool: str, **arguments: Any) -> ToolResult:
-        """A call's result; whatever it is, the token is not in it."""
+        """A call's result; asserts that the token is not in it."""
         result = await self.router.call(tool, arguments)
         assert TOKEN not in result.output
         return result

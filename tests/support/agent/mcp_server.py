@@ -100,7 +100,7 @@ def _add_demanding_tools(server: MCPServer) -> None:
 
     @server.tool(annotations=READS)
     async def wait() -> str:
-        """Wait for ever, and go on serving meanwhile."""
+        """Wait indefinitely, and keep serving meanwhile."""
         await anyio.sleep_forever()
         return ""
 

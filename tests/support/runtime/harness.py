@@ -35,7 +35,7 @@ DEADLINE = 60.0
 
 
 class ConversationModel(ScriptedModel):
-    """Answers by how many answers the conversation already has, so that it goes on rightly after a restart."""
+    """Answers by how many answers the conversation already has, so that it continues correctly after a restart."""
 
     def __init__(self, *replies: Reply) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ConversationModel(ScriptedModel):
 
 
 class AnsweringModel(ScriptedModel):
-    """Answers by what the user has said last, so that it goes on rightly after a compaction too."""
+    """Answers by what the user has said last, so that it continues correctly after a compaction too."""
 
     def __init__(self, answers: Mapping[str, Sequence[Reply]]) -> None:
         super().__init__()

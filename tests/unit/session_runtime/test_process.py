@@ -1,4 +1,4 @@
-"""How a session ends, is stopped, is killed, and goes on: with real processes and signals."""
+"""How a session ends, is stopped, is killed, and resumes: with real processes and signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export and import: the session goes on elsewhere as if nothing had happened."""
+"""Export and import: the session resumes elsewhere as if nothing had happened."""
 
 from __future__ import annotations
 

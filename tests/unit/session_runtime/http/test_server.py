@@ -166,7 +166,7 @@ async def test_a_body_of_100_megabytes_is_refused_and_takes_no_memory(short_path
 
 
 async def _pour(run: RuntimeProcess, head: bytes, *, chunked: bool) -> int:
-    """Send a body of 100 MB, whatever is answered; how much of it was taken until the connection was closed."""
+    """Send a body of 100 MB and ignore the answer. Returns the bytes taken until the connection was closed."""
     piece, taken = b" " * 100_000, 0
     _, writer = await _open(run)
     writer.write(head)

@@ -130,7 +130,7 @@ def test_a_last_message_is_cut_at_4096_bytes() -> None:
 
 @dataclass
 class Operator:
-    """What the reports are sent to: answers with a script of statuses, the last one for ever."""
+    """What the reports are sent to: answers with a script of statuses, and repeats the last one."""
 
     statuses: list[int]
     url: str = ""

@@ -1,5 +1,5 @@
 """`kill -9` before and after each transaction of a conversation: nothing accepted is lost, nothing finished is done twice,
-and the conversation goes on as if nothing had happened.
+and the conversation resumes as if nothing had happened.
 
 A few moments, spread over the conversation; every one with AGENTSESSION_CRASH_POINTS=all (`make test-crash-runtime`).
 """
@@ -28,7 +28,7 @@ SAMPLE = 5
 SEED = 5
 
 MOMENTS = 100
-"""More than twice the transactions of the conversation below, of which there are some 37; later ones are skipped."""
+"""More than twice the transactions of the conversation below (about 37); later ones are skipped."""
 
 LONG = "It is a long story, and not much happens in it. " * 40
 """Worth a summary."""
@@ -115,10 +115,16 @@ def chosen() -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def uncrashed() -> Story:
+def anyio_backend() -> str:
+    """Of the module, as `uncrashed` is."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def uncrashed() -> Story:
     """The conversation without a crash."""
     with tempfile.TemporaryDirectory(prefix="as-") as folder:
-        story = asyncio.run(live(Path(folder)))
+        story = await live(Path(folder))
     assert not story.crashed
     assert story.done == ["one", "two", "three", "four"]
     assert story.moments < MOMENTS

@@ -1,4 +1,4 @@
-"""The database: all or nothing, and the same again after opening it anew."""
+"""The database: all or nothing, and the same after it is opened again."""
 
 from __future__ import annotations
 
