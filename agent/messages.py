@@ -1,11 +1,14 @@
-"""The messages of a conversation, and what a model says in one, as values."""
+"""The messages of a conversation, and what they used, as values."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+MAX_COUNT = 2**53
+"""What fits into a JSON number everywhere."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Usage:
-    """What model calls and tool calls have used. Values add up."""
+    """What model calls and tool calls have used. Values add up.
+
+    The numbers come from providers and from stored states, so they are checked here: a count is a whole number from 0 to
+    `MAX_COUNT`, an amount is finite and not negative. What is less becomes 0, what is more becomes the maximum.
+    """
 
     input_tokens: int = 0
     """All tokens of the requests, those read from the provider's cache included."""
@@ -97,6 +104,10 @@ class Usage:
     llm_calls: int = 0
     tool_calls: int = 0
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            object.__setattr__(self, name, _amount(value) if name.endswith("_usd") else _count(value))
+
     @property
     def spent_usd(self) -> float:
         """For models and for tools."""
@@ -107,65 +118,9 @@ class Usage:
         return Usage(**{name: mine[name] + theirs[name] for name in mine})
 
 
-@dataclass(frozen=True)
-class ToolCallDelta:
-    """A piece of a tool call. Pieces with the same `index` belong together; `arguments` are to be joined.
-
-    Not all servers count: one with the index of an earlier call, but with a name and another id, begins another call.
-    """
-
-    index: int
-    id: str | None = None
-    name: str | None = None
-    arguments: str = ""
+def _count(value: float) -> int:
+    return 0 if value != value else int(min(max(value, 0), MAX_COUNT))  # NaN differs from itself
 
 
-@dataclass(frozen=True)
-class ModelChunk:
-    """One piece of a streamed answer; any of its parts may be missing."""
-
-    text: str = ""
-    tool_calls: tuple[ToolCallDelta, ...] = ()
-    thoughts: tuple[Thought, ...] = ()
-    """Pieces: the text of one thought is to be joined up to its signature."""
-    usage: Usage | None = None
-    finish_reason: str | None = None
-
-
-@dataclass
-class Answer:
-    """Collects the pieces of one streamed answer."""
-
-    text: str = ""
-    usage: Usage = field(default_factory=Usage)
-    finish_reason: str | None = None
-    thoughts: tuple[Thought, ...] = ()
-    """Those that are whole."""
-    _thinking: str = ""
-    _calls: dict[int, list[ToolCallDelta]] = field(default_factory=dict)
-
-    def add(self, chunk: ModelChunk) -> None:
-        self.text += chunk.text
-        if chunk.usage is not None:
-            self.usage += chunk.usage
-        self.finish_reason = chunk.finish_reason or self.finish_reason
-        for thought in chunk.thoughts:
-            self._thinking += thought.text
-            if thought.signature or thought.redacted:
-                self.thoughts = (*self.thoughts, replace(thought, text=self._thinking))
-                self._thinking = ""
-        for piece in chunk.tool_calls:
-            begun = self._calls.setdefault(piece.index, [])
-            if not begun or (piece.name and piece.id and begun[-1].id not in (None, "", piece.id)):
-                begun.append(ToolCallDelta(piece.index))
-            known = begun[-1]
-            begun[-1] = ToolCallDelta(
-                piece.index, known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments
-            )
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls in the model's order. Ids and names are as the model gave them, perhaps empty."""
-        return tuple(
-            ToolCall(call.id or "", call.name or "", call.arguments) for at in sorted(self._calls) for call in self._calls[at]
-        )
+def _amount(value: float) -> float:
+    return 0.0 if value != value else float(min(max(value, 0.0), MAX_COUNT))

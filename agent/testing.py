@@ -9,7 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.messages import Message, ModelChunk, ToolCallDelta, Usage
+from agent.messages import Message, Usage
+from agent.model.answer import ModelChunk, ToolCallDelta
 from agent.model.retry import ModelError
 
 
@@ -89,6 +90,9 @@ class ScriptedModel:
 
     async def context_window(self) -> int | None:
         return self._context_window
+
+    def cost_usd(self, used: Usage) -> float:
+        return 0.0
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.requests.append(tuple(messages))

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from agent.config import AgentConfig
 from agent.loop.calls import call_ids, masked, usable_calls, with_advice
-from agent.loop.compaction import text_tokens
+from agent.loop.compaction import context_tokens, text_tokens, total_tokens
 from agent.loop.interrupt import Interrupted
 from agent.loop.run_context import RunContext, TurnFailed
-from agent.messages import Answer, Message, ModelChunk
+from agent.messages import Message
+from agent.model.answer import Answer, ModelChunk
 from agent.model.retry import ModelError, retry_wait
 from agent.tools.router import ToolRouter
 
@@ -89,7 +90,8 @@ class ModelStep:
             self._keep_partial(answer)
             raise
         except ModelError:
-            self._count(answer)
+            if answer.begun:
+                self._count(answer, self._request_tokens())
             if answer.text:
                 await self._run.emit("assistant_chunk", message_id=message_id, superseded=True)
             raise
@@ -105,7 +107,8 @@ class ModelStep:
                 answer.add(chunk)
         finally:
             await _close(stream)
-            self._count(answer)
+            if answer.begun:
+                self._count(answer, total_tokens(messages))
         await self._run.emit("usage", **asdict(self._run.usage))
         return self._run.redactor.text(answer.text)
 
@@ -116,7 +119,7 @@ class ModelStep:
 
     async def _accept(self, message_id: str, answer: Answer) -> Message:
         """Take a whole answer into the conversation."""
-        self._count(answer)
+        self._count(answer, self._request_tokens())
         if answer.finish_reason == "content_filter" and not answer.text and not answer.tool_calls:
             raise TurnFailed("content_filter", "the provider's content filter withheld the answer")
         message = self._take(answer)
@@ -151,14 +154,27 @@ class ModelStep:
 
     def _keep_partial(self, answer: Answer) -> None:
         """What was shown before an interrupt stays in the conversation, marked as what it is."""
-        self._count(answer)
+        self._count(answer, self._request_tokens())
         redactor = self._run.redactor
         if shown := redactor.text(answer.text[: redactor.safe_length(answer.text)]):
             text = f"{shown}\n{INTERRUPTED}"
             self._run.conversation = self._run.conversation.with_message(Message("assistant", text))
 
-    def _count(self, answer: Answer) -> None:
-        self._run.count(replace(answer.usage, llm_calls=1))
+    def _count(self, answer: Answer, request_tokens: int) -> None:
+        """Count what an answer used: by the provider's count, and by an estimate where it gave none or the answer broke off."""
+        used = answer.usage
+        if not used.input_tokens or not used.output_tokens:
+            used = replace(
+                used,
+                input_tokens=used.input_tokens or request_tokens,
+                output_tokens=used.output_tokens or (text_tokens(answer.written) if answer.written else 0),
+            )
+            used = replace(used, cost_usd=used.cost_usd or self._run.model.cost_usd(used))
+        self._run.count(replace(used, llm_calls=1))
+
+    def _request_tokens(self) -> int:
+        """An estimate of the tokens of the request that is under way."""
+        return context_tokens(self._run.conversation, self.overhead())
 
     async def _show(self, message_id: str, text: str) -> None:
         if text:

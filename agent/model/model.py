@@ -9,11 +9,13 @@ import importlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any, Protocol
 
-from agent.messages import Message, ModelChunk, Thought, ToolCallDelta, Usage
+from agent.messages import Message, Thought, Usage
+from agent.model.answer import ModelChunk, ToolCallDelta, read_usage
 from agent.model.retry import (
     ContextOverflowError,
     ModelError,
@@ -41,6 +43,10 @@ class Model(Protocol):
 
     async def context_window(self) -> int | None:
         """Tokens that a request can have, None when nobody knows."""
+        ...
+
+    def cost_usd(self, used: Usage) -> float:
+        """The price of these tokens; 0 for a model without a price. Only of an answer whose `stream` has begun."""
         ...
 
     def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
@@ -80,6 +86,17 @@ class LiteLLMModel:
         await loaded_litellm()
         window = self._info["max_input_tokens"] if self._info is not None else None
         return int(window) if window else None
+
+    def cost_usd(self, used: Usage) -> float:
+        with contextlib.suppress(Exception):  # litellm raises for a model that its price table does not have
+            prices = load_litellm().cost_per_token(
+                model=self._routed_name,
+                prompt_tokens=used.input_tokens,
+                completion_tokens=used.output_tokens,
+                cache_read_input_tokens=used.cached_tokens,
+            )
+            return float(sum(prices))
+        return 0.0
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         litellm = await loaded_litellm()
@@ -167,18 +184,15 @@ class LiteLLMModel:
         text, signature, redacted = (block.get(name) or "" for name in ("thinking", "signature", "data"))
         return Thought(self._name, text, signature, redacted)
 
-    def _usage(self, litellm: Any, usage: Any) -> Usage:
+    def _usage(self, litellm: Any, reported: Any) -> Usage | None:
+        used = read_usage(reported.model_dump())
+        if used is None:
+            return None
         cost = 0.0
         # litellm raises for a model that its price table does not have.
         with contextlib.suppress(Exception):
-            cost = sum(litellm.cost_per_token(model=self._routed_name, usage_object=usage))
-        details = getattr(usage, "prompt_tokens_details", None)
-        return Usage(
-            input_tokens=usage.prompt_tokens or 0,
-            output_tokens=usage.completion_tokens or 0,
-            cached_tokens=getattr(details, "cached_tokens", None) or 0,
-            cost_usd=cost,
-        )
+            cost = sum(litellm.cost_per_token(model=self._routed_name, usage_object=reported))
+        return replace(used, cost_usd=cost)
 
 
 @cache

@@ -24,6 +24,15 @@ class Answer:
     hangs: bool = False
     raw: str = ""
     """In place of all that, the body of an answer as another protocol has it."""
+    usage: Any = field(
+        default_factory=lambda: {
+            "prompt_tokens": 11,
+            "completion_tokens": 7,
+            "total_tokens": 18,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
+    )
+    """None sends no chunk with it."""
 
 
 @dataclass
@@ -80,13 +89,8 @@ class OpenAIServer:
         if answer.breaks:
             return
         self._event(writer, base | {"choices": [{"index": 0, "delta": {}, "finish_reason": answer.finish_reason}]})
-        usage = {
-            "prompt_tokens": 11,
-            "completion_tokens": 7,
-            "total_tokens": 18,
-            "prompt_tokens_details": {"cached_tokens": 4},
-        }
-        self._event(writer, base | {"choices": [], "usage": usage})
+        if answer.usage is not None:
+            self._event(writer, base | {"choices": [], "usage": answer.usage})
         self._chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
 

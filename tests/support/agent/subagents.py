@@ -7,7 +7,8 @@ from typing import Any
 
 from agent.approval import Rule
 from agent.conversation import Conversation
-from agent.messages import Message, ModelChunk
+from agent.messages import Message, Usage
+from agent.model.answer import ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.tools.research import RESEARCH_TOOL, research_tool
 from agent.tools.tool import Tool, parameters
@@ -57,6 +58,9 @@ class ByTask:
 
     async def context_window(self) -> int | None:
         return None
+
+    def cost_usd(self, used: Usage) -> float:
+        return 0.0
 
     def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         return self.scripts[messages[1].content].stream(messages, tools)

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 
 from agent.loop.compaction import SUMMARY_REQUEST
-from agent.messages import Message, ModelChunk
+from agent.messages import Message
+from agent.model.answer import ModelChunk
 from agent.testing import Reply, ScriptedModel
 from agent.workspace import LocalWorkspace
 from session_runtime.__main__ import bind

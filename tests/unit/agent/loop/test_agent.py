@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from agent.loop.tool_step import MAX_PARALLEL
-from agent.messages import Message, ModelChunk, Thought
+from agent.messages import Message, Thought
+from agent.model.answer import ModelChunk
 from agent.model.retry import ModelError
 from agent.testing import ScriptedModel, calls, fails, says
 from agent.tools.tool import Tool, ToolError, parameters

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from agent import messages
 from agent.config import AgentConfig
 from agent.events import Event
 from agent.loop.agent import Agent
-from agent.messages import Message, ModelChunk, ToolCall
+from agent.messages import Message, ToolCall
+from agent.model import answer as answers
+from agent.model.answer import ModelChunk
 from agent.model.model import LiteLLMModel
 from agent.model.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.tools.router import ToolRouter
@@ -84,7 +85,7 @@ async def test_calls_of_a_server_that_does_not_count_them_stay_apart() -> None:
         {"tool_calls": [{"index": 0, "id": "b", "type": "function", "function": {"name": "look", "arguments": '{"at"'}}]},
         {"tool_calls": [{"index": 0, "id": "b", "type": "function", "function": {"arguments": ": 2}"}}]},
     )
-    answer = messages.Answer()
+    answer = answers.Answer()
     async with serve(Answer(deltas, "tool_calls")) as server:
         for chunk in await read(LiteLLMModel("some-model", base_url=server.url)):
             answer.add(chunk)
