@@ -22,6 +22,7 @@ from agent.loop.compaction import (
 from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.messages import Message
+from agent.model.retry import NoAnswerError
 from agent.tools.tool import cut_output
 
 
@@ -49,11 +50,14 @@ class Compactor:
         before = self._run.conversation
         size = total_tokens(before.messages)
         window = await self._model_step.context_window() or size
-        messages = await self._summarised(before.messages, min(window, size))
+        try:
+            messages, problem = await self._summarised(before.messages, min(window, size)), ""
+        except NoAnswerError as error:  # what the agent knows is kept, rather than replaced by nothing
+            messages, problem = before.messages, f". {error}"
         if total_tokens(messages) >= size or self._model_step.overhead() + total_tokens(messages) >= TRIGGER * window:
             messages = with_short_results(messages)
         if total_tokens(messages) >= size:
-            raise TurnFailed("compaction", "the conversation cannot be made any shorter")
+            raise TurnFailed("compaction", f"the conversation cannot be made any shorter{problem}")
         # The usage has moved on meanwhile: the summaries cost something.
         self._run.conversation = replace(self._run.conversation, messages=messages, measured=None)
         await self._run.emit(

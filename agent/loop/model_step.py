@@ -17,7 +17,7 @@ from agent.loop.interrupt import Interrupted
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.messages import Message
 from agent.model.answer import Answer, ModelChunk
-from agent.model.retry import ModelError, retry_wait
+from agent.model.retry import ModelError, NoAnswerError, retry_wait
 from agent.tools.router import ToolRouter
 
 T = TypeVar("T")
@@ -43,7 +43,10 @@ class ModelStep:
         return await self._persist(self._stream_answer)
 
     async def complete(self, messages: Sequence[Message]) -> str:
-        """An answer in words to other messages, outside of the conversation; its cost is counted all the same."""
+        """An answer in words to other messages, outside of the conversation; its cost is counted all the same.
+
+        Raises NoAnswerError when each try ends with something else: nothing, a part, or a call.
+        """
         return await self._persist(lambda: self._complete(messages))
 
     async def context_window(self) -> int | None:
@@ -110,6 +113,8 @@ class ModelStep:
             if answer.begun:
                 self._count(answer, total_tokens(messages))
         await self._run.emit("usage", **asdict(self._run.usage))
+        if problem := answer.unusable_as_text():
+            raise NoAnswerError(f"The model gave no usable text: {problem}.")
         return self._run.redactor.text(answer.text)
 
     def _definitions(self) -> list[dict[str, Any]]:

@@ -76,6 +76,16 @@ class Answer:
             ToolCall(call.id or "", call.name or "", call.arguments) for at in sorted(self._calls) for call in self._calls[at]
         )
 
+    def unusable_as_text(self) -> str | None:
+        """Why this is no answer in words that is complete; None if it is one."""
+        if self.finish_reason == "content_filter":
+            return "the provider's content filter withheld it"
+        if self.tool_calls:
+            return "it calls a tool instead"
+        if not self.text.strip():
+            return "it is empty"
+        return "it was cut off at the limit for one answer" if self.finish_reason == "length" else None
+
     @property
     def written(self) -> str:
         """Everything that the model wrote, for an estimate of its tokens."""

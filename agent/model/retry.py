@@ -26,6 +26,12 @@ class ModelUnavailableError(ModelError):
     kind = "unavailable"
 
 
+class NoAnswerError(ModelError):
+    """The model answered, but with nothing that can be used: no words and no calls, or not what it was asked for."""
+
+    kind = "no_answer"
+
+
 class RateLimitedError(ModelError):
     """The provider asks for patience; `retry_after` is its own wish in seconds, when it said one."""
 
@@ -45,6 +51,9 @@ class ContextOverflowError(ModelError):
 UNAVAILABLE_WAITS = (5.0, 15.0)
 """Seconds before the second and the third try of a call that broke."""
 
+NO_ANSWER_WAITS = (0.0, 0.0)
+"""Seconds before the second and the third try of a call that had no usable answer: the next one may be better at once."""
+
 RATE_LIMIT_WAITS = (30.0, 60.0, 120.0)
 """Seconds before the next tries of a call that was rate limited, where the provider says nothing itself."""
 
@@ -62,6 +71,8 @@ def retry_wait(error: ModelError, failures: int) -> float | None:
         return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else None
     if isinstance(error, ModelUnavailableError) and failures <= len(UNAVAILABLE_WAITS):
         return UNAVAILABLE_WAITS[failures - 1]
+    if isinstance(error, NoAnswerError) and failures <= len(NO_ANSWER_WAITS):
+        return NO_ANSWER_WAITS[failures - 1]
     return None
 
 

@@ -10,7 +10,7 @@ from agent.conversation import Conversation
 from agent.loop.compaction import choose_cut, summary_of, total_tokens
 from agent.messages import Message, ToolCall, Usage
 from agent.model.retry import ContextOverflowError
-from agent.testing import calls, fails, says
+from agent.testing import Reply, calls, fails, says
 from agent.tools.tool import Tool, parameters
 from support.agent.stage import stage
 from support.agent.validity import check_order, check_request
@@ -89,6 +89,41 @@ async def test_compaction_by_hand_keeps_first_and_last_and_shrinks() -> None:
     assert s.events[-1].type == "compacted"
     assert s.events[-1].data["tokens_after"] == total_tokens(after)
     assert s.agent.usage.llm_calls == 1  # what the summary cost is counted
+
+
+UNUSABLE = [
+    says(""),
+    says(" \n"),
+    says("", finish_reason="content_filter"),
+    says("half of", finish_reason="content_filter"),
+    says("half of", finish_reason="length"),
+    calls(("look", {}), text="I will look first."),
+]
+
+
+@pytest.mark.parametrize("unusable", UNUSABLE)
+async def test_an_unusable_summary_is_asked_for_again(unusable: Reply) -> None:
+    s = stage(unusable, unusable, says("SUMMARY of it all"), conversation=long_conversation())
+    assert (await s.agent.compact()).status == "complete"
+    assert "SUMMARY" in s.agent.conversation.messages[1].content
+    assert [d["status"] for d in s.data("processing")] == ["retrying", "retrying"]
+
+
+@pytest.mark.parametrize("unusable", UNUSABLE)
+async def test_without_a_usable_summary_results_are_cut_and_nothing_is_lost(unusable: Reply) -> None:
+    before = long_conversation()
+    s = stage(*[unusable] * 3, conversation=before)
+    assert (await s.agent.compact()).status == "complete"
+    after = s.agent.conversation.messages
+    assert len(after) == len(before.messages)
+    assert [m.content for m in after if m.role != "tool"] == [m.content for m in before.messages if m.role != "tool"]
+    assert total_tokens(after) < total_tokens(before.messages)
+    talk = Conversation(said("hi") + answered("word " * 400) * 3)
+    s = stage(*[unusable] * 3, conversation=talk)
+    outcome = await s.agent.compact()
+    assert outcome.status == "error"
+    assert "no usable text" in str(outcome.message)
+    assert s.agent.conversation.messages == talk.messages
 
 
 async def test_undo_after_compaction_stops_at_the_summary() -> None:
