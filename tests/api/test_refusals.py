@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from agentsession_operator.api.size import MAX_CHARACTERS
 from support.api import GROUP, Api, Refused, condition, session, sessions_path
 from support.operator_process import OperatorProcess
 from support.waiting import eventually
@@ -19,7 +21,7 @@ from support.waiting import eventually
         ({"user": 7}, "spec.user"),
         ({"mode": "Batch"}, "spec.mode"),
         ({"mode": "Task", "prompt": None}, "spec.prompt"),
-        ({"prompt": "x" * 100_001}, "spec.prompt"),
+        ({"prompt": "x" * 65_537}, "spec.prompt"),
         ({"agent": "gpt"}, "spec.agent"),
         ({"agent": {"model": ""}}, "spec.agent.model"),
         ({"agent": {"maxIterations": 0}}, "spec.agent.maxIterations"),
@@ -57,6 +59,20 @@ def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[
         api.create(sessions_path(namespace), body)
     assert refused.value.code == 422
     assert field in refused.value.message
+
+
+def test_the_texts_of_a_session_have_a_bound_together(api: Api, namespace: str) -> None:
+    """Every text alone is within its bound. In the server's JSON each of these characters takes six bytes."""
+    rest = MAX_CHARACTERS - 60_000 - len("alice")
+    body = session("long", prompt="<" * 60_000, agent={"instructions": "<" * rest})
+    stored = api.create(sessions_path(namespace), body)
+    assert len(json.dumps(stored["spec"])) > MAX_CHARACTERS
+    api.patch(f"{sessions_path(namespace, 'long')}/status", {"status": {"phase": "Queued"}})
+    body = session("longer", prompt="<" * 60_000, agent={"instructions": "<" * (rest + 1)})
+    with pytest.raises(Refused) as refused:
+        api.create(sessions_path(namespace), body)
+    assert "spec: Invalid value" in refused.value.message
+    assert "must be shorter: all its texts together have at most 78,000 characters" in refused.value.message
 
 
 def test_a_name_that_is_no_label_is_refused(api: Api, namespace: str) -> None:

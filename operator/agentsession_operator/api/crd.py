@@ -17,6 +17,7 @@ from agentsession_operator.api.meta import CLASSES, GROUP, QUOTAS, SESSIONS, VER
 from agentsession_operator.api.quota import SessionQuotaSpec, SessionQuotaStatus
 from agentsession_operator.api.session import SPEC_RULES, AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
+from agentsession_operator.api.size import size_rule
 
 JSON = dict[str, Any]
 
@@ -130,6 +131,16 @@ NAME_RULE: Final[JSON] = {
 }
 
 
+def _session_spec() -> JSON:
+    spec = structural(AgentSessionSpec)
+    return {**spec, "x-kubernetes-validations": [*SPEC_RULES, size_rule(spec, only_at_creation=True)]}
+
+
+def _class_spec() -> JSON:
+    spec = structural(AgentSessionClassSpec)
+    return {**spec, "x-kubernetes-validations": [size_rule(spec, only_at_creation=False)]}
+
+
 def agent_session() -> JSON:
     """The CustomResourceDefinition of AgentSession."""
     return _definition(
@@ -139,7 +150,7 @@ def agent_session() -> JSON:
         short=["as"],
         categories=["all", "agents"],
         description="An AI agent that works on a person's prompts in a pod of its own, admitted under the cluster's quotas.",
-        spec={**structural(AgentSessionSpec), "x-kubernetes-validations": SPEC_RULES},
+        spec=_session_spec(),
         status=structural(AgentSessionStatus),
         spec_required=True,
         rules=[NAME_RULE],
@@ -165,7 +176,7 @@ def agent_session_class() -> JSON:
         short=["asc"],
         categories=["agents"],
         description="What the platform team decides for sessions: image, resources, models, and defaults for the agent.",
-        spec=structural(AgentSessionClassSpec),
+        spec=_class_spec(),
         status=None,
         columns=[
             _column("Model", "string", ".spec.agent.model"),

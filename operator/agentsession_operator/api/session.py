@@ -10,7 +10,7 @@ from agentsession_operator.api.agent import AgentSpec, Budget
 from agentsession_operator.api.meta import MAX_NAME, Condition, Schema, Timestamp
 from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
 
-MAX_PROMPT: Final = 100_000
+MAX_PROMPT: Final = 65_536
 IMMUTABLE: Final[dict[str, Any]] = {
     "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable; delete the session and apply a new one"}]
 }
@@ -48,7 +48,7 @@ class AgentSessionSpec(Schema):
     mode: Literal["Interactive", "Task"] = "Interactive"
     """An Interactive session stays until it is shut down or deleted. A Task finishes when the prompt's turn is done."""
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)] | None = None
-    """The first input to the agent, at most 100,000 characters. Required when mode is Task."""
+    """The first input to the agent, at most 65,536 characters. Required when mode is Task."""
     agent: AgentSpec = AgentSpec()
     """The agent: its model and what it may do."""
     credentials: Credentials | None = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from agentsession_operator.api.agent import AgentSpec, Budget
-from agentsession_operator.api.meta import Schema
+from agentsession_operator.api.meta import MAX_NAME, Schema
 from agentsession_operator.api.workspace import WorkspaceSpec
 
-Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True})]
-Quantities = dict[str, Quantity]
+Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32})]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
+MAX_LABEL_KEY: Final = 317
+"""A prefix of 253 characters, a slash, a name of 63."""
+Label = Annotated[str, Field(max_length=63)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
 Network = Annotated[
     str,
     Field(
@@ -51,11 +55,11 @@ class PodResources(Schema):
 class Toleration(Schema):
     """A node taint that session pods tolerate, as in a pod."""
 
-    key: str | None = None
+    key: Annotated[str, Field(max_length=MAX_LABEL_KEY)] | None = None
     """The taint's key. Unset, with operator Exists, matches every taint."""
     operator: Literal["Exists", "Equal"] | None = None
     """How the key relates to the value."""
-    value: str | None = None
+    value: Label | None = None
     """The taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """The taint's effect. Unset matches all effects."""
@@ -101,7 +105,7 @@ class AgentSessionClassSpec(Schema):
     operator was installed with. An image of an older release ignores settings that it does not know, including limits."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """As in a pod, for all images. Unset means the policy that the operator was installed with."""
-    image_pull_secrets: Annotated[list[str], Field(max_length=16)] = []
+    image_pull_secrets: Annotated[list[Name], Field(max_length=16)] = []
     """Names of Secrets in the session's namespace for pulling the images."""
     resources: PodResources = PodResources()
     """Resources of the session pod's two containers."""
@@ -109,7 +113,7 @@ class AgentSessionClassSpec(Schema):
     """Where the model's commands run, and whether their files are kept."""
     runtime_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """RuntimeClass of session pods, for example one that uses gVisor."""
-    node_selector: dict[str, str] | None = None
+    node_selector: Annotated[dict[str, Label], Field(max_length=32)] | None = None
     """Labels of the nodes that session pods may run on."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
     """Taints that session pods tolerate."""

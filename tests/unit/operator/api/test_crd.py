@@ -11,6 +11,7 @@ import yaml
 
 from agentsession_operator.api import crd
 from agentsession_operator.api.meta import Schema
+from agentsession_operator.api.size import MAX_CHARACTERS, characters
 
 JSON = dict[str, Any]
 ROOT = Path(__file__).parents[4]
@@ -64,16 +65,73 @@ def test_every_field_is_explained_in_a_sentence(define: Define) -> None:
 
 
 @every_kind
-def test_texts_and_lists_of_a_spec_have_a_bound(define: Define) -> None:
+def test_texts_lists_and_maps_of_a_spec_have_a_bound(define: Define) -> None:
     """Rules over them need a cost estimate, and nobody shall fill etcd with one object."""
-    bounds = {"string": "maxLength", "array": "maxItems"}
-    unbounded = [
-        path
-        for path, node in nodes(schema(define))
-        if path[:1] == ("spec",) and (kind := node.get("type")) in bounds and "enum" not in node and bounds[kind] not in node
-    ]
-    assert not unbounded or all(
-        path[1] in ("nodeSelector", "resources", "tolerations", "imagePullSecrets") for path in unbounded
+    for path, node in nodes(schema(define)["properties"]["spec"]):
+        match node.get("type"):
+            case "string":
+                assert "maxLength" in node or "enum" in node, path
+            case "array":
+                assert "maxItems" in node, path
+            case "object":
+                assert "maxProperties" in node or "properties" in node, path
+            case None:
+                assert "maxLength" in node, path
+
+
+def longest(node: dict[str, Any]) -> int:
+    """Bytes of the longest JSON of a schema when all its texts are empty: punctuation, numbers, names of fields."""
+    match node.get("type"):
+        case "object" if "properties" in node:
+            return 2 + sum(len(name) + 4 + longest(child) for name, child in node["properties"].items())
+        case "object":
+            return 2 + node["maxProperties"] * (len('"":,') + longest(node["additionalProperties"]))
+        case "array":
+            return 2 + node["maxItems"] * (1 + longest(node["items"]))
+        case "string":
+            return 2 + max((len(value) for value in node.get("enum", ())), default=0)
+        case "integer" | "boolean":
+            return 20
+        case _:
+            return 2
+
+
+@pytest.mark.parametrize("define", [crd.agent_session, crd.agent_session_class], ids=["session", "class"])
+def test_a_spec_at_its_maxima_is_at_most_512_kib_long(define: Define) -> None:
+    """The API server writes a character in at most six bytes: `<` as \\u003c, a control character as \\u0001."""
+    spec = schema(define)["properties"]["spec"]
+    rules = [rule for rule in spec["x-kubernetes-validations"] if f"<= {MAX_CHARACTERS}" in rule["rule"]]
+    assert len(rules) == 1
+    assert longest(spec) + 6 * MAX_CHARACTERS <= 512 * 1024
+
+
+def test_every_text_of_a_spec_counts_towards_its_size() -> None:
+    """A field, a list of texts, a map of them, and objects in a list."""
+    text = {"type": "string", "maxLength": 8}
+    spec = {
+        "type": "object",
+        "properties": {
+            "a": text,
+            "kind": {"type": "string", "enum": ["X"]},
+            "number": {"type": "integer"},
+            "list": {"type": "array", "maxItems": 2, "items": text},
+            "numbers": {"type": "array", "maxItems": 2, "items": {"type": "integer"}},
+            "map": {"type": "object", "maxProperties": 2, "additionalProperties": text},
+            "amounts": {
+                "type": "object",
+                "maxProperties": 2,
+                "additionalProperties": {"x-kubernetes-int-or-string": True, "maxLength": 32},
+            },
+            "objects": {"type": "array", "maxItems": 2, "items": {"type": "object", "properties": {"b": text}}},
+            "empty": {"type": "object", "properties": {}},
+        },
+    }
+    assert characters(spec, "self") == (
+        "((has(self.a) ? self.a.size() : 0)"
+        " + (has(self.list) ? self.list.map(x, x.size()).sum() : 0)"
+        " + (has(self.map) ? self.map.map(x, x.size() + self.map[x].size()).sum() : 0)"
+        " + (has(self.amounts) ? self.amounts.map(x, x.size() + 32).sum() : 0)"
+        " + (has(self.objects) ? self.objects.map(x, (has(x.b) ? x.b.size() : 0)).sum() : 0))"
     )
 
 
@@ -131,13 +189,14 @@ def test_uninstalling_the_chart_keeps_the_definitions_and_so_all_sessions(define
 
 def test_every_field_of_a_session_but_suspend_is_immutable() -> None:
     spec = schema(crd.agent_session)["properties"]["spec"]
-    guarded = {rule.get("fieldPath", "").lstrip(".") for rule in spec["x-kubernetes-validations"] if "oldSelf" in rule["rule"]}
+    rules = spec["x-kubernetes-validations"]
+    guarded = {rule["fieldPath"].lstrip(".") for rule in rules if "oldSelf" in rule["rule"] and "fieldPath" in rule}
     guarded |= {name for name, node in spec["properties"].items() if "x-kubernetes-validations" in node}
     assert guarded == spec["properties"].keys() - {"suspend"}
 
 
-def test_the_longest_prompt_is_a_hundred_thousand_characters() -> None:
-    assert schema(crd.agent_session)["properties"]["spec"]["properties"]["prompt"]["maxLength"] == 100_000
+def test_the_longest_prompt_is_64_ki_characters() -> None:
+    assert schema(crd.agent_session)["properties"]["spec"]["properties"]["prompt"]["maxLength"] == 65_536
 
 
 @every_kind
