@@ -19,7 +19,7 @@ CLUSTER ?= agentsession
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export LITELLM_MODE := PRODUCTION
 
-.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime lint format manifests images bench bench-runtime bench-agent cluster-up cluster-down lock
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime test-faults test-crash lint format manifests images bench bench-runtime bench-agent cluster-up cluster-down lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,14 +51,22 @@ test: test-unit test-api test-e2e ## all tests
 test-unit: setup ## tests without a cluster (unit, chart); the pure rooms must be covered whole
 	@$(BIN)/pytest -q -n 4 tests/unit tests/chart --cov
 
-test-api: setup ## tests on a real API server without a kubelet
+test-api: setup ## tests on a real API server without a kubelet, and a sample of faults and crashes there
 	@$(BIN)/pytest -q tests/api
+	@$(BIN)/pytest -q tests/faults
+	@$(BIN)/pytest -q tests/crash
 
 test-e2e: setup images ## tests on a real cluster with real containers
 	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
 
 test-crash-runtime: setup ## kill a session's process at every transaction of a conversation (4 minutes; `make test` tries 5)
 	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q tests/unit/session_runtime/session/test_crash.py
+
+test-faults: setup ## every fault between the operator and a real API server, with a table of what was expected and seen (15 minutes)
+	@AGENTSESSION_FAULTS=all $(BIN)/pytest -q tests/faults
+
+test-crash: setup ## kill the operator before and after each of its writes (an hour; four clusters at a time)
+	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q -n 4 tests/crash
 
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .
@@ -107,6 +115,3 @@ lock: | $(UV) ## resolve the requirement sets again, with hashes
 	    --no-annotate --no-header --extra $$extra -o requirements/$$extra.txt pyproject.toml; \
 	done
 
-.PHONY: test-faults
-test-faults: setup ## faults between the operator and a real API server, with a table of what was expected and what was seen
-	@$(BIN)/pytest -q tests/faults

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from support.api import GROUP, JSON, Api, Refused
-from support.cluster import ROOT, current_cluster, kind
+from support.cluster import ROOT, control_plane, kind
 from support.operator_account import as_account
 from support.operator_process import NAMESPACE, OperatorProcess
 from support.quota import Quota
@@ -30,15 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    existing = current_cluster()
-    if existing is not None:
-        yield existing
-        return
-    path = tmp_path_factory.mktemp("cluster") / "kubeconfig"
-    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
-    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
-    yield path
-    kind("delete", "cluster", "--name", CLUSTER)
+    with control_plane(CLUSTER, tmp_path_factory.mktemp("cluster")) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

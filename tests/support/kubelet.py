@@ -83,6 +83,11 @@ class Kubelet:
         """The node needs what the pod uses."""
         self._status(pod, phase="Failed", conditions=[_condition("Ready", "False")], reason="Evicted", message=message)
 
+    def rejected(self, pod: JSON) -> None:
+        """The kubelet refuses the pod at its admission: no container is ever made."""
+        message = "Pod was rejected: Node didn't have enough resource: cpu"
+        self._status(pod, phase="Failed", conditions=[_condition("PodScheduled", "True")], reason="OutOfcpu", message=message)
+
     def gone(self, pod: JSON) -> None:
         """The kubelet confirms that the pod is gone (or somebody forces it)."""
         self._api.delete(pods_path(self._namespace, pod["metadata"]["name"]), grace=0)

@@ -33,6 +33,8 @@ class OperatorProcess:
         self._kubeconfig, self.log, self._identity, self._image = kubeconfig, log, identity, image
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+        """How often the process was started."""
 
     @property
     def url(self) -> str:
@@ -48,11 +50,17 @@ class OperatorProcess:
         command = [sys.executable, "-m", "agentsession_operator", "--kubeconfig", str(self._kubeconfig)]
         command += ["--namespace", NAMESPACE, "run", "--runtime-image", self._image, "--report-url", self.url]
         command += ["--http-host", "127.0.0.1", "--http-port", str(self.port), "--identity", self._identity]
+        self.starts += 1
         environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONWARNINGS": "default"})
         if ready:
             eventually(self.is_ready, within=30, what=f"the operator's readiness (log: {self.log})")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
         assert self._process is not None
@@ -91,12 +99,13 @@ class OperatorProcess:
         return self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> int:
-        if self._process is None:
+        process = self._process  # another thread may start the next one meanwhile
+        if process is None:
             return 0
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        if process.poll() is None:
+            process.send_signal(number)
         try:
-            return self._process.wait(timeout=20)
+            return process.wait(timeout=20)
         finally:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from support.api import Api, Refused
+from support.api import JSON, Api, Refused
 from support.faults.judge import PODS, UID_LABEL, Event
 from support.kubelet import Kubelet
 
@@ -23,6 +23,8 @@ class Node:
         """Whether pods become Running and Ready once they have a node."""
         self.confirms = True
         """Whether a pod that is being deleted ends and goes."""
+        self.rejects: set[str] = set()
+        """Names of sessions whose next pod the kubelet refuses, before anything runs."""
         self.failure: BaseException | None = None
 
     def hear(self, event: Event) -> None:
@@ -64,6 +66,10 @@ class Node:
                 if phase not in ("Succeeded", "Failed"):
                     self._kubelet.ended(pod, phase="Failed")
                 self._kubelet.gone(pod)
+        elif phase == "Pending" and (name := _session(meta)) in self.rejects:
+            self.rejects.discard(name)
+            self._first("start", event.uid)
+            self._kubelet.rejected(pod)
         elif self.starts and phase == "Pending" and self._first("start", event.uid):
             self._kubelet.ready(pod)
 
@@ -72,3 +78,7 @@ class Node:
             return False
         self._done.add((what, uid))
         return True
+
+
+def _session(meta: JSON) -> str:
+    return str((meta.get("annotations") or {}).get("agentsession.dev/session", ""))

@@ -1,0 +1,1 @@
+"""A story that a cluster lives through while its operator is killed."""
