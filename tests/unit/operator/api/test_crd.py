@@ -85,9 +85,9 @@ def longest(node: dict[str, Any]) -> int:
         case "object" if "properties" in node:
             return 2 + sum(len(name) + 4 + longest(child) for name, child in node["properties"].items())
         case "object":
-            return 2 + node["maxProperties"] * (len('"":,') + longest(node["additionalProperties"]))
+            return 2 + int(node["maxProperties"]) * (len('"":,') + longest(node["additionalProperties"]))
         case "array":
-            return 2 + node["maxItems"] * (1 + longest(node["items"]))
+            return 2 + int(node["maxItems"]) * (1 + longest(node["items"]))
         case "string":
             return 2 + max((len(value) for value in node.get("enum", ())), default=0)
         case "integer" | "boolean":
