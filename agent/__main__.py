@@ -34,7 +34,7 @@ from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection
 from agent.tools.web_fetch import web_fetch_tool
 from agent.tools.workspace import workspace_tools
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 
 EXAMPLES = f"""\
 examples:

@@ -76,7 +76,9 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
         print(f"{wire.CONFIG_ENV} does not contain a valid session: {error}", file=sys.stderr)
         return 2
     gc.enable()
-    surroundings = process.Options(options.state_dir, options.workspace_socket, options.report_token, options.termination_log)
+    surroundings = process.Options(
+        options.state_dir, options.workspace_socket, options.session_end, options.report_token, options.termination_log
+    )
     try:
         session = process.serve(listener, config, surroundings, open_model or litellm_model)
         return asyncio.new_event_loop().run_until_complete(session)
@@ -129,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("/run/agentsession/workspace.sock"),
         help="socket of the workspace server (%(default)s)",
+    )
+    parser.add_argument(
+        "--session-end",
+        type=Path,
+        default=Path("/run/agentsession-end/ended"),
+        help="file to create when the session has ended, for the workspace server (%(default)s)",
     )
     parser.add_argument(
         "--report-token",

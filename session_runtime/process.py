@@ -56,6 +56,8 @@ class Options:
 
     state_dir: Path
     workspace_socket: Path
+    session_end: Path
+    """File that marks the end of the session for the workspace's server."""
     report_token: Path
     termination_log: Path
 
@@ -70,7 +72,7 @@ class Process:
         self._store = Store(options.state_dir)
         loaded = self._store.load()
         self._journal = Journal(self._store, loaded.last_seq, _now)
-        self._workspace = SocketWorkspace(options.workspace_socket)
+        self._workspace = SocketWorkspace(options.workspace_socket, options.session_end)
         open_agent = opener(config, self._workspace, open_model)
         self._session = Session(config, self._journal, loaded, open_agent, _now)
         self._console = Console(redactor, sys.stdout)

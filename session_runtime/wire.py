@@ -50,6 +50,10 @@ STATE_DIR: Final = "/var/lib/agentsession"
 WORKSPACE_SOCKET: Final = "/run/agentsession/workspace.sock"
 """Unix socket of the workspace server, in an emptyDir that both containers mount."""
 
+SESSION_END: Final = "/run/agentsession-end/ended"
+"""File with which the agent tells the workspace server that the session has ended, in an emptyDir that the workspace container
+mounts read-only: its commands cannot make it."""
+
 WORKSPACE_DIR: Final = "/workspace"
 """Mount point of the work volume (workspace container only)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
 from agent.events import tool_output
 from agent.loop.calls import parse
-from agent.loop.interrupt import GRACE, retrieve
+from agent.loop.interrupt import GRACE, Interrupted, retrieve
 from agent.loop.run_context import ConsentNeeded, RunContext
 from agent.messages import ToolCall, Usage
 from agent.plan import PLAN_TOOL
@@ -140,11 +140,15 @@ class ToolStep:
                         waiting.extend(question.pending)
                     else:
                         await self._finish(prepared, result)
-        finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running, timeout=GRACE)
+        except Interrupted:
+            await _cancel(running)
+            for task, prepared in running.items():
+                if task.done() and not task.cancelled() and task.exception() is None:  # what it has so far
+                    await self._finish(prepared, task.result())
+            raise
+        except BaseException:
+            await _cancel(running)
+            raise
         return waiting
 
     async def _begin(self, prepared: _Prepared) -> None:
@@ -180,3 +184,11 @@ class ToolStep:
         await self._run.emit("tool_output", **tool_output(call, output, result.success))
         if planned:
             await self._run.emit("plan_update", plan=list(conversation.plan))
+
+
+async def _cancel(tasks: Collection[asyncio.Task[ToolResult]]) -> None:
+    """Cancel calls, and give them the time to clean up that an interrupt has."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=GRACE)

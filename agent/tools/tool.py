@@ -31,7 +31,8 @@ class Tool:
 
     `call` takes arguments that fit `parameters` (JSON Schema) and returns the output. It may raise anything: an
     exception becomes the call's error result. It is cancelled when its `timeout` (seconds) is up or the turn is
-    interrupted. `needs_consent` and `price` are only asked about arguments that fit.
+    interrupted; it may then raise a ToolError with what it has so far instead of the cancellation.
+    `needs_consent` and `price` are only asked about arguments that fit.
     """
 
     name: str

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
-from agent.workspace import Entry, Workspace, WorkspaceError
+from agent.workspace import CommandInterrupted, Entry, Workspace, WorkspaceError
 
 COMMAND_TIMEOUT = 120.0
 """Seconds that a command may take, unless the model asks for more."""
 
 MAX_COMMAND_TIMEOUT = 3600.0
+
+INTERRUPTED_NOTE = "[interrupted by the user: the command was killed]"
 
 READ_LINES = 2000
 """Lines that one read returns, unless the model asks for fewer."""
@@ -31,6 +33,8 @@ def _bash(workspace: Workspace) -> Tool:
             result = await workspace.run(arguments["command"], timeout=timeout)
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
+        except CommandInterrupted as interrupted:
+            raise ToolError(f"{interrupted.result.output}\n{INTERRUPTED_NOTE}") from None
         if result.timed_out:
             raise ToolError(f"{result.output}\n[killed after {timeout:g} s; pass a longer timeout if it needs one]")
         if result.exit_code != 0:

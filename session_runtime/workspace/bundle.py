@@ -5,8 +5,8 @@
 This is how the server gets into an image other than the runtime's: an init container with the runtime's image writes the
 file to a volume, and the workspace container runs it.
 
-The file holds this folder, except what only the agent container runs, and `agent/workspace*.py`. They do the work: they
-run the commands and edit the files. They stay in the agent's package because `python -m agent` uses them without a container,
+The file holds this folder, except what only the agent container runs, and `agent/workspace`. The latter does the work: it
+runs the commands and edits the files. It stays in the agent's package because `python -m agent` uses it without a container,
 and the agent must not import the runtime.
 """
 
@@ -25,18 +25,20 @@ _PARENT: Final = _FOLDER.parents[1]
 _AGENT_SIDE: Final = {"bundle.py", "client.py"}
 """Modules of this folder that run beside the agent, on the runtime's own Python."""
 
-MODULES: Final = (
-    "agent/workspace.py",
-    "agent/workspace_processes.py",
-    *sorted(
-        str(path.relative_to(_PARENT))
-        for path in _FOLDER.glob("*.py")
-        if path.name not in _AGENT_SIDE and path.name != "__init__.py"
-    ),
+MODULES: Final = tuple(
+    str(path.relative_to(_PARENT))
+    for folder in (_PARENT / "agent" / "workspace", _FOLDER)
+    for path in sorted(folder.glob("*.py"))
+    if path.name != "__init__.py" and not (folder == _FOLDER and path.name in _AGENT_SIDE)
 )
 """All that the server consists of, besides the standard library."""
 
-PACKAGES: Final = ("agent/__init__.py", "session_runtime/__init__.py", "session_runtime/workspace/__init__.py")
+PACKAGES: Final = (
+    "agent/__init__.py",
+    "agent/workspace/__init__.py",
+    "session_runtime/__init__.py",
+    "session_runtime/workspace/__init__.py",
+)
 
 _MAIN: Final = """\
 import sys

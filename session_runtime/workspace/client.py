@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,16 +19,23 @@ from agent.workspace import (
     LIST_LIMIT,
     READ_LIMIT,
     TAIL_LIMIT,
+    CommandInterrupted,
     CommandResult,
     Entry,
     Listing,
     WorkspaceError,
 )
-from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT, TEXT_LIMIT
 
 CONNECT_SECONDS: Final = 120.0
 """How long a call waits for the server: while its image is pulled, and while the kubelet restarts its container, after a pause
 of 10 s that doubles each time."""
+
+AGAIN_SECONDS: Final = 10.0
+"""The same for a call that follows on one that found no server."""
+
+GREETING_SECONDS: Final = 10.0
+"""How long a server that accepts a connection may take to speak. One that is silent is not waited for any longer."""
 
 CONNECT_INTERVAL: Final = 0.05
 
@@ -40,6 +47,9 @@ RUN_MARGIN: Final = 30.0
 FILE_SECONDS: Final = 60.0
 """Seconds that reading or writing a file may take."""
 
+INTERRUPT_SECONDS: Final = 1.0
+"""How long a cancelled call waits for what its command had printed. The agent's loop leaves it behind earlier."""
+
 OUTPUT_LIMIT: Final = 2 * (HEAD_LIMIT + TAIL_LIMIT)
 """Characters of a command's output that are taken; the server keeps to half of it, but for the last piece and notes."""
 
@@ -47,84 +57,122 @@ T = TypeVar("T")
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """One line of an answer, and the text behind it."""
+
+    line: dict[str, Any]
+    text: str = ""
+
+
+class _Silent(Exception):
+    """The server accepts connections and says nothing."""
+
+
 class SocketWorkspace:
     """`agent.workspace.Workspace` over a Unix socket, one connection for each call.
 
-    Cancelling a call closes its connection, and with that its command is killed.
+    Cancelling a call closes its connection, and with that its command is killed; what it printed is waited for briefly.
+    `end_marker` is the file that marks the end of the session for the server; None where there is none to end.
     """
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, end_marker: Path | None = None) -> None:
         self._socket = socket
+        self._end_marker = end_marker
+        self._reached = True
+        """False while the last call found no server."""
 
     async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
         request = {"op": "run", "command": command, "timeout": timeout, "stream": on_output is not None}
-        return _checked(_command_result, await self._call(request, timeout=timeout + RUN_MARGIN, on_output=on_output))
+        connection, line = await self._connect(request)
+        exchange = asyncio.create_task(_within(timeout + RUN_MARGIN, _exchange(connection, line, on_output)))
+        try:
+            return _checked(_command_result, await asyncio.shield(exchange))
+        except asyncio.CancelledError:
+            connection[1].write_eof()
+            await asyncio.wait([exchange], timeout=INTERRUPT_SECONDS)
+            if not exchange.done() or exchange.exception() is not None:
+                raise
+            raise CommandInterrupted(_checked(_command_result, exchange.result())) from None
+        finally:
+            exchange.cancel()
 
     async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:
         answer = await self._call({"op": "read", "path": path, "offset": offset, "limit": limit})
-        return _checked(lambda text: _text(text, READ_LIMIT), answer)
+        return _checked(lambda found: _text_behind(found, READ_LIMIT), answer)
 
     async def write(self, path: str, content: str) -> None:
         await self._call({"op": "write", "path": path, "content": content})
 
     async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
         request = {"op": "edit", "path": path, "old": old, "new": new, "replace_all": replace_all}
-        return _checked(int, await self._call(request))
+        return _checked(lambda found: int(found.line["result"]), await self._call(request))
 
     async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:
         return _checked(_listing, await self._call({"op": "list", "path": path, "glob": glob, "depth": depth}))
 
     async def shut_down(self) -> None:
         """Make the server exit, now or as soon as it starts. Never raises."""
-        with contextlib.suppress(OSError):
-            # Not through a link: the workspace can write to that folder, and the link would be followed in here.
-            os.close(os.open(finished_marker(self._socket), os.O_CREAT | os.O_EXCL, 0o644))
-        with contextlib.suppress(OSError, TimeoutError, WorkspaceError):
+        if self._end_marker is not None:
+            with contextlib.suppress(OSError):
+                self._end_marker.touch()
+        with contextlib.suppress(OSError, TimeoutError, WorkspaceError, _Silent):
             async with asyncio.timeout(SHUTDOWN_SECONDS):
                 await _exchange(await _open(self._socket), b'{"op": "shutdown"}\n')
 
-    async def _call(
-        self,
-        request: dict[str, Any],
-        *,
-        timeout: float | None = None,
-        on_output: Callable[[str], None] | None = None,
-    ) -> Any:
-        timeout = FILE_SECONDS if timeout is None else timeout
+    async def _call(self, request: dict[str, Any]) -> _Answer:
+        return await _within(FILE_SECONDS, _exchange(*await self._connect(request)))
+
+    async def _connect(self, request: dict[str, Any]) -> tuple[Connection, bytes]:
+        """A connection to a server that has said that it is there, and what to send to it.
+
+        A server that dies or is being restarted is waited for, and again, but shorter, by the next call.
+        """
         line = json.dumps(request).encode() + b"\n"
         if len(line) > MESSAGE_LIMIT:
             raise WorkspaceError(f"the call is larger than the limit of {MESSAGE_LIMIT} bytes; do it in parts")
-        connection = await self._connect()
-        try:
-            async with asyncio.timeout(timeout):
-                return await _exchange(connection, line, on_output)
-        except TimeoutError as error:
-            raise WorkspaceError(f"the workspace did not answer within {timeout:g} s") from error
-        except OSError as error:
-            raise WorkspaceError(
-                "the workspace's server exited in the middle of this call and is restarting: files are kept, processes "
-                "are not. The command may have killed it, or it ran out of memory"
-            ) from error
-
-    async def _connect(self) -> Connection:
-        """A connection to a server that has said that it is there; one that dies or is being restarted is waited for."""
         problem: object = "nothing answers"
+        reached, self._reached = self._reached, False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS if reached else min(AGAIN_SECONDS, CONNECT_SECONDS)):
                 while True:
                     try:
-                        return await _open(self._socket)
+                        connection = await _open(self._socket)
+                        self._reached = True
+                        return connection, line
+                    except _Silent:
+                        problem = "it accepts connections and does not answer; a command may have taken its place"
+                        break
                     except OSError as error:
                         problem = error.strerror or error
                     await asyncio.sleep(CONNECT_INTERVAL)
         raise WorkspaceError(f"cannot reach the workspace at {self._socket}: {problem}")
 
 
-async def _open(socket: Path) -> Connection:
-    """A connection on which the server has spoken. Raises OSError."""
-    reader, writer = await asyncio.open_unix_connection(str(socket), limit=MESSAGE_LIMIT)
+async def _within(seconds: float, exchange: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """The answer of a server that may take so long. Anything wrong with it is a WorkspaceError."""
     try:
-        if await reader.read(len(GREETING)) == GREETING:
+        async with asyncio.timeout(seconds):
+            return await exchange
+    except TimeoutError as error:
+        raise WorkspaceError(f"the workspace did not answer within {seconds:g} s") from error
+    except OSError as error:
+        raise WorkspaceError(
+            "the workspace's server exited in the middle of this call and is restarting: files are kept, processes "
+            "are not. The command may have killed it, or it ran out of memory"
+        ) from error
+
+
+async def _open(socket: Path) -> Connection:
+    """A connection on which the server has spoken. Raises OSError, and _Silent."""
+    reader, writer = await asyncio.open_unix_connection(str(socket), limit=ANSWER_LIMIT)
+    try:
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                greeting = await reader.read(len(GREETING))
+        except TimeoutError:
+            raise _Silent from None
+        if greeting == GREETING:
             return reader, writer
         raise ConnectionError("the workspace's server did not answer")
     except BaseException:
@@ -132,7 +180,7 @@ async def _open(socket: Path) -> Connection:
         raise
 
 
-async def _exchange(connection: Connection, request: bytes, on_output: Callable[[str], None] | None = None) -> Any:
+async def _exchange(connection: Connection, request: bytes, on_output: Callable[[str], None] | None = None) -> _Answer:
     """Send the request and read up to its last line. The connection is closed in any case."""
     reader, writer = connection
     try:
@@ -140,23 +188,23 @@ async def _exchange(connection: Connection, request: bytes, on_output: Callable[
         await writer.drain()
         while True:
             answer = await _read_answer(reader)
-            if "error" in answer:
-                raise WorkspaceError(_checked(lambda found: _text(found["error"], OUTPUT_LIMIT), answer))
-            if "result" in answer:
-                return answer["result"]
-            if on_output is None:
+            if "error" in answer.line:
+                raise WorkspaceError(_checked(lambda found: _text(found.line["error"], OUTPUT_LIMIT), answer))
+            if "result" in answer.line:
+                return answer
+            if on_output is None or "output" not in answer.line:
                 raise _nonsense(answer)
-            on_output(_checked(lambda found: _text(found["output"], OUTPUT_LIMIT), answer))
+            on_output(answer.text)
     finally:
         writer.transport.abort()
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """One line of an answer. Raises ConnectionError at the end of the connection."""
+async def _read_answer(reader: asyncio.StreamReader) -> _Answer:
+    """One line of an answer, with its text. Raises ConnectionError at the end of the connection."""
     try:
         line = await reader.readline()
     except ValueError as error:
-        raise WorkspaceError(f"the workspace's answer is longer than {MESSAGE_LIMIT} bytes") from error
+        raise WorkspaceError(f"the workspace's answer is longer than {ANSWER_LIMIT} bytes") from error
     if not line.endswith(b"\n"):
         raise ConnectionResetError
     try:
@@ -164,11 +212,19 @@ async def _read_answer(reader: asyncio.StreamReader) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _nonsense(line) from error
     if not isinstance(answer, dict):
-        raise _nonsense(answer)
-    return answer
+        raise _nonsense(line)
+    size = answer.get("text", 0)
+    if not isinstance(size, int) or size < 0:
+        raise _nonsense(line)
+    if size > TEXT_LIMIT:
+        raise WorkspaceError(f"the workspace's answer is longer than {TEXT_LIMIT} bytes")
+    try:
+        return _Answer(answer, (await reader.readexactly(size)).decode(errors="replace"))
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionResetError from error
 
 
-def _checked(convert: Callable[[Any], T], answer: Any) -> T:
+def _checked(convert: Callable[[_Answer], T], answer: _Answer) -> T:
     """The answer as what it has to be."""
     try:
         return convert(answer)
@@ -176,8 +232,9 @@ def _checked(convert: Callable[[Any], T], answer: Any) -> T:
         raise _nonsense(answer) from error
 
 
-def _nonsense(answer: object) -> WorkspaceError:
-    return WorkspaceError(f"the workspace's answer is invalid: {str(answer)[:200]!r}")
+def _nonsense(answer: _Answer | bytes) -> WorkspaceError:
+    beginning = answer[:200] if isinstance(answer, bytes) else str(answer.line)[:200]
+    return WorkspaceError(f"the workspace's answer is invalid: {beginning!r}")
 
 
 def _text(value: Any, limit: int) -> str:
@@ -186,19 +243,27 @@ def _text(value: Any, limit: int) -> str:
     return value[:limit]
 
 
-def _command_result(answer: Any) -> CommandResult:
-    code = answer["exit_code"]
+def _text_behind(answer: _Answer, limit: int) -> str:
+    if "text" not in answer.line:
+        raise KeyError("text")
+    return answer.text[:limit]
+
+
+def _command_result(answer: _Answer) -> CommandResult:
+    result = answer.line["result"]
+    code = result["exit_code"]
     return CommandResult(
         exit_code=None if code is None else int(code),
-        output=_text(answer["output"], OUTPUT_LIMIT),
-        timed_out=bool(answer["timed_out"]),
-        truncated=bool(answer["truncated"]),
+        output=_text_behind(answer, OUTPUT_LIMIT),
+        timed_out=bool(result["timed_out"]),
+        truncated=bool(result["truncated"]),
     )
 
 
-def _listing(answer: Any) -> Listing:
-    entries = answer["entries"][:LIST_LIMIT]
+def _listing(answer: _Answer) -> Listing:
+    result = answer.line["result"]
+    entries = result["entries"][:LIST_LIMIT]
     return Listing(
         tuple(Entry(_text(entry["path"], 4096), _text(entry["kind"], 10), int(entry["size"])) for entry in entries),
-        bool(answer["truncated"]),
+        bool(result["truncated"]),
     )

@@ -1,38 +1,35 @@
 """What the agent and the workspace server say to each other. Python 3.9, standard library only.
 
-One request for each connection to a Unix socket, a JSON object on one line. A closed connection takes the
-request back: its command is killed with all it started. The server speaks first, `{"ready": true}`: a request that is sent
-after that has been taken by a server that lives. The answer is any number of output lines and one last line.
+One request for each connection to a Unix socket, a JSON object on one line. A connection whose sending side is closed takes the
+request back: its command is killed with all it started, and the answer has the output so far. The server speaks first,
+`{"ready": true}`: a request that is sent after that has been taken by a server that lives. The answer is any number of pieces
+of output and one last line. A line with the key `text` is followed by as many bytes of UTF-8, which belong to it: long text is
+no part of the JSON, because parsing it would block the agent's event loop.
 
     {"op": "run", "command": "make", "timeout": 120, "stream": true}
-        {"output": "cc -o ..."}                              only when `stream` is true, as it comes
-        {"result": {"exit_code": 0, "output": "cc ...", "timed_out": false, "truncated": false}}
-    {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": "text"}
+        {"output": null, "text": 9}                          and 9 bytes; only when `stream` is true, as it comes
+        {"result": {"exit_code": 0, "timed_out": false, "truncated": false}, "text": 9}               and 9 bytes
+    {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": null, "text": 5}, and 5 bytes
     {"op": "write", "path": "a.txt", "content": "text"}                      {"result": null}
     {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}    {"result": 1}
     {"op": "list", "path": ".", "glob": "*", "depth": 1}
         {"result": {"entries": [{"path": "a.txt", "kind": "file", "size": 4}], "truncated": false}}
-    {"op": "shutdown"}                                       {"result": null}, and the server ends with status 0
+    {"op": "shutdown"}                                       {"result": null}, and the server exits with status 0
 
-What cannot be done is answered with {"error": "why"}.
+What cannot be done is answered with {"error": "why"}. A shutdown is an error until the agent has marked the session's end
+(`--end`): anything that runs in the workspace can connect to the socket.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 GREETING = b'{"ready": true}\n'
 """What the server says to each connection first. A connection that is made while a server dies gets none."""
 
 MESSAGE_LIMIT = 16 * 1024 * 1024
-"""Bytes of one line of the protocol."""
+"""Bytes of a request."""
 
-FINISHED_SUFFIX = ".finished"
+ANSWER_LIMIT = 512 * 1024
+"""Bytes of one line of an answer, without its text."""
 
-
-def finished_marker(socket: Path) -> Path:
-    """The file that says, beside the socket, that the session is finished: a server that starts then ends at once.
-
-    Without it the pod of a session that ends before this container is up would wait for it indefinitely.
-    """
-    return socket.with_name(socket.name + FINISHED_SUFFIX)
+TEXT_LIMIT = 5 * 1024 * 1024
+"""Bytes of the text behind one line of an answer."""

@@ -19,9 +19,10 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Sequence  # noqa: UP035 - Python 3.9
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple  # noqa: UP035 - Python 3.9
 
-from agent.workspace import LocalWorkspace, WorkspaceError
+from agent.workspace import CommandInterrupted, Listing, WorkspaceError
+from agent.workspace.local import LocalWorkspace
 from session_runtime.workspace.init import become_init
 from session_runtime.workspace.limits import (
     CHECK_SECONDS,
@@ -37,7 +38,7 @@ from session_runtime.workspace.limits import (
     quantity,
     volume_for_files,
 )
-from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT
 
 MAX_TIMEOUT = 3600.0
 """Seconds that a command may take at most, regardless of the request."""
@@ -62,15 +63,21 @@ def command_environment(root: Path) -> dict[str, str]:
     }
 
 
+Answer = Tuple[Dict[str, Any], Optional[str]]  # noqa: UP006, UP045 - Python 3.9
+"""A line of an answer, and the text behind it."""
+
+
 class Server:
     """Serves one workspace on one socket until a shutdown.
 
-    The guard kills commands that take too much.
+    The guard kills commands that take too much. `end_marker` is the file that marks the end of the session; commands must not
+    be able to make it. A server that starts after that exits at once.
     """
 
-    def __init__(self, workspace: LocalWorkspace, guard: Guard | None = None) -> None:
+    def __init__(self, workspace: LocalWorkspace, guard: Guard | None = None, end_marker: Path | None = None) -> None:
         self._workspace = workspace
         self._guard = guard
+        self._end_marker = end_marker
         self._requests: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -87,7 +94,7 @@ class Server:
         if self._guard is not None:
             self._guard.add(SocketCheck(self._guard, listener))
             work.add(asyncio.ensure_future(self._guard.run()))
-        if _is_finished(socket):  # looked for only now, so that the other side's word is not missed
+        if self._session_has_ended():  # looked for only now, so that the other side's word is not missed
             self.end(0)
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +105,9 @@ class Server:
             for task in work:
                 task.cancel()
             await asyncio.wait(work, timeout=1.0)
+
+    def _session_has_ended(self) -> bool:
+        return self._end_marker is not None and self._end_marker.exists()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = asyncio.ensure_future(self._handle(reader, writer))
@@ -111,41 +121,43 @@ class Server:
             if request is not None:
                 answer = await _unless_closed(reader, self._answer(request, writer))
                 if answer is not None:
-                    _send(writer, answer)
+                    _send(writer, *answer)
                     await writer.drain()
-                    if request.get("op") == "shutdown":
+                    if request.get("op") == "shutdown" and self._session_has_ended():
                         self.end(0)
         except ConnectionError:
             pass
         finally:
             writer.close()
 
-    async def _answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         try:
-            return {"result": await self._perform(request, writer)}
+            return await self._perform(request, writer)
         except WorkspaceError as error:
-            return {"error": str(error)}
+            return {"error": str(error)}, None
         except (KeyError, TypeError, ValueError) as error:
-            return {"error": f"not a valid request: {type(error).__name__}: {error}"}
+            return {"error": f"not a valid request: {type(error).__name__}: {error}"}, None
 
-    async def _perform(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Any:
+    async def _perform(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         op = request["op"]
         if op == "run":
             return await self._run(request, writer)
         if op == "read":
             limit = request.get("limit")
-            return await self._workspace.read(
+            return {"result": None}, await self._workspace.read(
                 str(request["path"]), offset=int(request.get("offset", 1)), limit=None if limit is None else int(limit)
             )
         if op == "list":
             listing = await self._workspace.list(
                 str(request["path"]), glob=str(request.get("glob", "*")), depth=int(request.get("depth", 1))
             )
-            return dataclasses.asdict(listing)
+            return {"result": _bounded(listing)}, None
         if op in ("write", "edit"):
-            return await self._change(op, request)
+            return {"result": await self._change(op, request)}, None
         if op == "shutdown":
-            return None
+            if not self._session_has_ended():
+                raise WorkspaceError("the session has not ended")
+            return {"result": None}, None
         raise ValueError(f"unknown op {op!r}")
 
     async def _change(self, op: str, request: dict[str, Any]) -> int | None:
@@ -160,27 +172,26 @@ class Server:
         replace_all = bool(request.get("replace_all", False))
         return await self._workspace.edit(path, str(request["old"]), str(request["new"]), replace_all=replace_all)
 
-    async def _run(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _run(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         def stream(text: str) -> None:
             if writer.transport.get_write_buffer_size() < STREAM_LIMIT:
-                _send(writer, {"output": text})
+                _send(writer, {"output": None}, text)
 
         kills = [] if self._guard is None else self._guard.kills
         before = len(kills)
         if self._guard is not None:
             self._guard.command_begins()
-        result = await self._workspace.run(
-            str(request["command"]),
-            timeout=min(float(request["timeout"]), MAX_TIMEOUT),
-            on_output=stream if request.get("stream") else None,
-        )
+        try:
+            result = await self._workspace.run(
+                str(request["command"]),
+                timeout=min(float(request["timeout"]), MAX_TIMEOUT),
+                on_output=stream if request.get("stream") else None,
+            )
+        except CommandInterrupted as interrupted:
+            result = interrupted.result  # for a client that has taken the request back and still listens
         note = f"\n[all processes were killed: {kills[-1]}]" if len(kills) > before else ""
-        return {
-            "exit_code": result.exit_code,
-            "output": result.output + note,
-            "timed_out": result.timed_out,
-            "truncated": result.truncated,
-        }
+        how = {"exit_code": result.exit_code, "timed_out": result.timed_out, "truncated": result.truncated}
+        return {"result": how}, result.output + note
 
 
 class Listener:
@@ -243,12 +254,16 @@ async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
 
 
 async def _unless_closed(reader: asyncio.StreamReader, work: Any) -> Any:
-    """The result of `work`; None, with the work cancelled, when the other side closes the connection before."""
+    """The result of `work`, which is cancelled when the other side closes its end of the connection before; None when there
+    is none then."""
     task = asyncio.ensure_future(work)
     closed = asyncio.ensure_future(reader.read(1))
     try:
         await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        return None if task.cancelled() else task.result()
     finally:
         for future in (task, closed):
             future.cancel()
@@ -263,21 +278,31 @@ def _remove(socket: Path) -> None:
             socket.unlink()
 
 
-def _is_finished(socket: Path) -> bool:
-    return finished_marker(socket).exists()
+def _bounded(listing: Listing) -> dict[str, Any]:
+    """The listing without the entries that would make the answer too long."""
+    room = ANSWER_LIMIT - 1024
+    entries = []
+    for entry in map(dataclasses.asdict, listing.entries):
+        room -= len(json.dumps(entry)) + 2
+        if room < 0:
+            break
+        entries.append(entry)
+    return {"entries": entries, "truncated": listing.truncated or len(entries) < len(listing.entries)}
 
 
-def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
-    writer.write(json.dumps(message).encode() + b"\n")
+def _send(writer: asyncio.StreamWriter, message: dict[str, Any], text: str | None = None) -> None:
+    content = b"" if text is None else text.encode("utf-8", "replace")
+    line = message if text is None else {**message, "text": len(content)}
+    writer.write(json.dumps(line).encode() + b"\n" + content)
 
 
-async def serve(socket: Path, root: Path, limits: Limits | None = None) -> int:
+async def serve(socket: Path, root: Path, limits: Limits | None = None, end_marker: Path | None = None) -> int:
     """Serve the workspace below `root` until a shutdown (0) or SIGTERM (143).
 
     `limits` are for a container whose process 1 is this program; None sets none.
     """
     guard = None if limits is None else Guard(limits)
-    server = Server(LocalWorkspace(root, command_environment(root)), guard)
+    server = Server(LocalWorkspace(root, command_environment(root)), guard, end_marker)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end, 128 + number)
     return await server.serve(socket)
@@ -298,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         become_init()
     bounds = tuple((int(size * DISK_SHARE), paths) for size, paths in disks)
     limits = Limits(options.max_processes, bounds) if contained else None
-    return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits))
+    return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits, options.end))
 
 
 def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
@@ -314,6 +339,12 @@ def _disks(options: argparse.Namespace) -> list[tuple[int, tuple[Path, ...]]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m session_runtime.workspace.server", description=__doc__.split("\n")[0])
     parser.add_argument("--socket", type=Path, default=Path("/run/agentsession/workspace.sock"), help="where to listen")
+    parser.add_argument(
+        "--end",
+        type=Path,
+        metavar="FILE",
+        help="exit when the agent asks for it and this file exists, which must lie where commands cannot write",
+    )
     parser.add_argument("--root", type=Path, default=Path("/workspace"), help="working folder of commands")
     parser.add_argument(
         "--max-processes",

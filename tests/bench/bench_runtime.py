@@ -25,7 +25,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from agent.workspace import LocalWorkspace  # noqa: E402 - after the path
+from agent.workspace.local import LocalWorkspace  # noqa: E402 - after the path
 from bench.bare import BURST, EVENTS  # noqa: E402
 from bench.table import row, title  # noqa: E402
 from session_runtime.__main__ import bind  # noqa: E402

@@ -23,6 +23,7 @@ from session_runtime.wire import (
     REPORT_TOKEN_PATH,
     RUNTIME_MODULE,
     RUNTIME_PORT,
+    SESSION_END,
     STATE_DIR,
     WORKSPACE_BUNDLE_MODULE,
     WORKSPACE_DIR,
@@ -104,6 +105,7 @@ def session_pod(
         "volumes": [
             *volumes,
             {"name": "socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "session-end", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "agent-tmp", "emptyDir": {}},
             {"name": "workspace-tmp", "emptyDir": {}},
             _report_token(),
@@ -204,6 +206,7 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
     container["volumeMounts"] = [
         {**state, "mountPath": STATE_DIR},
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
+        {"name": "session-end", "mountPath": SESSION_END.rsplit("/", 1)[0]},
         {"name": "report-token", "mountPath": REPORT_TOKEN_PATH.rsplit("/", 1)[0], "readOnly": True},
         {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
     ]
@@ -213,11 +216,13 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
 def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim: WorkspaceStatus | None) -> JSON:
     container = _container(WORKSPACE_CONTAINER, WORKSPACE_MODULE, resolved, installation)
     container["resources"] = _resources(resolved.session_class.resources.workspace, DEFAULT_WORKSPACE_RESOURCES)
-    container["args"] = ["--socket", WORKSPACE_SOCKET, "--root", WORKSPACE_DIR, *_disk_limits(container["resources"], claim)]
+    paths = ["--socket", WORKSPACE_SOCKET, "--end", SESSION_END, "--root", WORKSPACE_DIR]
+    container["args"] = [*paths, *_disk_limits(container["resources"], claim)]
     container["workingDir"] = WORKSPACE_DIR
     container["volumeMounts"] = [
         {**work, "mountPath": WORKSPACE_DIR},
         {"name": "socket", "mountPath": WORKSPACE_SOCKET.rsplit("/", 1)[0]},
+        {"name": "session-end", "mountPath": SESSION_END.rsplit("/", 1)[0], "readOnly": True},
         {"name": "workspace-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
     ]
     if resolved.session_class.workspace.image is not None:

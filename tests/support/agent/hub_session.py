@@ -11,7 +11,7 @@ from typing import Any
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, ToolResult
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from support.agent.hub_server import TOKEN, HubServer, serve
 
 

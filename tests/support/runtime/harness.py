@@ -20,7 +20,7 @@ from agent.loop.compaction import SUMMARY_REQUEST
 from agent.messages import Message
 from agent.model.answer import ModelChunk
 from agent.testing import Reply, ScriptedModel
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from session_runtime.__main__ import bind
 from session_runtime.client.client import ReceivedEvent, SessionClient
 from session_runtime.process import Options, serve
@@ -135,7 +135,7 @@ async def runtime(folder: Path, *replies: Reply, stuck_milliseconds: int = 60_00
     listener = bind(0, stuck_milliseconds)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     model = ConversationModel(*replies)
-    options = Options(folder / "state", folder / "w.sock", folder / "token", folder / "termination-log")
+    options = Options(folder / "state", folder / "w.sock", folder / "ended", folder / "token", folder / "termination-log")
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
         serving = asyncio.create_task(serve_workspace(folder))
         process = asyncio.create_task(serve(listener, config(**fields), options, lambda _: model))
@@ -154,7 +154,8 @@ async def runtime(folder: Path, *replies: Reply, stuck_milliseconds: int = 60_00
 async def serve_workspace(folder: Path) -> int:
     (folder / "work").mkdir(exist_ok=True)
     root = folder / "work"
-    return await WorkspaceServer(LocalWorkspace(root, command_environment(root))).serve(folder / "w.sock")
+    workspace = LocalWorkspace(root, command_environment(root))
+    return await WorkspaceServer(workspace, end_marker=folder / "ended").serve(folder / "w.sock")
 
 
 async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
@@ -213,6 +214,7 @@ class RuntimeProcess:
             *("--port", port),
             *("--state-dir", str(self.folder / "state")),
             *("--workspace-socket", str(self.folder / "w.sock")),
+            *("--session-end", str(self.folder / "ended")),
             *("--report-token", str(self.folder / "token")),
             *("--termination-log", str(self.folder / "termination-log")),
             env={

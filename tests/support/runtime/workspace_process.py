@@ -37,7 +37,7 @@ async def server(
     """A workspace server on `w.sock`, working in `work`; `before` is the command that runs its program."""
     (folder / "work").mkdir(exist_ok=True)
     module = [*before, *program]
-    paths = ["--socket", str(folder / "w.sock"), "--root", str(folder / "work"), "--scratch"]
+    paths = ["--socket", str(folder / "w.sock"), "--end", str(folder / "ended"), "--root", str(folder / "work"), "--scratch"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
     process = await asyncio.create_subprocess_exec(*module, *paths, *options, env=environment, cwd=folder)
     try:
@@ -48,8 +48,13 @@ async def server(
         await process.wait()
 
 
+def client_of(folder: Path) -> SocketWorkspace:
+    """A client of the server in that folder, which can end it."""
+    return SocketWorkspace(folder / "w.sock", folder / "ended")
+
+
 @asynccontextmanager
 async def contained(folder: Path, *options: str) -> AsyncIterator[SocketWorkspace]:
     """A client of a server that is process 1 of a process namespace, as in its container."""
     async with server(folder, *NAMESPACE, options=options):
-        yield SocketWorkspace(folder / "w.sock")
+        yield client_of(folder)

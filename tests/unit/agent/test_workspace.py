@@ -11,7 +11,8 @@ import pytest
 
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
-from agent.workspace import BACKGROUND_NOTE, HEAD_LIMIT, LIST_LIMIT, TAIL_LIMIT, Entry, Listing, LocalWorkspace, WorkspaceError
+from agent.workspace import HEAD_LIMIT, LIST_LIMIT, TAIL_LIMIT, CommandInterrupted, Entry, Listing, WorkspaceError
+from agent.workspace.local import BACKGROUND_NOTE, LocalWorkspace
 from support.agent.processes import gone, read_pid
 
 pytestmark = pytest.mark.anyio
@@ -53,11 +54,12 @@ async def test_a_timeout_kills_the_whole_process_group(workspace: LocalWorkspace
 
 
 async def test_a_cancellation_kills_the_whole_process_group(workspace: LocalWorkspace, tmp_path: Path) -> None:
-    task = asyncio.create_task(workspace.run("trap '' TERM INT; sleep 300 & echo $! >pid; wait", timeout=300))
+    task = asyncio.create_task(workspace.run("trap '' TERM INT; echo so far; sleep 300 & echo $! >pid; wait", timeout=300))
     pid = await read_pid(tmp_path / "pid")
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(CommandInterrupted) as interrupted:
         await task
+    assert interrupted.value.result.output == "so far\n"
     await gone(pid)
 
 
@@ -171,7 +173,7 @@ async def test_a_list_is_bounded_and_keeps_what_is_not_deep(workspace: LocalWork
 async def test_a_list_does_not_look_for_ever(
     workspace: LocalWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.workspace.SCAN_LIMIT", 5)
+    monkeypatch.setattr("agent.workspace.listing.SCAN_LIMIT", 5)
     for number in range(10):
         (tmp_path / str(number)).touch()
     assert await workspace.list(glob="nothing like it") == Listing((), truncated=True)
@@ -254,6 +256,8 @@ ESCAPES = {
     "pipe": "cd . && timeout 60 sh -c 'echo $$ > pid; exec sleep 60' | tail",
     "job control": "set -m; sh -c 'echo $$ > pid; exec sleep 60'",
     "session": "setsid --wait sh -c 'echo $$ > pid; exec sleep 60'",
+    "cleared environment": "(setsid env -i /bin/sh -c 'echo $$ > pid; exec sleep 60' &); sleep 60",
+    "daemon": "setsid sh -c '(setsid env -i /bin/sh -c \"echo \\$\\$ > pid; exec sleep 60\" &)'; sleep 60",
     "orphan": "(setsid sh -c 'echo $$ > pid; exec sleep 60' &); sleep 60",
 }
 

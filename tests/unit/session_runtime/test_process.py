@@ -18,7 +18,7 @@ from session_runtime.session.outcome import CUT_OFF
 from session_runtime.session.session import MAX_RESUMES
 from session_runtime.session.store import Store
 from session_runtime.wire import SessionReport
-from session_runtime.workspace.protocol import GREETING, finished_marker
+from session_runtime.workspace.protocol import GREETING
 from support.runtime.harness import DEADLINE, alive, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ async def test_a_task_reports_its_outcome_and_ends_with_status_0(short_path: Pat
         assert report.usage.tool_calls == 1
         assert report.message_count == 4
         assert (short_path / "work" / "a.txt").read_text() == "made"
-        assert finished_marker(short_path / "w.sock").exists()
+        assert (short_path / "ended").exists()
         await eventually(lambda: not (short_path / "w.sock").exists())
 
 
@@ -116,7 +116,7 @@ async def test_a_stuck_workspace_does_not_delay_the_end(short_path: Path, number
         assert [message.role for message in saved.messages] == ["user", "assistant", "tool"]
     else:  # the next process knows that the call had begun
         assert [call.id for call in saved.open_calls] == list(saved.started)
-    assert finished_marker(short_path / "w.sock").exists() == (number is None)
+    assert (short_path / "ended").exists() == (number is None)
 
 
 async def test_a_prompt_is_taken_once_in_a_sessions_life(short_path: Path) -> None:

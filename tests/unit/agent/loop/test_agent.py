@@ -17,7 +17,7 @@ from agent.model.retry import ModelError
 from agent.testing import ScriptedModel, calls, fails, says
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from support.agent.stage import stage
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from agent.model.model import LiteLLMModel
 from agent.model.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from support.agent.openai_server import Answer, OpenAIServer, serve
 
 pytestmark = pytest.mark.anyio

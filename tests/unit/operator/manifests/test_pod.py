@@ -114,9 +114,11 @@ def test_the_report_token_is_for_reports_and_in_the_agent_only() -> None:
     assert projected[0]["name"] not in mounts["workspace"]
 
 
-def test_the_containers_share_the_socket_and_nothing_else() -> None:
-    mounts = {name: {mount["name"] for mount in item["volumeMounts"]} for name, item in containers(manifest()).items()}
-    assert mounts["agent"] & mounts["workspace"] == {"socket"}
+def test_the_containers_share_the_socket_and_the_mark_of_the_end() -> None:
+    mounts = {name: {mount["name"]: mount for mount in item["volumeMounts"]} for name, item in containers(manifest()).items()}
+    assert mounts["agent"].keys() & mounts["workspace"].keys() == {"socket", "session-end"}
+    assert mounts["workspace"]["session-end"]["readOnly"], "a command could end the workspace for good"
+    assert "readOnly" not in mounts["agent"]["session-end"]
     assert "state" not in mounts["workspace"]
 
 

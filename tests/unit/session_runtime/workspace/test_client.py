@@ -14,7 +14,7 @@ import pytest
 from agent.workspace import LIST_LIMIT, READ_LIMIT, WorkspaceError
 from session_runtime.workspace import client
 from session_runtime.workspace.client import OUTPUT_LIMIT, SocketWorkspace
-from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT
+from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT, TEXT_LIMIT
 from support.runtime.harness import DEADLINE
 from support.runtime.workspace_process import server
 
@@ -74,15 +74,19 @@ NONSENSE = [
     b"null",
     b"{}",
     b"[" * 100_000,
+    b"[{}," * 100_000,
+    b'{"result": null, "text": -1}',
+    b'{"result": null, "text": "many"}',
+    b'{"result": null, "text": 1e3}',
     b"1" * 10_000,
     b"\xff\xfe",
-    b'{"output": "without being asked for"}',
+    b'{"output": null, "text": 0}',
     b'{"result": null}',
     b'{"result": {}}',
     b'{"result": []}',
     b'{"result": 1e999}',
-    b'{"result": {"exit_code": "zero", "output": "", "timed_out": false, "truncated": false}}',
-    b'{"result": {"exit_code": 0, "output": null, "timed_out": false, "truncated": false}}',
+    b'{"result": {"exit_code": "zero", "timed_out": false, "truncated": false}}',
+    b'{"result": {"exit_code": 0, "timed_out": false, "truncated": false}}',
     b'{"result": {"entries": "abc", "truncated": false}}',
     b'{"result": {"entries": [{"path": 1, "kind": "file", "size": 1}], "truncated": false}}',
     b'{"error": {"not": "a text"}}',
@@ -99,14 +103,21 @@ async def test_an_answer_that_makes_no_sense_is_an_error_of_the_call(short_path:
 
 async def test_an_answer_without_end_is_an_error_of_the_call(short_path: Path) -> None:
     async with hostile(short_path, pours_without_end) as workspace:
-        with pytest.raises(WorkspaceError, match=f"longer than {MESSAGE_LIMIT} bytes"):
+        with pytest.raises(WorkspaceError, match=f"longer than {ANSWER_LIMIT} bytes"):
+            await workspace.read("a")
+
+
+async def test_a_text_that_is_too_long_is_not_read(short_path: Path) -> None:
+    line = json.dumps({"result": None, "text": TEXT_LIMIT + 1}).encode() + b"\n"
+    async with hostile(short_path, says(line, b"x" * 1_000_000)) as workspace:
+        with pytest.raises(WorkspaceError, match=f"longer than {TEXT_LIMIT} bytes"):
             await workspace.read("a")
 
 
 async def test_output_without_end_is_no_result_either(short_path: Path) -> None:
     async def pours_lines(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            writer.write(b'{"output": "more"}\n' * 1000)
+            writer.write(b'{"output": null, "text": 4}\nmore' * 1000)
             await writer.drain()
 
     pieces: list[str] = []
@@ -148,6 +159,33 @@ async def test_a_server_that_never_accepts_is_given_up(short_path: Path, monkeyp
             await workspace.shut_down()
 
 
+async def test_a_server_that_accepts_and_is_silent_is_not_waited_for(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 10 * DEADLINE)
+    monkeypatch.setattr(client, "GREETING_SECONDS", 0.1)
+    with sockets.socket(sockets.AF_UNIX) as listener:
+        listener.bind(str(short_path / "w.sock"))
+        listener.listen(100)
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(WorkspaceError, match="accepts connections and does not answer"):
+                await SocketWorkspace(short_path / "w.sock").run("true", timeout=10)
+
+
+async def test_after_a_call_without_a_server_the_next_waits_less(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    workspace = SocketWorkspace(short_path / "w.sock")
+    with pytest.raises(WorkspaceError, match="cannot reach"):
+        await workspace.read("a")
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 10 * DEADLINE)
+    monkeypatch.setattr(client, "AGAIN_SECONDS", 0.1)
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(WorkspaceError, match="cannot reach"):
+            await workspace.read("a")
+    async with server(short_path):
+        monkeypatch.setattr(client, "AGAIN_SECONDS", DEADLINE)
+        assert (await workspace.run("echo up", timeout=10)).output == "up\n"
+        assert workspace._reached, "the next one waits as long as the first"
+
+
 @pytest.mark.parametrize("greeting", [b"", b"220 mail.example.org ESMTP\r\n", b"\n"])
 async def test_something_else_at_the_socket_is_no_workspace(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
@@ -170,12 +208,15 @@ async def test_a_connection_that_ends_in_the_middle_says_what_is_kept(short_path
 
 
 async def test_what_is_taken_of_an_answer_is_bounded(short_path: Path) -> None:
-    result = {"exit_code": 0, "output": "x" * 5_000_000, "timed_out": False, "truncated": False}
-    async with hostile(short_path, says(json.dumps({"result": result}).encode() + b"\n")) as workspace:
+    text = b"x" * 5_000_000
+    result = {"exit_code": 0, "timed_out": False, "truncated": False}
+    line = json.dumps({"result": result, "text": len(text)}).encode() + b"\n"
+    async with hostile(short_path, says(line, text)) as workspace:
         assert len((await workspace.run("true", timeout=10)).output) == OUTPUT_LIMIT
-    async with hostile(short_path, says(json.dumps({"result": "x" * 5_000_000}).encode() + b"\n")) as workspace:
+    line = json.dumps({"result": None, "text": len(text)}).encode() + b"\n"
+    async with hostile(short_path, says(line, text)) as workspace:
         assert len(await workspace.read("a")) == READ_LIMIT
-    entries = [{"path": "x" * 5000, "kind": "file", "size": 1}] * 2000
+    entries = [{"path": "x" * 5000, "kind": "file", "size": 1}] + [{"path": "y", "kind": "file", "size": 1}] * 2000
     listing = {"entries": entries, "truncated": False}
     async with hostile(short_path, says(json.dumps({"result": listing}).encode() + b"\n")) as workspace:
         found = await workspace.list()

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from agent.workspace import Entry, Listing, WorkspaceError
-from agent.workspace_processes import CALL_MARK
+from agent.workspace import CommandInterrupted, Entry, Listing, WorkspaceError
 from session_runtime.workspace import client
 from session_runtime.workspace.client import SocketWorkspace
-from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT, finished_marker
+from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT
 from session_runtime.workspace.server import MAX_TIMEOUT
 from support.runtime.harness import DEADLINE, alive, eventually
-from support.runtime.workspace_process import ROOT, server
+from support.runtime.workspace_process import ROOT, client_of, server
 
 pytestmark = pytest.mark.anyio
 
@@ -59,13 +58,17 @@ async def test_output_comes_as_it_is_printed(short_path: Path) -> None:
             assert (await running).output == "first\nlast\n" == "".join(pieces)
 
 
-async def test_cancelling_kills_the_whole_group(short_path: Path) -> None:
+async def test_cancelling_kills_the_whole_group_and_keeps_its_output(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with server(short_path):
         workspace = SocketWorkspace(short_path / "w.sock")
-        running = asyncio.create_task(workspace.run("sleep 600 & echo $! > pid; sleep 600", timeout=600))
+        running = asyncio.create_task(workspace.run("echo so far; sleep 600 & echo $! > pid; sleep 600", timeout=600))
         path = short_path / "work" / "pid"
         await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+        monkeypatch.setattr(client, "INTERRUPT_SECONDS", DEADLINE)
         running.cancel()
+        with pytest.raises(CommandInterrupted) as interrupted:
+            await running
+        assert interrupted.value.result.output == "so far\n"
         await eventually(lambda: not alive(int(path.read_text())))
         assert (await workspace.run("echo still here", timeout=10)).output == "still here\n"
 
@@ -90,7 +93,7 @@ async def test_output_is_limited(short_path: Path) -> None:
 async def test_commands_see_a_small_environment(short_path: Path) -> None:
     async with server(short_path):
         result = await SocketWorkspace(short_path / "w.sock").run("env | cut -d= -f1 | sort", timeout=10)
-        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD", CALL_MARK}
+        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD"}
 
 
 async def test_bytes_that_are_not_text_survive(short_path: Path) -> None:
@@ -146,7 +149,7 @@ async def exchange(folder: Path, line: bytes) -> dict[str, Any]:
 
 async def test_shutdown_ends_the_server_with_status_0(short_path: Path) -> None:
     async with server(short_path) as process:
-        workspace = SocketWorkspace(short_path / "w.sock")
+        workspace = client_of(short_path)
         running = asyncio.create_task(workspace.run("echo $$ > pid; exec sleep 600", timeout=600))
         path = short_path / "work" / "pid"
         await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
@@ -160,10 +163,19 @@ async def test_shutdown_ends_the_server_with_status_0(short_path: Path) -> None:
 
 
 async def test_a_server_that_starts_after_the_end_ends_at_once(short_path: Path) -> None:
-    await SocketWorkspace(short_path / "w.sock").shut_down()
-    assert finished_marker(short_path / "w.sock").exists()
+    await client_of(short_path).shut_down()
     async with server(short_path) as process, asyncio.timeout(DEADLINE):
         assert await process.wait() == 0
+
+
+async def test_a_command_cannot_end_the_workspace(short_path: Path) -> None:
+    """Neither with the mark of earlier versions, beside the socket, nor with the agent's own request."""
+    async with server(short_path) as process:
+        workspace = client_of(short_path)
+        await workspace.run("touch ../w.sock.finished", timeout=60)
+        assert await exchange(short_path, b'{"op": "shutdown"}\n') == {"error": "the session has not ended"}
+        assert (await workspace.run("echo on", timeout=60)).output == "on\n"
+        assert process.returncode is None
 
 
 async def test_calls_wait_for_the_server_to_appear(short_path: Path) -> None:

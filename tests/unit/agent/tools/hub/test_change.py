@@ -10,7 +10,7 @@ import pytest
 
 from agent.testing import calls
 from agent.tools.hub import HubSettings, files, hub_tools, jobs, prices
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from support.agent.hub_server import TOKEN, Reply, refused
 from support.agent.hub_session import session
 from support.agent.processes import until

@@ -18,7 +18,7 @@ from agent.testing import calls, says
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.hub import client as hub_client
 from agent.tools.hub.text import size, window
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 from support.agent.console import ROOT
 from support.agent.hub_server import TOKEN, Reply, refused
 from support.agent.hub_session import session
@@ -51,7 +51,7 @@ def test_the_library_is_not_imported_before_a_call() -> None:
 import pathlib, sys
 import agent.__main__, agent.loop.agent
 from agent.tools.hub import HubSettings, hub_tools
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 hub_tools(HubSettings("t"), LocalWorkspace(pathlib.Path(".")))
 sys.exit("huggingface_hub" in sys.modules or "httpx" in sys.modules)
 """
@@ -227,7 +227,7 @@ async def test_a_process_ends_although_a_call_hangs(tmp_path: Path) -> None:
 import asyncio, sys
 from pathlib import Path
 from agent.tools.hub import HubSettings, client, hub_tools
-from agent.workspace import LocalWorkspace
+from agent.workspace.local import LocalWorkspace
 
 async def main():
     client.HTTP_TIMEOUT = 600
