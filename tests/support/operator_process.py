@@ -55,7 +55,7 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, "PYTHONWARNINGS": "default"})
         if ready:
-            eventually(self.is_ready, within=30, what=f"the operator's readiness (log: {self.log})")
+            eventually(self.is_ready, within=60, what=f"the operator's readiness (log: {self.log})")
 
     @property
     def is_alive(self) -> bool:

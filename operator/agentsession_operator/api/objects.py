@@ -74,6 +74,8 @@ class Session:
     meta: Meta[SessionUID]
     spec: AgentSessionSpec
     status: AgentSessionStatus
+    whole: bool = True
+    """Whether the spec is here as it was applied. The cache leaves long texts out (cluster/thrift.py)."""
 
     @classmethod
     def of(cls, body: JSON) -> Session:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from agentsession_operator.api.objects import UID, Meta, Pod, PodUID, Quota, Session, SessionClass, SessionUID
+from agentsession_operator.cluster.thrift import Thrift
 
 
 class HasMeta(Protocol):
@@ -47,7 +48,9 @@ class Store(Generic[UID, T]):
     object never comes back: UIDs are not reused.
     """
 
-    def __init__(self, changed: Callable[[T | None, T | None], None]) -> None:
+    def __init__(self, changed: Callable[[T | None, T | None], None], kept: Callable[[T], T] = lambda item: item) -> None:
+        """`kept` makes an object small before it is stored."""
+        self._kept = kept
         self._objects: dict[UID, T] = {}
         self._deleted: dict[UID, None] = {}
         self._changed = changed
@@ -58,7 +61,7 @@ class Store(Generic[UID, T]):
         before = self._objects.get(uid)
         if uid in self._deleted or (before is not None and before.meta.version >= item.meta.version):
             return False
-        self._objects[uid] = item
+        item = self._objects[uid] = self._kept(item)
         self._changed(before, item)
         return True
 
@@ -88,7 +91,9 @@ class Cache:
 
     def __init__(self, listener: CacheListener) -> None:
         self._listener = listener
-        self.sessions: Store[SessionUID, Session] = Store(lambda *change: listener.session_changed(self, *change))
+        self.sessions: Store[SessionUID, Session] = Store(
+            lambda *change: listener.session_changed(self, *change), Thrift().kept
+        )
         self.pods: Store[PodUID, Pod] = Store(self._index_pod)
         self.classes: Store[str, SessionClass] = Store(lambda *change: listener.class_changed(self, *change))
         self.quotas: Store[str, Quota] = Store(lambda *change: listener.quota_changed(self, *change))

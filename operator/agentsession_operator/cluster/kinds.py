@@ -70,24 +70,52 @@ class Kind(Generic[UID, T]):
         meta = body["metadata"]
         log.error("ignoring %s %s/%s: %s", self.plural, meta.get("namespace", ""), meta.get("name", ""), error)
 
-    def correct(self, listed: Mapping[str, Any]) -> int:
-        """Bring the store up to a list. Returns the number of objects that were missing, stale or left over.
 
-        An object that the store knows in a version newer than the list was created after it, and stays.
-        """
-        version = int(listed["metadata"]["resourceVersion"])
-        uids = {body["metadata"]["uid"] for body in listed["items"]}
-        corrected = 0
-        for body in listed["items"]:
-            known = self.store.get(body["metadata"]["uid"])
-            if known is None or known.meta.version < int(body["metadata"]["resourceVersion"]):
-                self.take(None, body)
-                corrected += self.store.get(body["metadata"]["uid"]) is not known
-        for item in self.store.all():
-            if item.meta.uid not in uids and item.meta.version <= version:
-                self.gone(item.meta.uid)
+class Comparison(Generic[UID, T]):
+    """A list of a kind, page by page, beside the store.
+
+    Of each page only what the store lacks is kept: whole lists would be several times as large as all that the operator knows.
+    An object that the store knows in a version newer than the list was created after it, and stays.
+    """
+
+    def __init__(self, kind: Kind[UID, T]) -> None:
+        self.kind = kind
+        self._uids: set[UID] = set()
+        self._version = 0
+        self._news: list[Mapping[str, Any]] = []
+
+    def see(self, page: Mapping[str, Any]) -> None:
+        """Take a page in. All pages of a list are of one resourceVersion."""
+        self._version = int(page["metadata"]["resourceVersion"])
+        for body in page["items"]:
+            self._uids.add(body["metadata"]["uid"])
+            if self._is_news(body):
+                self._news.append(body)
+
+    def take(self) -> int:
+        """Store what the pages had that the store still lacks. Returns the number of objects."""
+        taken = 0
+        for body in self._news:
+            if self._is_news(body):
+                before = self.kind.store.get(body["metadata"]["uid"])
+                self.kind.take(None, body)
+                taken += self.kind.store.get(body["metadata"]["uid"]) is not before
+        self._news.clear()
+        return taken
+
+    def finish(self) -> int:
+        """After the last page: also drop what the list does not have. Returns the number of objects that were missing, stale
+        or left over."""
+        corrected = self.take()
+        for item in self.kind.store.all():
+            if item.meta.uid not in self._uids and item.meta.version <= self._version:
+                self.kind.gone(item.meta.uid)
                 corrected += 1
         return corrected
+
+    def _is_news(self, body: Mapping[str, Any]) -> bool:
+        known = self.kind.store.get(body["metadata"]["uid"])
+        return known is None or known.meta.version < int(body["metadata"]["resourceVersion"])
 
 
 def followed(cache: Cache, key: bytes) -> tuple[Kind[Any, Any], ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlencode
 
@@ -26,6 +26,8 @@ JSON = dict[str, Any]
 
 REQUEST_SECONDS: Final = 15.0
 LIST_SECONDS: Final = 60.0
+PAGE: Final = 500
+"""Objects in one page of a list."""
 _CONNECTIONS: Final = 32
 _USER_AGENT: Final = "agentsession-operator"
 
@@ -146,6 +148,17 @@ class KubeApi:
     async def list_all(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
         """A consistent list of all objects, read from etcd instead of the server's cache. Raises ApiError."""
         return await self._transport.request("GET", path, query=query, timeout=LIST_SECONDS)
+
+    async def pages(self, path: str, query: Mapping[str, str]) -> AsyncIterator[JSON]:
+        """A consistent list of all objects, PAGE at a time, so that it is never in memory whole. Raises ApiError, a 410 among
+        them if it takes longer than the server keeps its old revisions (five minutes)."""
+        position = ""
+        while True:
+            page = await self.list_all(path, {**query, "limit": str(PAGE), **({"continue": position} if position else {})})
+            yield page
+            position = page["metadata"].get("continue", "")
+            if not position:
+                return
 
     # Writes.
 

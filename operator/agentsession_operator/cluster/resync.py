@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from agentsession_operator import metrics
 from agentsession_operator.cluster.cache import Cache
-from agentsession_operator.cluster.kinds import Kind
+from agentsession_operator.cluster.kinds import Comparison, Kind
 from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 FIRST_SECONDS: Final = 10.0
@@ -122,14 +122,19 @@ class Resync:
 
     async def _compare(self, *, grace: float) -> int:
         """Number of corrections. A `grace` of 0 seconds is the first list, which finds everything missing."""
-        lists = [await self._api.list_all(kind.path, kind.query) for kind in self._kinds]
+        comparisons = [Comparison(kind) for kind in self._kinds]
+        corrected = 0
+        for comparison in comparisons:
+            async for page in self._api.pages(comparison.kind.path, comparison.kind.query):
+                comparison.see(page)
+                if not grace:
+                    corrected += comparison.take()
         if grace:
             await asyncio.sleep(grace)  # what the watch is about to deliver is not its fault
-        corrected = 0
-        for kind, listed in zip(self._kinds, lists, strict=True):
-            number = kind.correct(listed)
+        for comparison in comparisons:
+            number, plural = comparison.finish(), comparison.kind.plural
             if number and grace:
-                log.warning("the watch of %s missed %d changes; the relist corrected them", kind.plural, number)
-                metrics.WATCH_CORRECTIONS.labels(kind.plural).inc(number)
+                log.warning("the watch of %s missed %d changes; the relist corrected them", plural, number)
+                metrics.WATCH_CORRECTIONS.labels(plural).inc(number)
             corrected += number
         return corrected

@@ -16,6 +16,7 @@ import kopf
 
 from agentsession_operator import metrics
 from agentsession_operator.cluster.kinds import Kind
+from agentsession_operator.cluster.kube import PAGE
 
 _BACKOFFS: Final = (0.5, 1, 2, 5, 10)
 _STOP_SECONDS: Final = 5.0
@@ -62,6 +63,10 @@ def settings(kinds: Sequence[Kind[Any, Any]]) -> kopf.OperatorSettings:
     for kind in kinds:
         if kind.selector is not None:
             result.watching.label_selectors[kind.plural] = kind.selector
+    # kopf lists before it watches: a page at a time, or all objects are in memory at once.
+    result.watching.chunk_size = PAGE
+    # kopf has a task for each object that had an event, which ends when it is idle for this long (in seconds).
+    result.queueing.idle_timeout = 0.5
     # A watch that is silent for this long is opened again, in case the connection died unnoticed.
     result.watching.server_timeout = 300
     result.watching.client_timeout = 330

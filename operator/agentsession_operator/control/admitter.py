@@ -154,7 +154,8 @@ class Admitter:
         """Create the session's pod, unless the session has changed its mind since it was counted."""
         async with limit:
             session = self._cache.sessions.get(uid)
-            if session is not None and (self._read_before is not None and uid not in self._read_before):
+            unread = self._read_before is not None and uid not in self._read_before
+            if session is not None and (unread or not session.whole):
                 try:
                     session = await self._objects.read_session(session)
                 except (ApiError, UnreadableObject) as error:

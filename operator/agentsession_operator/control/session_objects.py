@@ -36,7 +36,7 @@ from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.control.paces import Paces, utc_now
 from agentsession_operator.control.refusals import Refusals
 from agentsession_operator.decisions.decision import Action, CreatePod, DeletePod, ReleasePod
-from agentsession_operator.decisions.resolve import Resolved
+from agentsession_operator.decisions.resolve import Resolved, resolve
 from agentsession_operator.manifests.claim import session_claim
 from agentsession_operator.manifests.ownership import is_owned, owned_meta
 from agentsession_operator.manifests.pod import GRACE_SECONDS, Installation, pod_annotations, session_pod
@@ -280,12 +280,18 @@ class SessionObjects:
         """The session holds its slot. It is read first: nothing is created for one that is gone."""
         if self.backs_off(session.meta.uid) or self.is_creating(session.meta.uid):
             return
-        if await self.read_session(session) is None:
+        current = await self.read_session(session)
+        if current is None:
             return
-        await self.create(session, action.resolved, action.workspace)
+        resolved = resolve(current.spec, self._cache.classes_by_name())
+        if isinstance(resolved, Resolved):  # else its class went a moment ago, and the next decision says so
+            await self.create(current, resolved, action.workspace)
 
     async def read_session(self, session: Session) -> Session | None:
-        """The session as the API server has it now, which the cache learns too; None where it is gone. Raises ApiError."""
+        """The session as the API server has it now, whole, which the cache learns too; None where it is gone.
+
+        Raises ApiError, and UnreadableObject.
+        """
         meta = session.meta
         try:
             body = await self._api.get(path_of(SESSIONS, meta.namespace, meta.name))

@@ -9,14 +9,12 @@ from datetime import timedelta
 from agentsession_operator.api.objects import Pod
 from agentsession_operator.api.session import AgentSessionStatus
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.decisions.resolve import Resolved
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
     """Create the pod of a session that holds a slot and has lost its pod. First pods are the admitter's."""
 
-    resolved: Resolved
     workspace: WorkspaceStatus | None
 
 

@@ -136,7 +136,7 @@ def _create(standing: Standing, lost: LostPods | None) -> None:
         standing.model = resolved.agent.model
         if standing.facts.refusal:
             standing.pod = Readiness("False", PodReadyReason.CREATE_FAILED, standing.facts.refusal)
-        standing.actions.append(CreatePod(resolved, standing.workspace))
+        standing.actions.append(CreatePod(standing.workspace))
 
 
 def _give_up(standing: Standing, lost: LostPods, what: Readiness) -> None:

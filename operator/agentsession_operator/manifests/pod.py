@@ -80,9 +80,11 @@ def session_pod(
     session: Session, resolved: Resolved, installation: Installation, workspace: WorkspaceStatus | None = None
 ) -> JSON:
     """The manifest of a session's pod. With `workspace`, conversation and files are on its claim; otherwise they are lost with
-    the pod."""
+    the pod. Raises ValueError for a session whose texts were left out."""
+    if not session.whole:
+        raise ValueError(f"session {session.meta.namespace}/{session.meta.name} is not here whole")
     meta, offered = session.meta, resolved.session_class
-    volumes, folders = _lasting_folders(workspace)
+    volumes, folders = _persistent_folders(workspace)
     spec: JSON = {
         "restartPolicy": "OnFailure",
         "automountServiceAccountToken": False,
@@ -141,7 +143,7 @@ def pod_annotations(session: Session, key: bytes, workspace: WorkspaceStatus | N
     return annotations
 
 
-def _lasting_folders(workspace: WorkspaceStatus | None) -> tuple[list[JSON], dict[str, JSON]]:
+def _persistent_folders(workspace: WorkspaceStatus | None) -> tuple[list[JSON], dict[str, JSON]]:
     """The volumes behind the session's database ("state") and its files ("work"), and how each of the two is mounted.
 
     On a claim both are folders of one volume, and each container gets its own and never sees the other's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from agentsession_operator.api.meta import CLASSES, SESSIONS
 from agentsession_operator.api.objects import Pod, PodUID, Session, SessionUID
 from agentsession_operator.cluster.cache import Cache
-from agentsession_operator.cluster.kinds import Kind, followed
+from agentsession_operator.cluster.kinds import Comparison, Kind, followed
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
 from support.control_plane.builders import INSTALLATION, JSON, READY, class_body, pod_body, quota, session, session_body
@@ -36,44 +37,70 @@ def listed(at: int, **versions: int) -> JSON:
     return {"metadata": {"resourceVersion": str(at)}, "items": items}
 
 
+def corrected(kind: Kind[Any, Any], page: JSON) -> int:
+    """How many objects a list of one page corrects."""
+    comparison = Comparison(kind)
+    comparison.see(page)
+    return comparison.finish()
+
+
 def versions(kept: Sessions) -> dict[str, int]:
     return {item.meta.name: item.meta.version for item in kept.store.all()}
 
 
 def test_an_empty_store_takes_everything() -> None:
     kept = known()
-    assert kept.correct(listed(9, a=3, b=5)) == 2
+    assert corrected(kept, listed(9, a=3, b=5)) == 2
     assert versions(kept) == {"a": 3, "b": 5}
+
+
+def test_a_list_in_pages_corrects_as_a_whole_one() -> None:
+    kept = known(stale=3, gone=4, same=5)
+    comparison = Comparison(kept)
+    comparison.see(listed(9, stale=7, same=5))
+    assert versions(kept) == {"stale": 3, "gone": 4, "same": 5}
+    assert comparison.take() == 1
+    comparison.see(listed(9, new=8))
+    assert comparison.finish() == 2
+    assert versions(kept) == {"stale": 7, "same": 5, "new": 8}
+
+
+def test_what_the_watch_delivers_meanwhile_is_no_correction() -> None:
+    kept = known(a=3)
+    comparison = Comparison(kept)
+    comparison.see(listed(9, a=7))
+    kept.store.put(session("a", version=7))
+    assert comparison.finish() == 0
 
 
 def test_a_store_that_is_right_is_left_alone() -> None:
     kept = known(a=3, b=5)
-    assert kept.correct(listed(9, a=3, b=5)) == 0
+    assert corrected(kept, listed(9, a=3, b=5)) == 0
 
 
 def test_changes_that_the_watch_missed_are_corrected_and_counted() -> None:
     kept = known(stale=3, gone=4, same=5)
-    assert kept.correct(listed(9, stale=7, same=5, new=8)) == 3
+    assert corrected(kept, listed(9, stale=7, same=5, new=8)) == 3
     assert versions(kept) == {"stale": 7, "same": 5, "new": 8}
 
 
 def test_what_is_younger_than_the_list_is_kept() -> None:
     kept = known(a=12, b=10)
-    assert kept.correct(listed(9, a=3)) == 0
+    assert corrected(kept, listed(9, a=3)) == 0
     assert versions(kept) == {"a": 12, "b": 10}
 
 
 def test_an_object_deleted_during_the_list_does_not_come_back() -> None:
     kept = known(a=3)
     kept.store.remove(SessionUID("uid-of-a"))
-    assert kept.correct(listed(9, a=3)) == 0
+    assert corrected(kept, listed(9, a=3)) == 0
     assert versions(kept) == {}
 
 
 def test_a_session_applied_again_under_its_name_replaces_the_first() -> None:
     kept = known(a=3)
     again = {"metadata": {"resourceVersion": "9"}, "items": [session_body("a", uid="second", version=8)]}
-    assert kept.correct(again) == 2
+    assert corrected(kept, again) == 2
     assert [item.meta.uid for item in kept.store.all()] == ["second"]
 
 
@@ -82,7 +109,7 @@ def test_an_unreadable_object_is_logged_and_does_not_stop_the_others(caplog: pyt
     objects = listed(9, a=3, b=4)
     objects["items"][0]["spec"] = {"user": 7}
     with caplog.at_level(logging.ERROR):
-        assert kept.correct(objects) == 1
+        assert corrected(kept, objects) == 1
     assert versions(kept) == {"b": 4}
     assert "ignoring agentsessions team/a" in caplog.text
 
@@ -93,13 +120,13 @@ def test_an_unreadable_object_is_logged_and_does_not_stop_the_others(caplog: pyt
 )
 def test_a_list_makes_the_store_no_older_and_a_second_changes_nothing(before: dict[str, int], there: dict[str, int]) -> None:
     kept, at = known(**before), listed(9, **there)
-    kept.correct(at)
+    corrected(kept, at)
     assert versions(kept) == {
         name: max(before.get(name, 0), there.get(name, 0))
         for name in before.keys() | there.keys()
         if name in there or before[name] > 9
     }
-    assert kept.correct(at) == 0
+    assert corrected(kept, at) == 0
 
 
 def the_pods() -> tuple[Cache, Kind[PodUID, Pod]]:
@@ -166,7 +193,7 @@ def test_a_released_pod_that_vanishes_is_gone() -> None:
 def test_a_pod_that_misses_in_a_list_is_a_doubt() -> None:
     cache, pods = the_pods()
     pods.take("ADDED", pod_body(status=READY))
-    assert pods.correct({"metadata": {"resourceVersion": "900"}, "items": []}) == 1
+    assert corrected(pods, {"metadata": {"resourceVersion": "900"}, "items": []}) == 1
     assert len(cache.doubtful(SessionUID("uid-of-demo"))) == 1
 
 

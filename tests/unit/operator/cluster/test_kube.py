@@ -51,9 +51,17 @@ async def test_reads_need_no_open_gate(server: ApiServer) -> None:
     assert (await KubeApi(server, may_write=shut).get(PATH))["metadata"]["name"] == "x"
 
 
+async def test_a_list_comes_in_pages(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentsession_operator.cluster.kube.PAGE", 2)
+    for name in ("a", "b", "c"):
+        server.put(f"/api/v1/namespaces/n/pods/{name}", {"metadata": {"name": name, "labels": {"ours": "yes"}}})
+    pages = [page async for page in server.kube.pages("/api/v1/namespaces/n/pods", {"labelSelector": "ours"})]
+    assert [[item["metadata"]["name"] for item in page["items"]] for page in pages] == [["a", "b"], ["c"]]
+
+
 async def test_every_write_has_a_gate(server: ApiServer) -> None:
     public = {name for name in vars(KubeApi) if not name.startswith("_")}
-    assert public == {"get", "list_all", *WRITES}
+    assert public == {"get", "list_all", "pages", *WRITES}
 
 
 async def test_a_deletion_says_whether_it_deleted(server: ApiServer) -> None:

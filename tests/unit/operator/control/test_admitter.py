@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
@@ -193,6 +194,17 @@ async def test_a_session_deleted_before_the_watches_began_gets_no_pod() -> None:
     await passes(stage)
     assert stage.writes() == []
     assert stage.cache.sessions.get(UID) is None
+
+
+async def test_a_session_with_long_texts_is_read_before_its_pod_is_created() -> None:
+    """The cache left its texts out; its pod has them."""
+    stage = Stage()
+    stage.put_session(prompt="x" * 5_000)
+    assert (known := stage.cache.sessions.get(UID)) is not None
+    assert known.spec.prompt is None
+    await passes(stage)
+    (body,) = [body for path, body in stage.server.objects.items() if path.startswith(f"{PODS}/")]
+    assert "x" * 5_000 in json.dumps(body)
 
 
 async def test_one_users_thousand_sessions_do_not_delay_anothers_first() -> None:

@@ -176,7 +176,7 @@ def test_a_session_keeps_the_workspace_that_it_got_though_its_class_changes() ->
     for now in (larger, resolved()):
         decision = decided(kept, resolved_=now)
         assert decision.status.workspace == kept.status.workspace
-        assert decision.actions == [CreatePod(now, kept.status.workspace)]
+        assert decision.actions == [CreatePod(kept.status.workspace)]
 
 
 def test_a_held_slot_survives_a_class_that_went_away() -> None:
@@ -226,7 +226,7 @@ def test_a_pod_of_which_nothing_ran_is_created_again(status: JSON, deleting: boo
     second = decided(written(known, first), pod=rejected)
     assert deletes(second) == ([] if deleting else ["pod-of-demo"])
     assert releases(second) == ["pod-of-demo"]
-    assert decided(written(known, first)).actions == [CreatePod(resolved(), None)]
+    assert decided(written(known, first)).actions == [CreatePod(None)]
 
 
 def test_a_pod_that_is_rejected_again_and_again_fails_the_session() -> None:

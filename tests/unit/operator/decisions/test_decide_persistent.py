@@ -25,7 +25,6 @@ from support.control_plane.builders import (
     pod,
     pod_status,
     report,
-    resolved,
 )
 from support.control_plane.decided import creates, decided, deletes, reasons, releases, told, written
 
@@ -92,7 +91,7 @@ def test_a_lost_pod_is_replaced_once_its_name_is_free() -> None:
     known = written(ready(), decided(ready(), pod=pod(status=EVICTED)))
     decision = decided(known)
     assert decision.status.lost_pods == known.status.lost_pods
-    assert decision.actions == [CreatePod(resolved(), known.status.workspace)]
+    assert decision.actions == [CreatePod(known.status.workspace)]
 
 
 def test_a_replacement_that_is_refused_is_reported_and_keeps_the_slot() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentsession_operator.api.names import bearer_token, token_sha256
 from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.api.session import MAX_PROMPT
 from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.manifests.claim import session_claim
 from agentsession_operator.manifests.ownership import is_owned
@@ -316,7 +317,7 @@ def test_where_the_archive_goes_is_the_classs_to_say() -> None:
 
 
 def test_a_prompt_of_the_greatest_length_and_the_widest_characters_arrives() -> None:
-    round_trip(session(prompt="🦊" * 100_000, agent={"instructions": "🐻" * 32_768}))
+    round_trip(session(prompt="🦊" * MAX_PROMPT, agent={"instructions": "🐻" * 32_768}))
 
 
 def test_everything_that_an_agent_can_be_told_arrives() -> None:
@@ -327,7 +328,7 @@ def test_everything_that_an_agent_can_be_told_arrives() -> None:
 
 @pytest.mark.parametrize("unit", ["$", "$(", "\\", '"', "\n", "\x01", "a", "é", "\u2028", "\\$(X)\\\\$"])
 def test_a_prompt_of_characters_that_are_escaped_arrives(unit: str) -> None:
-    round_trip(session(prompt=(unit * 100_000)[:100_000]))
+    round_trip(session(prompt=(unit * MAX_PROMPT)[:MAX_PROMPT]))
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_from('$(){}\\"'), min_size=1))

@@ -6,6 +6,7 @@ A change of the pod shows as a diff of these files. To write them: `AGENTSESSION
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,9 @@ def test_the_documentation_shows_the_expected_manifest(name: str) -> None:
 
 def test_no_expected_manifest_is_left_without_a_test() -> None:
     assert {path.stem for path in EXPECTED.iterdir()} == PODS.keys()
+
+
+def test_no_pod_is_made_from_a_session_whose_texts_were_left_out() -> None:
+    of = replace(session(), whole=False)
+    with pytest.raises(ValueError, match="session team/demo is not here whole"):
+        session_pod(of, resolved(of), INSTALLATION)
