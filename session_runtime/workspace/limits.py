@@ -1,8 +1,8 @@
 """Limits on what commands may use in the workspace's container: processes, memory, disk. Python 3.9, standard library only.
 
 The cluster's own limits do not fit, or end more than the command: RLIMIT_NPROC counts the processes of a user id on the
-whole node, that is, of all sessions together; a container that reaches its memory limit is killed as a whole; and a pod
-that fills its disk is evicted, and its session lost.
+whole node, that is, of all sessions together; a container that reaches its memory limit is killed as a whole (`memory.py`); and
+a pod that fills its disk is evicted, and its session lost.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Awaitable, Callable, Iterable  # noqa: UP035 - Python 3.9
 
+from session_runtime.workspace.memory import MemoryCheck
+
 MAX_PROCESSES = 512
 """Processes in the container, this server and process 1 included."""
 
@@ -29,9 +31,6 @@ REAP_SECONDS = 1.0
 
 DISK_CHECK_SECONDS = 10.0
 """How often files are counted, while there are processes, though little seems to be written."""
-
-MEMORY_SHARE = 0.9
-"""One process's share of the container's memory."""
 
 DISK_SHARE = 0.9
 """The share of the given disk space that files may take: what is written between two looks needs some of it too."""
@@ -45,13 +44,7 @@ DATABASE_SHARE = 0.15
 ENTRY_BYTES = 4096
 """What an entry takes at least. An empty file takes no block, but an inode, and those can run out as well."""
 
-NO_LIMIT = 2**62
-"""cgroup v1 writes no limit as one close to 2**63."""
-
 MEGABYTE = 1_000_000
-
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container finds its memory limit: with cgroup v2, and with v1."""
 
 _FACTORS = {
     "m": 0.001,
@@ -66,20 +59,6 @@ def quantity(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size like 512Mi or 10G")
     return int(float(match[1]) * _FACTORS[match[2] or ""])
-
-
-def container_memory(paths: Iterable[Path] = CGROUP_LIMITS) -> int | None:
-    """Bytes of memory that the container may use; None when there is no limit, or it cannot be read."""
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-            limit = int(path.read_text())
-            return limit if limit < NO_LIMIT else None
-    return None
-
-
-def limit_memory(limit: int) -> None:
-    """Bound the memory of each process that this one starts: a command fails before the container does."""
-    _lower(resource.RLIMIT_DATA, limit)
 
 
 def limit_file_size(limit: int) -> None:
@@ -192,12 +171,14 @@ class Limits:
     """What all processes in the container may take together."""
 
     processes: int = MAX_PROCESSES
+    memory: int | None = None
+    """Bytes."""
     disks: tuple[tuple[int, tuple[Path, ...]], ...] = ()
     """Bytes of what is in some files and folders."""
 
 
 class Guard:
-    """Kills everything that commands have started when it has become too much.
+    """Kills what commands have started when it has become too much: everything, or the largest process if memory is short.
 
     Only for a process namespace of its own, whose process 1 is this program: kill(-1) spares the caller and process 1,
     and reaches all others in one step, which a fork bomb cannot outrun.
@@ -208,10 +189,12 @@ class Guard:
         self._disks = [DiskCheck(self, limit, paths) for limit, paths in limits.disks]
         self._checks: list[tuple[asyncio.Event, Check]] = []
         self.kills: list[str] = []
-        """Why, for each time that has happened."""
+        """What was killed and why, for each time that has happened."""
         self.add(self._check_processes)
         for disk in self._disks:
             self.add(disk)
+        if limits.memory is not None:
+            self.add(MemoryCheck(self, limits.memory))
 
     def add(self, check: Check) -> None:
         """Make this check too while there are processes of commands."""
@@ -224,9 +207,18 @@ class Guard:
 
     def kill(self, why: str) -> None:
         """Kill all processes but this one and process 1."""
-        self.kills.append(why)
+        self.kills.append(f"all processes were killed: {why}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
+
+    def kill_one(self, pid: int, why: str) -> None:
+        """Kill one process."""
+        name = "a process"
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        self.kills.append(f"{name} (process {pid}) was killed: {why}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     async def disk_problem(self) -> str | None:
         """Why nothing should be written now; None while there is room."""

@@ -29,15 +29,13 @@ from session_runtime.workspace.limits import (
     DISK_SHARE,
     FILE_SHARE,
     MAX_PROCESSES,
-    MEMORY_SHARE,
     Guard,
     Limits,
-    container_memory,
     limit_file_size,
-    limit_memory,
     quantity,
     volume_for_files,
 )
+from session_runtime.workspace.memory import MEMORY_SHARE, container_memory
 from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT
 
 MAX_TIMEOUT = 3600.0
@@ -45,6 +43,9 @@ MAX_TIMEOUT = 3600.0
 
 STREAM_LIMIT = 1024 * 1024
 """Bytes of streamed output that may wait for a slow reader; beyond it output is left to the result."""
+
+MAX_NOTES = 5
+"""Kills that a command is told of, at most."""
 
 SCRATCH = ("/tmp", "/dev/termination-log")  # noqa: S108 - the container's own
 """What commands can write to besides the root. The kubelet makes the log a file on the node that anyone may write to."""
@@ -189,7 +190,7 @@ class Server:
             )
         except CommandInterrupted as interrupted:
             result = interrupted.result  # for a client that has taken the request back and still listens
-        note = f"\n[all processes were killed: {kills[-1]}]" if len(kills) > before else ""
+        note = "".join(f"\n[{kill}]" for kill in kills[before:][-MAX_NOTES:])
         how = {"exit_code": result.exit_code, "timed_out": result.timed_out, "truncated": result.truncated}
         return {"result": how}, result.output + note
 
@@ -311,9 +312,6 @@ async def serve(socket: Path, root: Path, limits: Limits | None = None, end_mark
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE)
-    if memory:
-        limit_memory(memory)
     options.root = options.root.resolve()
     disks = _disks(options)
     if disks:
@@ -322,7 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if contained:
         become_init()
     bounds = tuple((int(size * DISK_SHARE), paths) for size, paths in disks)
-    limits = Limits(options.max_processes, bounds) if contained else None
+    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE) or None
+    limits = Limits(options.max_processes, memory, bounds) if contained else None
     return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits, options.end))
 
 
@@ -356,7 +355,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-memory",
         type=int,
         metavar="BYTES",
-        help="memory limit of each process (default: 90% of the container's limit)",
+        help="kill the largest process when all together take more memory than this (default: 90%% of the container's limit); "
+        "applies only to process 1 of a container",
     )
     parser.add_argument(
         "--disk",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import sys
 import uuid
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 
 from agent.workspace import WorkspaceError
 from session_runtime.workspace.client import SocketWorkspace
-from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, container_memory, disk_usage, quantity, volume_for_files
+from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, disk_usage, quantity, volume_for_files
+from session_runtime.workspace.memory import container_memory
 from support.runtime.harness import DEADLINE, eventually
 from support.runtime.volume import small_volume
 from support.runtime.workspace_process import NAMESPACE, client_of, contained, needs_namespace, server
@@ -159,13 +162,64 @@ async def test_a_socket_that_a_command_takes_away_comes_back(short_path: Path, r
 # Memory.
 
 
+def python(code: str) -> str:
+    """The command that runs this code."""
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+
+
+@needs_namespace
 async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path) -> None:
-    async with server(short_path, options=("--max-memory", "200000000")):
-        workspace = SocketWorkspace(short_path / "w.sock")
-        greedy = await workspace.run(f"{sys.executable} -c 'x = bytearray(300_000_000)'", timeout=60)
-        assert greedy.exit_code == 1
-        assert "MemoryError" in greedy.output
+    sleep = own_sleep()
+    async with contained(short_path, "--max-memory", "200000000") as workspace:
+        await workspace.run(f"{sleep} &", timeout=60)
+        greedy = await workspace.run(f"{python('x = bytearray(400_000_000); input()')}; echo $?; sleep 1; echo on", timeout=60)
+        assert greedy.exit_code == 0
+        assert "\n137\non\n" in "\n" + greedy.output, "the shell goes on"
+        assert re.search(
+            r"\[python\S* \(process \d+\) was killed: all processes together took [2-9]\d\d MB of memory, and may take at most "
+            r"200 MB\]",
+            greedy.output,
+        )
+        assert runs(sleep), "others are left alone"
         assert (await workspace.run("echo on", timeout=60)).output == "on\n"
+
+
+RESERVES = {
+    "a heap": """
+import mmap
+x = mmap.mmap(-1, 8 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE, as Java reserves its heap
+x[0] = 1
+print("works")
+""",
+    "the stacks of threads": """
+import threading
+stop = threading.Event()
+threading.stack_size(8 << 20)
+threads = [threading.Thread(target=stop.wait) for _ in range(228)]
+[thread.start() for thread in threads]
+stop.set()
+print("works")
+""",
+    "pages that it shares with its children": """
+import os, time
+x = bytearray(b"x") * 60_000_000
+for _ in range(4):
+    if os.fork() == 0:
+        time.sleep(1)
+        os._exit(0)
+for _ in range(4):
+    os.wait()
+print("works")
+""",
+}
+
+
+@needs_namespace
+@pytest.mark.parametrize("what", RESERVES)
+async def test_memory_that_is_reserved_or_shared_is_not_counted(short_path: Path, what: str) -> None:
+    async with contained(short_path, "--max-memory", "200000000") as workspace:
+        result = await workspace.run(python(RESERVES[what]), timeout=60)
+        assert (result.exit_code, result.output) == (0, "works\n")
 
 
 @pytest.mark.parametrize("name", ["v1", "v2"])
