@@ -1,9 +1,10 @@
 """The workspace server as one file that any Python from 3.9 on runs: `python3 -I FILE`.
 
-    python -m session_runtime.workspace.bundle FILE
+    python -m session_runtime.workspace.bundle --home /workspace FILE
 
 This is how the server gets into an image other than the runtime's: an init container with the runtime's image writes the
-file to a volume, and the workspace container runs it.
+file to a volume, and the workspace container runs it. Beside it are a `passwd` and a `group` that have this process's user, for
+images that do not know it.
 
 The file holds this folder, except what only the agent container runs, and `agent/workspace`. The latter does the work: it
 runs the commands and edits the files. It stays in the agent's package because `python -m agent` uses it without a container,
@@ -13,6 +14,7 @@ and the agent must not import the runtime.
 from __future__ import annotations
 
 import argparse
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +42,9 @@ PACKAGES: Final = (
     "session_runtime/workspace/__init__.py",
 )
 
+ACCOUNT: Final = "agentsession"
+"""Name of the user in `passwd`, as in the runtime's image."""
+
 _MAIN: Final = """\
 import sys
 
@@ -63,11 +68,27 @@ def write_bundle(path: Path) -> None:
     unfinished.rename(path)
 
 
+def write_accounts(folder: Path, home: str) -> None:
+    """A `passwd` and a `group` (passwd(5), group(5)) with this process's user: `whoami`, `ssh` and `getpass` fail without."""
+    user, group = os.getuid(), os.getgid()
+    known = (("root", 0, 0, "/root"), (ACCOUNT, user, group, home), ("nobody", 65534, 65534, "/"))
+    accounts = {number: (name, number, its_group, its_home) for name, number, its_group, its_home in known}
+    passwd = [
+        f"{name}:x:{number}:{its_group}:{name}:{its_home}:/bin/sh" for name, number, its_group, its_home in accounts.values()
+    ]
+    groups = {its_group: name for name, _, its_group, _ in accounts.values()}
+    (folder / "passwd").write_text("\n".join(passwd) + "\n")
+    (folder / "group").write_text("".join(f"{name}:x:{number}:\n" for number, name in groups.items()))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m session_runtime.workspace.bundle", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write, for example /bundle/workspace.pyz")
-    write_bundle(parser.parse_args(arguments).file)
+    parser.add_argument("--home", default="/workspace", help="home folder of the user (%(default)s)")
+    options = parser.parse_args(arguments)
+    write_bundle(options.file)
+    write_accounts(options.file.parent, options.home)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,16 @@ import time
 from pathlib import Path
 from typing import Callable, Iterable, Protocol  # noqa: UP035 - Python 3.9
 
-MEMORY_SHARE = 0.9
-"""The share of the container's memory that processes may take together. The rest is for what they take between two looks, and
-for the kernel's own."""
+MARGIN_SHARE = 0.1
+"""The share of the container's memory that is left for what processes take between two looks, and for the kernel's own."""
+
+MARGIN = 64_000_000
+"""Bytes that are left at least, as long as they are no more than a quarter."""
 
 GROWTH = 4_000_000_000
 """Bytes a second that processes are expected to take at most: the fewer are left, the sooner is the next look."""
 
-SHORTEST_PAUSE = 0.01
+SHORTEST_PAUSE = 0.005
 """Seconds."""
 
 LONGEST_PAUSE = 0.1
@@ -55,6 +57,11 @@ def container_memory(paths: Iterable[Path] = CGROUP_LIMITS) -> int | None:
             limit = int(path.read_text())
             return limit if limit < NO_LIMIT else None
     return None
+
+
+def memory_for_processes(memory: int) -> int:
+    """Bytes that all processes may take together in a container with so much memory."""
+    return memory - max(int(memory * MARGIN_SHARE), min(MARGIN, memory // 4))
 
 
 def resident(pid: int) -> int:

@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple  # noqa: UP035 - Python 3.9
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple  # noqa: UP035 - Python 3.9
 
 from agent.workspace import CommandInterrupted, Listing, WorkspaceError
 from agent.workspace.local import LocalWorkspace
@@ -35,7 +35,7 @@ from session_runtime.workspace.limits import (
     quantity,
     volume_for_files,
 )
-from session_runtime.workspace.memory import MEMORY_SHARE, container_memory
+from session_runtime.workspace.memory import container_memory, memory_for_processes
 from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT
 
 MAX_TIMEOUT = 3600.0
@@ -53,15 +53,15 @@ SCRATCH = ("/tmp", "/dev/termination-log")  # noqa: S108 - the container's own
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def command_environment(root: Path) -> dict[str, str]:
-    """All that commands get to see of the environment."""
-    return {
-        "PATH": os.environ.get("PATH", DEFAULT_PATH),
-        "HOME": str(root),
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
-        "PAGER": "cat",
-    }
+NOT_FOR_COMMANDS = ("AGENTSESSION_", "LITELLM_", "KUBERNETES_")
+"""How the names of variables begin that are ours (the runtime's image has some) or that the kubelet adds to each container."""
+
+
+def command_environment(root: Path, image: Mapping[str, str]) -> dict[str, str]:
+    """The environment of commands: that of the container's image, as far as it is no business of ours."""
+    kept = {name: value for name, value in image.items() if not name.startswith(NOT_FOR_COMMANDS)}
+    defaults = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"}
+    return {**defaults, **kept, "HOME": str(root), "TERM": "dumb", "PAGER": "cat"}
 
 
 Answer = Tuple[Dict[str, Any], Optional[str]]  # noqa: UP006, UP045 - Python 3.9
@@ -303,7 +303,7 @@ async def serve(socket: Path, root: Path, limits: Limits | None = None, end_mark
     `limits` are for a container whose process 1 is this program; None sets none.
     """
     guard = None if limits is None else Guard(limits)
-    server = Server(LocalWorkspace(root, command_environment(root)), guard, end_marker)
+    server = Server(LocalWorkspace(root, command_environment(root, os.environ)), guard, end_marker)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end, 128 + number)
     return await server.serve(socket)
@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if contained:
         become_init()
     bounds = tuple((int(size * DISK_SHARE), paths) for size, paths in disks)
-    memory = options.max_memory or int((container_memory() or 0) * MEMORY_SHARE) or None
+    memory = options.max_memory or memory_for_processes(container_memory() or 0) or None
     limits = Limits(options.max_processes, memory, bounds) if contained else None
     return asyncio.new_event_loop().run_until_complete(serve(options.socket, options.root, limits, options.end))
 

@@ -232,13 +232,15 @@ def _workspace(resolved: Resolved, installation: Installation, work: JSON, claim
         # -I: neither the environment nor the session's folder has a say in what the server imports.
         container["command"] = ["python3", "-I", BUNDLE]
         container["volumeMounts"].append({"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0], "readOnly": True})
+        for name in ("passwd", "group"):  # the image need not know the user, without whom whoami and ssh fail
+            container["volumeMounts"].append({"name": "bundle", "mountPath": f"/etc/{name}", "subPath": name, "readOnly": True})
     return container
 
 
 def _bundle_writer(resolved: Resolved, installation: Installation) -> JSON:
     """Copies the workspace's server into an image without it. Only there, because it costs a container's start."""
     container = _container(BUNDLE_CONTAINER, WORKSPACE_BUNDLE_MODULE, resolved, installation)
-    container["args"] = [BUNDLE]
+    container["args"] = ["--home", WORKSPACE_DIR, BUNDLE]
     container["resources"] = BUNDLE_RESOURCES
     container["volumeMounts"] = [{"name": "bundle", "mountPath": BUNDLE.rsplit("/", 1)[0]}]
     return container

@@ -154,7 +154,7 @@ async def runtime(folder: Path, *replies: Reply, stuck_milliseconds: int = 60_00
 async def serve_workspace(folder: Path) -> int:
     (folder / "work").mkdir(exist_ok=True)
     root = folder / "work"
-    workspace = LocalWorkspace(root, command_environment(root))
+    workspace = LocalWorkspace(root, command_environment(root, os.environ))
     return await WorkspaceServer(workspace, end_marker=folder / "ended").serve(folder / "w.sock")
 
 

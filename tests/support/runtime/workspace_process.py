@@ -38,7 +38,7 @@ async def server(
     (folder / "work").mkdir(exist_ok=True)
     module = [*before, *program]
     paths = ["--socket", str(folder / "w.sock"), "--end", str(folder / "ended"), "--root", str(folder / "work"), "--scratch"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SECRET": "not for commands"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AGENTSESSION_SECRET": "not for commands", "JAVA_HOME": "/opt/java"}
     process = await asyncio.create_subprocess_exec(*module, *paths, *options, env=environment, cwd=folder)
     try:
         yield process

@@ -185,12 +185,15 @@ def test_the_workspaces_server_is_copied_into_a_foreign_image() -> None:
     (writer,), found = pod["spec"]["initContainers"], containers(pod)
     assert (writer["image"], found["agent"]["image"]) == (INSTALLATION.runtime_image, INSTALLATION.runtime_image)
     assert found["workspace"]["image"] == "acme/toolbox:3"
-    (file,) = writer["args"]
+    file = writer["args"][-1]
     assert found["workspace"]["command"] == ["python3", "-I", file]
     assert found["workspace"]["args"] == containers(manifest())["workspace"]["args"]
     folder = file.rsplit("/", 1)[0]
     assert writer["volumeMounts"] == [{"name": "bundle", "mountPath": folder}]
     assert {"name": "bundle", "mountPath": folder, "readOnly": True} in found["workspace"]["volumeMounts"]
+    for name in ("passwd", "group"):
+        mount = {"name": "bundle", "mountPath": f"/etc/{name}", "subPath": name, "readOnly": True}
+        assert mount in found["workspace"]["volumeMounts"]
     assert "bundle" not in {mount["name"] for mount in found["agent"]["volumeMounts"]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from session_runtime.workspace.bundle import MODULES, PACKAGES, write_bundle
+from session_runtime.workspace.bundle import MODULES, PACKAGES, main, write_bundle
 from session_runtime.workspace.client import SocketWorkspace
 from support.runtime.workspace_process import ROOT, server
 
@@ -77,3 +78,14 @@ def test_the_bundle_names_the_version_that_it_needs_to_an_older_python(tmp_path:
     assert result.returncode == 1
     assert "has Python 3.8" in result.stderr
     assert "3.9 or later" in result.stderr
+
+
+def test_beside_it_is_a_passwd_entry_for_the_user(tmp_path: Path) -> None:
+    """`pwd.getpwuid` reads /etc/passwd; here it is read as that would be."""
+    main(["--home", "/workspace", str(tmp_path / "workspace.pyz")])
+    entries = [line.split(":") for line in (tmp_path / "passwd").read_text().splitlines()]
+    mine = next(entry for entry in entries if entry[2] == str(os.getuid()))
+    assert mine == ["agentsession", "x", str(os.getuid()), str(os.getgid()), "agentsession", "/workspace", "/bin/sh"]
+    assert len({entry[2] for entry in entries}) == len(entries) >= 2
+    groups = [line.split(":") for line in (tmp_path / "group").read_text().splitlines()]
+    assert str(os.getgid()) in {group[2] for group in groups}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agent.workspace import WorkspaceError
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, disk_usage, quantity, volume_for_files
-from session_runtime.workspace.memory import container_memory
+from session_runtime.workspace.memory import container_memory, memory_for_processes
 from support.runtime.harness import DEADLINE, eventually
 from support.runtime.volume import small_volume
 from support.runtime.workspace_process import NAMESPACE, client_of, contained, needs_namespace, server
@@ -230,6 +230,11 @@ def test_the_containers_memory_limit_is_read(tmp_path: Path, name: str, text: st
     if text is not None:
         (tmp_path / name).write_text(text)
     assert container_memory([tmp_path / "v2", tmp_path / "v1"]) == memory
+
+
+@pytest.mark.parametrize(("memory", "processes"), [(2_000 * MB, 1_800 * MB), (268 * MB, 204 * MB), (64 * MB, 48 * MB), (0, 0)])
+def test_memory_is_left_for_what_is_taken_between_two_looks(memory: int, processes: int) -> None:
+    assert memory_for_processes(memory) == processes
 
 
 # Disk.

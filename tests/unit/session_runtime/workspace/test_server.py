@@ -16,7 +16,7 @@ from agent.workspace import CommandInterrupted, Entry, Listing, WorkspaceError
 from session_runtime.workspace import client
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT
-from session_runtime.workspace.server import MAX_TIMEOUT
+from session_runtime.workspace.server import DEFAULT_PATH, MAX_TIMEOUT, command_environment
 from support.runtime.harness import DEADLINE, alive, eventually
 from support.runtime.workspace_process import ROOT, client_of, server
 
@@ -90,10 +90,32 @@ async def test_output_is_limited(short_path: Path) -> None:
         assert result.output.endswith("end\n")
 
 
-async def test_commands_see_a_small_environment(short_path: Path) -> None:
+def test_commands_get_the_environment_of_their_image(tmp_path: Path) -> None:
+    image = {
+        "PATH": "/opt/java/bin:/bin",
+        "JAVA_HOME": "/opt/java",
+        "LD_LIBRARY_PATH": "/opt/lib",
+        "SSL_CERT_FILE": "/etc/ca.pem",
+        "PIP_INDEX_URL": "https://pip.example/simple",
+        "https_proxy": "http://proxy.example",
+        "LANG": "de_DE.UTF-8",
+    }
+    others = {"HOME": "/root", "TERM": "xterm", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "LITELLM_MODE": "PRODUCTION"}
+    given = command_environment(tmp_path, {**image, **others, "AGENTSESSION_ANY": "x"})
+    assert given == {**image, "HOME": str(tmp_path), "TERM": "dumb", "PAGER": "cat"}
+    assert command_environment(tmp_path, {}) == {
+        "PATH": DEFAULT_PATH,
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "PAGER": "cat",
+    }
+
+
+async def test_a_command_sees_that_environment(short_path: Path) -> None:
     async with server(short_path):
-        result = await SocketWorkspace(short_path / "w.sock").run("env | cut -d= -f1 | sort", timeout=10)
-        assert set(result.output.split()) <= {"PATH", "HOME", "LANG", "TERM", "PAGER", "PWD", "SHLVL", "_", "OLDPWD"}
+        result = await SocketWorkspace(short_path / "w.sock").run("echo $JAVA_HOME $HOME $AGENTSESSION_SECRET.", timeout=10)
+        assert result.output == f"/opt/java {short_path / 'work'} .\n"
 
 
 async def test_bytes_that_are_not_text_survive(short_path: Path) -> None:
