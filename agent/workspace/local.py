@@ -14,6 +14,7 @@ from agent.workspace.files import edit_file, read_lines, replace_file
 from agent.workspace.listing import list_folder
 from agent.workspace.output import Output
 from agent.workspace.processes import adopt_orphans, drain, kill_all
+from agent.workspace.seen import Seen
 
 _T = TypeVar("_T")
 
@@ -38,6 +39,7 @@ class LocalWorkspace:
     def __init__(self, root: Path, environment: Mapping[str, str] | None = None) -> None:
         self._root = Path(root)
         self._environment = None if environment is None else dict(environment)
+        self._seen = Seen()
         self._shell = shutil.which("bash") or "/bin/sh"
 
     async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
@@ -111,13 +113,36 @@ class LocalWorkspace:
         return process, transport
 
     async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:
-        return await _in_thread(lambda: read_lines(self._resolve(path), path, offset, limit))
+        def work() -> str:
+            file = self._resolve(path)
+            self._seen.note(file)  # before: what changes during it has not been seen
+            return read_lines(file, path, offset, limit)
+
+        return await _in_thread(work)
 
     async def write(self, path: str, content: str) -> None:
-        await _in_thread(lambda: replace_file(self._resolve(path), path, content.encode("utf-8", "surrogateescape")))
+        def work() -> None:
+            file = self._resolve(path)
+            self._seen.check_before_replacing(file, path)
+            replace_file(file, path, content.encode("utf-8", "surrogateescape"))
+            self._seen.note(file)
+
+        await _in_thread(work)
 
     async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
-        return await _in_thread(lambda: edit_file(self._resolve(path), path, old, new, replace_all))
+        def work() -> int:
+            file = self._resolve(path)
+            changed = self._seen.has_changed(file)
+            try:
+                count = edit_file(file, path, old, new, replace_all)
+            except WorkspaceError as error:
+                note = f"\n[{path} has changed since you read or wrote it]" if changed else ""
+                raise WorkspaceError(f"{error}{note}") from error
+            if not changed:  # otherwise the model still does not know the rest of it
+                self._seen.note(file)
+            return count
+
+        return await _in_thread(work)
 
     async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:
         return await _in_thread(lambda: list_folder(self._resolve(path), path, glob, depth))
@@ -137,3 +162,5 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
         raise WorkspaceError(f"{error.strerror or error}: {error.filename}") from error
     except RuntimeError as error:  # a loop of links, before Python 3.13
         raise WorkspaceError(str(error)) from error
+    except MemoryError as error:
+        raise WorkspaceError("there is not enough memory for this") from error

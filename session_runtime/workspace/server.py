@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple  # noqa: UP035 - Python 3.9
 
@@ -138,6 +139,9 @@ class Server:
             return {"error": str(error)}, None
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"not a valid request: {type(error).__name__}: {error}"}, None
+        except Exception as error:  # the connection would end without a word, as if the server had
+            traceback.print_exc()
+            return {"error": f"the workspace's server failed: {type(error).__name__}: {error}"}, None
 
     async def _perform(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         op = request["op"]

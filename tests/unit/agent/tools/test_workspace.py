@@ -1,0 +1,45 @@
+"""The tools of a workspace: what the model gets to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.tools.router import ToolRouter
+from agent.tools.workspace import workspace_tools
+from agent.workspace import LIST_LIMIT
+from agent.workspace.local import LocalWorkspace
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_list_tool_shows_size_and_kind(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a\nb\udcff.txt").write_text("four")
+    (tmp_path / "sub" / "link").symlink_to("/")
+    (tmp_path / "sub" / "folder").mkdir()
+    router = ToolRouter(workspace_tools(workspace))
+    output = (await router.call("list", {"path": "sub", "glob": "[al]*"})).output
+    assert output == "         4  a?b?.txt\n         1  link@"
+    assert (await router.call("list", {"path": "sub", "glob": "f*"})).output.endswith("  folder/")
+    assert (await router.call("list", {"glob": "none"})).output == "[nothing]"
+    assert (await router.call("list", {"path": "none"})).output == "no such folder: none"
+    assert not (await router.call("list", {"depth": 0})).success
+    for number in range(LIST_LIMIT + 1):
+        (tmp_path / str(number)).touch()
+    assert "[there is more" in (await router.call("list", {})).output
+
+
+async def test_the_tools_say_what_the_model_needs(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("".join(f"line {n}\n" for n in range(1, 6)))
+    router = ToolRouter(workspace_tools(workspace))
+    read = await router.call("read", {"path": "a", "offset": 2, "limit": 2})
+    assert read.output == "     2\tline 2\n     3\tline 3\n[more lines follow; read on with offset 4]"
+    assert (await router.call("read", {"path": "a", "offset": 9})).output == "a has only 5 lines"
+    failed = await router.call("bash", {"command": "echo no; exit 2"})
+    assert (failed.success, failed.output) == (False, "no\n\n[exit code 2]")
+    late = await router.call("bash", {"command": "sleep 60", "timeout": 0.2})
+    assert (late.success, late.output) == (False, "\n[killed after 0.2 s; pass a longer timeout if it needs one]")
+    assert not (await router.call("write", {"path": "a"})).success
+    assert not (await router.call("bash", {"command": "true", "timeout": 0})).success
