@@ -20,7 +20,7 @@ _END = re.compile(rb"\r?\n")
 
 
 def pattern(old: bytes) -> re.Pattern[bytes]:
-    """What finds `old`. Its line ends match both kinds, because `read` does not show which. With a carriage return in it, it must
+    """What finds `old`. Its line ends match both kinds, because `read` does not show which. A text with a carriage return must
     occur exactly so."""
     if b"\r" in old:
         return re.compile(re.escape(old))
