@@ -10,6 +10,22 @@ from agent.reasoning import ReasoningEffort
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long an agent waits for its model, in seconds."""
+
+    notice: float = 60.0
+    """Silence after which the person is told that the agent waits."""
+    silence: float = 180.0
+    """Silence after which a call is tried again. A model that thinks and does not show it is silent, too."""
+    unavailable: float = 900.0
+    """How long a call is tried again while the model is unavailable, from the first failure on."""
+    rate_limited: float = 900.0
+    """The same while the provider limits the rate of requests."""
+    first_wait: float = 1.0
+    """Before the second try of a call; later waits are longer."""
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Settings of one agent, fixed for its lifetime."""
 
@@ -33,6 +49,7 @@ class AgentConfig:
     """A call that should be asked about runs without a question while its price is known and, with it, the models and
     the priced calls of the session have cost no more than this, nor than the budget. None always asks."""
     budget: Budget = field(default_factory=Budget)
+    patience: Patience = field(default_factory=Patience)
     context_window: int | None = None
     """Tokens; None means what the price table says of the model, if anything."""
     reasoning_effort: ReasoningEffort | None = None

@@ -3,7 +3,7 @@
 | type | when | data |
 |---|---|---|
 | `ready` | the session can be talked to | `model`, `tools` (names), `problems` (texts) |
-| `processing` | work on a turn began, or continues after a wait | `status` (`started`, `resumed`, `retrying`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason` |
+| `processing` | work on a turn began, continues, or waits for the model | `status` (`started`, `resumed`, `retrying`, `waiting`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason`; with `waiting`: `seconds` (how long the model has sent nothing) |
 | `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): discard the pieces of that message; it broke off and is requested again |
 | `assistant_message` | the model's answer is complete | `message_id`, `text` |
 | `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |
@@ -11,7 +11,7 @@
 | `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`, `parent`) |
 | `turn_complete` | ends a turn | `message` (the model's last words or null) |
 | `interrupted` | ends a turn that was interrupted or abandoned | `reason` |
-| `error` | ends a turn that failed; the session continues | `kind`, `message` |
+| `error` | ends a turn that failed; the session continues | `kind` (about the model: `unavailable`, `rate_limited`, `quota`, `auth`, `context_overflow`, `content_filter`, `no_answer`, `refused`, `model`; others: `budget`, `iteration_limit`, `compaction`, `nothing_pending`, `internal`), `message` |
 | `compacted` | the conversation was shortened | `tokens_before`, `tokens_after`, `messages_before`, `messages_after` |
 | `undo_complete` | the last user message was removed, with everything after it | `removed_messages`, `text` (what the user had said, or null when there was nothing to undo) |
 | `plan_update` | the agent wrote its plan | `plan` (list of `step`, `status`) |

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.messages import Message, Usage
 from agent.model.answer import ModelChunk, ToolCallDelta
-from agent.model.retry import ModelError
+from agent.model.failure import ModelError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Reply:
     piece: int = 8
     """Characters in each piece of text and of arguments."""
     usage: Usage = field(default_factory=lambda: Usage(input_tokens=10, output_tokens=5, cost_usd=0.001))
-    finish_reason: str = "stop"
+    finish_reason: str | None = None
+    """None is what fits the calls, or `stop`."""
     ids: tuple[str, ...] = ()
     """Ids for the calls; made up where they are missing."""
 
@@ -45,7 +46,8 @@ class Reply:
                 piece = arguments[start : start + self.piece]
                 yield ModelChunk(tool_calls=(ToolCallDelta(index, arguments=piece),))
         if self.error is None and not self.hangs:
-            yield ModelChunk(usage=self.usage, finish_reason="tool_calls" if self.calls else self.finish_reason)
+            reason = self.finish_reason or ("tool_calls" if self.calls else "stop")
+            yield ModelChunk(usage=self.usage, finish_reason=reason)
 
     async def play(self, number: int) -> AsyncGenerator[ModelChunk, None]:
         """The pieces as they come, and then the end, the failure, or nothing any more."""

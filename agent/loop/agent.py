@@ -18,8 +18,8 @@ from agent.loop.run_context import ConsentNeeded, RunContext, TurnFailed
 from agent.loop.subagents import SubAgents
 from agent.loop.turn import Turn
 from agent.messages import Message, Usage
+from agent.model.failure import ModelError
 from agent.model.model import Model
-from agent.model.retry import ModelError
 from agent.prompt import system_prompt
 from agent.redaction import Redactor
 from agent.tools.router import ToolRouter

@@ -22,7 +22,7 @@ from agent.loop.compaction import (
 from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.messages import Message
-from agent.model.retry import NoAnswerError
+from agent.model.failure import NoAnswerError
 from agent.tools.tool import cut_output
 
 

@@ -30,8 +30,10 @@ class InterruptSignal:
     def is_set(self) -> bool:
         return self._stop.done()
 
-    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+    async def guard(self, work: Coroutine[Any, Any, T], over: asyncio.Future[None] | None = None) -> T:
         """The result of `work`; or Interrupted, as soon as the signal is set, with `work` cancelled.
+
+        The same, but with TimeoutError, as soon as `over` is set.
 
         Work that does not end within the grace time (a thread that cannot be stopped, a tool that swallows its
         cancellation) is left behind. A result that is there already wins over the signal.
@@ -42,10 +44,14 @@ class InterruptSignal:
         task = asyncio.ensure_future(work)
         task.add_done_callback(retrieve)
         try:
-            await asyncio.wait((task, self._stop), return_when=asyncio.FIRST_COMPLETED)
+            ends = (task, self._stop) if over is None else (task, self._stop, over)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise Interrupted
+            if self.is_set or over is None:
+                raise Interrupted
+            over.result()
+            raise TimeoutError
         finally:
             if not task.done():  # interrupted, or this very wait is being cancelled
                 task.cancel()

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from agent.config import AgentConfig
 from agent.loop.calls import call_ids, masked, usable_calls, with_advice
 from agent.loop.compaction import context_tokens, text_tokens, total_tokens
+from agent.loop.draft import Draft
 from agent.loop.interrupt import Interrupted
 from agent.loop.run_context import RunContext, TurnFailed
+from agent.loop.silence import Silence
 from agent.messages import Message
 from agent.model.answer import Answer, ModelChunk
-from agent.model.retry import ModelError, NoAnswerError, retry_wait
+from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, WithheldError
+from agent.model.waiting import Tries
 from agent.tools.router import ToolRouter
 
 T = TypeVar("T")
 
 INTERRUPTED = "[interrupted by the user]"
+WITHHELD = "[the rest was withheld by the provider's content filter]"
 CUT_OFF = "\nYour answer was cut off: it reached the limit for one answer. Send less at once."
 
 
@@ -38,9 +44,15 @@ class ModelStep:
     async def answer(self) -> Message:
         """The model's next answer, which is then the conversation's last message.
 
-        Raises ModelError when the model cannot be had, TurnFailed when the budget is used up.
+        An answer that reaches the limit for one answer is continued. Raises ModelError when the model cannot be had or gives
+        no answer, TurnFailed when the budget is used up.
         """
-        return await self._persist(self._stream_answer)
+        draft = Draft(self._run.redactor)
+        while True:
+            part = await self._persist(lambda: self._stream_part(draft))
+            answer = draft.with_part(part)
+            if not draft.continues(answer):
+                return await self._accept(draft, answer)
 
     async def complete(self, messages: Sequence[Message]) -> str:
         """An answer in words to other messages, outside of the conversation; its cost is counted all the same.
@@ -63,7 +75,7 @@ class ModelStep:
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until it works, or until the failure's class says that it will not."""
-        failures = 0
+        tries = Tries(self._config.patience)
         while True:
             problem = self._config.budget.exhausted_by(self._run.usage)
             if problem is not None:
@@ -71,45 +83,73 @@ class ModelStep:
             try:
                 return await attempt()
             except ModelError as error:
-                failures += 1
-                wait = retry_wait(error, failures)
+                now = asyncio.get_running_loop().time()
+                wait = tries.next_wait(error, now, random.random())  # noqa: S311 - it spreads load, and is no secret
                 if wait is None:
+                    error.args = (f"{error}{tries.summary(now)}",)
                     raise
                 reason = self._run.redactor.text(str(error))
-                await self._run.emit("processing", status="retrying", attempt=failures + 1, wait_seconds=wait, reason=reason)
+                await self._run.emit(
+                    "processing", status="retrying", attempt=tries.count + 1, wait_seconds=round(wait, 3), reason=reason
+                )
                 await self._run.interruptible(asyncio.sleep(wait))
 
-    async def _stream_answer(self) -> Message:
-        message_id = uuid.uuid4().hex
-        system = Message("system", self._system())
-        stream = self._run.model.stream((system, *self._run.conversation.messages), self._definitions())
-        answer, shown = Answer(), self._run.redactor.stream()
+    async def _collect(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], answer: Answer
+    ) -> AsyncGenerator[ModelChunk, None]:
+        """Ask the model once, and collect its answer while it comes. Raises ModelError, also for a silence that is too long."""
+        patience = self._config.patience
+        stream = self._run.model.stream(messages, tools)
         try:
-            while (chunk := await self._run.interruptible(_next(stream))) is not None:
-                answer.add(chunk)
-                await self._show(message_id, shown.feed(chunk.text))
-            await self._show(message_id, shown.flush())
-        except Interrupted:
-            self._keep_partial(answer)
-            raise
-        except ModelError:
-            if answer.begun:
-                self._count(answer, self._request_tokens())
-            if answer.text:
-                await self._run.emit("assistant_chunk", message_id=message_id, superseded=True)
-            raise
+            async with Silence(patience.notice, patience.silence, self._report_silence) as silence:
+                while (chunk := await self._run.interruptible(_next(stream), silence.over)) is not None:
+                    if chunk.has_content:
+                        silence.heard()
+                    answer.add(chunk)
+                    yield chunk
+        except TimeoutError:
+            message = f"The model {self._run.model.name} has sent no content for {patience.silence:g} s."
+            raise ModelUnavailableError(message) from None
         finally:
             await _close(stream)
-        return await self._accept(message_id, answer)
+
+    async def _report_silence(self, seconds: float) -> None:
+        await self._run.emit("processing", status="waiting", seconds=round(seconds, 1))
+
+    async def _stream_part(self, draft: Draft) -> Answer:
+        """The whole answer, or its next part where the last one reached the limit for one answer."""
+        system = Message("system", self._system())
+        messages = (system, *self._run.conversation.messages, *draft.request_tail())
+        part = Answer()
+        try:
+            await self._show(draft, draft.again())
+            async with aclosing(self._collect(messages, self._definitions(), part)) as chunks:
+                async for chunk in chunks:
+                    await self._show(draft, draft.shown.feed(chunk.text))
+            part.check()
+        except Interrupted:
+            self._count(part, self._request_tokens())
+            self._keep(draft.with_part(part).text, INTERRUPTED)
+            raise
+        except ModelError as error:
+            if part.begun:
+                self._count(part, self._request_tokens())
+            if isinstance(error, WithheldError):
+                self._keep(draft.with_part(part).text, WITHHELD)
+            elif draft.with_part(part).text:
+                await self._run.emit("assistant_chunk", message_id=draft.message_id, superseded=True)
+                draft.supersede()
+            raise
+        self._count(part, self._request_tokens())
+        return part
 
     async def _complete(self, messages: Sequence[Message]) -> str:
-        stream = self._run.model.stream(messages, ())
         answer = Answer()
         try:
-            while (chunk := await self._run.interruptible(_next(stream))) is not None:
-                answer.add(chunk)
+            async with aclosing(self._collect(messages, (), answer)) as chunks:
+                async for _ in chunks:
+                    pass
         finally:
-            await _close(stream)
             if answer.begun:
                 self._count(answer, total_tokens(messages))
         await self._run.emit("usage", **asdict(self._run.usage))
@@ -122,14 +162,12 @@ class ModelStep:
 
     # -- taking the answer -----------------------------------------------------------------------------------------
 
-    async def _accept(self, message_id: str, answer: Answer) -> Message:
+    async def _accept(self, draft: Draft, answer: Answer) -> Message:
         """Take a whole answer into the conversation."""
-        self._count(answer, self._request_tokens())
-        if answer.finish_reason == "content_filter" and not answer.text and not answer.tool_calls:
-            raise TurnFailed("content_filter", "the provider's content filter withheld the answer")
+        await self._show(draft, draft.shown.flush())
         message = self._take(answer)
         if message.content:
-            await self._run.emit("assistant_message", message_id=message_id, text=message.content)
+            await self._run.emit("assistant_message", message_id=draft.message_id, text=message.content)
         await self._run.emit("usage", **asdict(self._run.usage))
         return message
 
@@ -157,13 +195,12 @@ class ModelStep:
         run.conversation = replace(conversation, unusable=unusable)
         return message
 
-    def _keep_partial(self, answer: Answer) -> None:
-        """What was shown before an interrupt stays in the conversation, marked as what it is."""
-        self._count(answer, self._request_tokens())
+    def _keep(self, text: str, mark: str) -> None:
+        """What was shown of an answer that ended early stays in the conversation, marked as what it is."""
         redactor = self._run.redactor
-        if shown := redactor.text(answer.text[: redactor.safe_length(answer.text)]):
-            text = f"{shown}\n{INTERRUPTED}"
-            self._run.conversation = self._run.conversation.with_message(Message("assistant", text))
+        if shown := redactor.text(text[: redactor.safe_length(text)]):
+            message = Message("assistant", f"{shown}\n{mark}")
+            self._run.conversation = self._run.conversation.with_message(message)
 
     def _count(self, answer: Answer, request_tokens: int) -> None:
         """Count what an answer used: by the provider's count, and by an estimate where it gave none or the answer broke off."""
@@ -181,9 +218,9 @@ class ModelStep:
         """An estimate of the tokens of the request that is under way."""
         return context_tokens(self._run.conversation, self.overhead())
 
-    async def _show(self, message_id: str, text: str) -> None:
+    async def _show(self, draft: Draft, text: str) -> None:
         if text:
-            await self._run.emit("assistant_chunk", message_id=message_id, text=text)
+            await self._run.emit("assistant_chunk", message_id=draft.message_id, text=text)
 
 
 def _new_call_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -75,10 +76,13 @@ class RunContext:
     async def emit(self, event: EventType, **data: object) -> None:
         await self._emit(Event(event, data))
 
-    async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, or Interrupted. Everything that may take long goes through here, but for events."""
+    async def interruptible(self, work: Coroutine[Any, Any, T], over: asyncio.Future[None] | None = None) -> T:
+        """The result of `work`, or Interrupted; TimeoutError once `over` is set.
+
+        Everything that may take long goes through here, except for events.
+        """
         assert self.signal is not None  # noqa: S101 - only used inside a turn
-        return await self.signal.guard(work)
+        return await self.signal.guard(work, over)
 
 
 class SubContext(RunContext):

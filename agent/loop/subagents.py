@@ -10,7 +10,7 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.loop.run_context import RunContext, SubContext, TurnFailed
 from agent.loop.turn import Turn
-from agent.model.retry import ModelError
+from agent.model.failure import ModelError
 from agent.tools.research import RESEARCH_TOOL, SYSTEM
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection

@@ -12,7 +12,7 @@ from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.tool_step import Delegate, ToolStep
 from agent.messages import Message
-from agent.model.retry import ContextOverflowError
+from agent.model.failure import ContextOverflowError
 from agent.plan import continuation
 from agent.tools.router import ToolRouter
 

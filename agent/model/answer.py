@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.messages import MAX_COUNT, Thought, ToolCall, Usage
+from agent.model.failure import ContextOverflowError, ModelUnavailableError, NoAnswerError, WithheldError
+
+FINISHES = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "eos": "stop",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",  # Mistral
+    "MAX_TOKENS": "length",
+    "model_context_window_exceeded": "window_full",  # Anthropic
+    "refusal": "content_filter",
+    "content_filtered": "content_filter",
+    "sensitive": "content_filter",  # Zhipu
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "SPII": "content_filter",
+    "guardrail_intervened": "content_filter",  # Bedrock
+    "network_error": "error",  # Zhipu
+    "abort": "error",  # vLLM, SGLang
+    "engine_overloaded": "error",
+}
+"""What servers say in place of OpenAI's reasons for the end of an answer."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,15 @@ class ModelChunk:
     """Pieces: the text of one thought is to be joined up to its signature."""
     usage: Usage | None = None
     """The provider's count for the whole answer so far. A later one replaces it."""
+    reasoning: str = ""
+    """What the model thinks and nobody signed. It is not kept; it shows that the model is at work, and is paid for."""
     finish_reason: str | None = None
+    """One of OpenAI's (`stop`, `length`, `tool_calls`, `content_filter`), `pause_turn`, `error`, `window_full`, or unknown."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the model has come further with this piece."""
+        return bool(self.text or self.tool_calls or self.thoughts or self.reasoning or self.finish_reason)
 
 
 @dataclass
@@ -47,12 +83,14 @@ class Answer:
     """Those that are whole."""
     begun: bool = False
     """Something has arrived, so the provider has counted the request."""
+    _reasoning: str = ""
     _thinking: str = ""
     _calls: dict[int, list[ToolCallDelta]] = field(default_factory=dict)
 
     def add(self, chunk: ModelChunk) -> None:
         self.begun = True
         self.text += chunk.text
+        self._reasoning += chunk.reasoning
         self.usage = chunk.usage or self.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
         for thought in chunk.thoughts:
@@ -76,6 +114,31 @@ class Answer:
             ToolCall(call.id or "", call.name or "", call.arguments) for at in sorted(self._calls) for call in self._calls[at]
         )
 
+    def continued_by(self, part: Answer) -> Answer:
+        """This answer and its next part as one. The provider's count is the last one, whose request has this answer in it."""
+        return replace(part, text=self.text + part.text)
+
+    def check(self) -> None:
+        """Raise ModelError for what ended without an error and is no answer all the same."""
+        match self.finish_reason:
+            case "content_filter":
+                raise WithheldError(
+                    "The provider's content filter withheld the answer. Rephrase the request, or undo it and try another way."
+                )
+            case "error":
+                raise ModelUnavailableError("The model's server ended the answer with an error of its own.")
+            case "window_full":
+                raise ContextOverflowError("The answer does not fit into the model's context window beside the conversation.")
+        if self.text.strip() or self.tool_calls:
+            return
+        if self.finish_reason == "length":
+            what = "reached the limit for one answer before it said anything. Lower the reasoning effort, or raise the limit"
+        elif self._reasoning or self._thinking or self.thoughts:
+            what = "sent its reasoning, but no answer. Check the reasoning parser of the model's server"
+        else:
+            what = "sent an empty answer. Check that its server supports the chat format and, if it has tools, tool calls"
+        raise NoAnswerError(f"The model {what}.")
+
     def unusable_as_text(self) -> str | None:
         """Why this is no answer in words that is complete; None if it is one."""
         if self.finish_reason == "content_filter":
@@ -91,7 +154,67 @@ class Answer:
         """Everything that the model wrote, for an estimate of its tokens."""
         calls = (call.name + call.arguments for call in self.tool_calls)
         thoughts = (thought.text for thought in self.thoughts)
-        return "".join((self.text, *calls, *thoughts, self._thinking))
+        return "".join((self.text, *calls, *thoughts, self._thinking, self._reasoning))
+
+
+def read_chunk(data: Mapping[str, Any], model: str) -> ModelChunk:
+    """A piece of an answer as OpenAI's chat API has it: of a stream (`delta`), or the whole at once (`message`).
+
+    Read with the liberties that servers take: content as a list of parts, a refusal in a field of its own, arguments that are
+    no text yet, reasoning under several names. `model` is the name to be noted with signed thoughts.
+    """
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+    said = choice.get("delta") or choice.get("message")
+    said = said if isinstance(said, Mapping) else {"content": choice.get("text")}
+    text, reasoning = _content(said.get("content"))
+    refusal = said.get("refusal")
+    extra = next((value for name in ("reasoning_content", "reasoning") if isinstance(value := said.get(name), str)), "")
+    reason = choice.get("finish_reason")
+    return ModelChunk(
+        text=text + (refusal if isinstance(refusal, str) else ""),
+        tool_calls=tuple(_calls(said)),
+        thoughts=tuple(_thought(block, model) for block in said.get("thinking_blocks") or () if isinstance(block, Mapping)),
+        reasoning=reasoning + extra,
+        usage=read_usage(data.get("usage")),
+        finish_reason=FINISHES.get(reason, reason) if isinstance(reason, str) and reason else None,
+    )
+
+
+def _content(content: object) -> tuple[str, str]:
+    """The words and the reasoning in a message's content."""
+    if isinstance(content, str):
+        return content, ""
+    text = reasoning = ""
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, Mapping):
+            if part.get("type") == "thinking":
+                reasoning += "".join(_content(part.get("thinking")))
+                continue
+            text += "".join(value for name in ("text", "refusal") if isinstance(value := part.get(name), str))
+    return text, reasoning
+
+
+def _calls(said: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
+    calls = said.get("tool_calls")
+    old = said.get("function_call")  # as the API had it before there were several calls in one answer
+    for place, call in enumerate(calls if isinstance(calls, list) else [{"function": old}] if old else []):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping):
+            continue
+        index, call_id, name, arguments = call.get("index"), call.get("id"), function.get("name"), function.get("arguments")
+        yield ToolCallDelta(
+            index if isinstance(index, int) else place,
+            call_id if isinstance(call_id, str) else None,
+            name if isinstance(name, str) else None,
+            arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments),
+        )
+
+
+def _thought(block: Mapping[str, Any], model: str) -> Thought:
+    return Thought(model, *(str(block.get(name) or "") for name in ("thinking", "signature", "data")))
 
 
 def read_usage(reported: Any) -> Usage | None:

@@ -50,7 +50,6 @@ class Terminal:
         self._make_model = make_model
         self._tools = tools
         self._save = save
-        self._base_url = config.base_url
         self._lines = LineReader(source)
         self._screen = screen
         self._editor = editor
@@ -203,7 +202,9 @@ class Terminal:
             case "tool_output":
                 self._print(_indented(data["output"]))
             case "processing" if data["status"] == "retrying":
-                self._print(f"\n[{self._reason(data['reason'])}; trying again in {data['wait_seconds']:g} s]")
+                self._print(f"\n[{_brief(data['reason'])}; trying again in {data['wait_seconds']:g} s]")
+            case "processing" if data["status"] == "waiting":
+                self._print(f"\n[the model has sent nothing for {data['seconds']:.0f} s; Ctrl-C interrupts]")
             case "plan_update":
                 plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {visible(s['step'])}" for s in data["plan"])
                 self._print("\n".join(plan))
@@ -215,14 +216,7 @@ class Terminal:
             case "interrupted":
                 self._print(f"\n[interrupted: {_brief(data['reason'])}]")
             case "error":
-                about_model = data["kind"] in ("model", "unavailable", "rate_limited")
-                self._print(f"\n[error: {self._reason(data['message']) if about_model else _brief(data['message'])}]")
-
-    def _reason(self, message: str) -> str:
-        """What a provider said, without the names that litellm puts before it, and who said it."""
-        said = re.sub(r"^(litellm\.)?(\w+Error: )*(\w+Exception - )?", "", message).strip() or message
-        where = f" at {self._base_url}" if self._base_url else ""
-        return f"{_brief(said.splitlines()[0])} (model {self._agent.model.name}{where})"
+                self._print(f"\n[error: {_brief(data['message'])}]")
 
     def _print(self, text: str, end: str = "\n") -> None:
         print(text, end=end, file=self._screen, flush=True)

@@ -50,6 +50,8 @@ def printable(text: str) -> str:
 def _processing(data: Mapping[str, Any]) -> tuple[str, str] | None:
     if data.get("status") == "retrying":
         return "retry", f"in {data.get('wait_seconds')} s: {flat(data.get('reason'), OUTPUT_CHARACTERS)}"
+    if data.get("status") == "waiting":
+        return "waiting", f"the model has sent nothing for {data.get('seconds')} s"
     return ("user", flat(data["text"], MESSAGE_CHARACTERS)) if "text" in data else None
 
 

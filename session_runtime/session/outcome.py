@@ -13,12 +13,14 @@ CUT_OFF: Final = (
 )
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "model": "Check the model's name, and check that the session's credentials Secret holds a valid key for its provider",
-    "unavailable": "Check that the model's server is running and that the pod can reach it, then start the session again",
+    "unavailable": "When the model's server is available, start the session again",
     "rate_limited": "The provider limits this key. Start the session again later, or use another key",
+    "auth": "The key comes from the Secret in spec.credentials.secretName",
     "context_overflow": "The conversation is longer than the model accepts. Use a model with a larger context window",
 }
-"""What to do about an `error` event, by its `kind`."""
+"""What to do about an `error` event, by its `kind`, where its message does not say that."""
+
+ABOUT_MODEL: Final = frozenset({*REMEDIES, "model", "refused", "quota", "content_filter", "no_answer"})
 
 
 class Ending(NamedTuple):
@@ -53,5 +55,8 @@ def after_turn(mode: Mode, model: str, event_type: str, data: Mapping[str, Any])
 def explained(model: str, error: Mapping[str, Any]) -> str:
     """An `error` event's data in words, with the model's name and what to do where that is known."""
     message = str(error.get("message", "unknown error"))
-    remedy = REMEDIES.get(str(error.get("kind")))
-    return message if remedy is None else f"Model {model}: {message.rstrip('. ')}. {remedy}."
+    kind = str(error.get("kind"))
+    if kind not in ABOUT_MODEL:
+        return message
+    remedy = f" {REMEDIES[kind]}." if kind in REMEDIES else ""
+    return f"Model {model}: {message.rstrip('. ')}.{remedy}"

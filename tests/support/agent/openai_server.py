@@ -22,8 +22,12 @@ class Answer:
     breaks: bool = False
     """The connection is cut after the deltas."""
     hangs: bool = False
-    raw: str = ""
-    """In place of all that, the body of an answer as another protocol has it."""
+    raw: str | bytes = ""
+    """In place of all that, the body as it is."""
+    content_type: str = "text/event-stream"
+    """Of a raw body."""
+    stays_open: bool = False
+    """The connection of a raw body is not closed, and nothing says where the body ends."""
     usage: Any = field(
         default_factory=lambda: {
             "prompt_tokens": 11,
@@ -62,17 +66,21 @@ class OpenAIServer:
         self.requests.append(json.loads(await reader.readexactly(length)))
         self.headers.append(head)
         answer = self.answers[len(self.requests) - 1]
-        if answer.status != 200:
+        extra = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        if answer.raw:
+            body = answer.raw.encode() if isinstance(answer.raw, str) else answer.raw
+            head = f"HTTP/1.1 {answer.status} X\r\nContent-Type: {answer.content_type}\r\n{extra}Connection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+            if answer.stays_open:
+                await asyncio.get_running_loop().create_future()
+        elif answer.status != 200:
             body = json.dumps({"error": answer.error}).encode()
-            extra = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
             writer.write(
                 f"HTTP/1.1 {answer.status} X\r\nContent-Type: application/json\r\n{extra}"
                 f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
                 + body
             )
-        elif answer.raw:
-            head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-            writer.write((head + answer.raw).encode())
         else:
             await self._stream(answer, writer)
 
@@ -114,3 +122,17 @@ async def serve(*answers: Answer) -> AsyncIterator[OpenAIServer]:
         for task in open_tasks:
             task.cancel()
         await asyncio.gather(*open_tasks, return_exceptions=True)
+
+
+def anthropic(*blocks: list[dict[str, Any]], stop: str) -> Answer:
+    """An answer in Anthropic's protocol: for each block its start, and then its deltas."""
+    usage = {"input_tokens": 10, "output_tokens": 5}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": usage}
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": message}]
+    for index, (start, *deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": usage})
+    events.append({"type": "message_stop"})
+    return Answer(raw="".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config import AgentConfig
+from agent.config import AgentConfig, Patience
 from agent.conversation import Conversation
 from agent.events import Event
 from agent.loop.agent import Agent, TurnOutcome
@@ -49,13 +49,14 @@ class Stage:
 
 
 def stage(*replies: Reply, tools: tuple[Tool, ...] = (), conversation: Conversation | None = None, **settings: Any) -> Stage:
-    """An agent on a stage; `settings` are those of AgentConfig."""
+    """An agent on a stage; `settings` are those of AgentConfig. Waits for the model are short."""
     model = ScriptedModel(*replies)
     made: list[Stage] = []
 
     async def emit(event: Event) -> None:
         await made[0].emit(event)
 
+    settings.setdefault("patience", Patience(first_wait=0.0))
     agent = Agent(AgentConfig("scripted", **settings), model, ToolRouter(tools), emit, conversation)
     made.append(Stage(agent, model))
     return made[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.messages import Message
-from agent.model.model import load_litellm
+from agent.model.litellm_client import load_litellm
 
 OPENAI_NAME = r"[a-zA-Z0-9_-]{1,64}"
 ANTHROPIC_ID = r"[a-zA-Z0-9_-]+"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model.retry import ModelError
+from agent.model.failure import CredentialsError
 from agent.testing import calls, fails, says
 from session_runtime.session.outcome import CUT_OFF
 from session_runtime.session.session import MAX_RESUMES
@@ -39,7 +39,7 @@ async def test_a_task_reports_its_outcome_and_ends_with_status_0(short_path: Pat
 
 
 async def test_a_task_whose_model_fails_says_what_to_do(short_path: Path) -> None:
-    refusal = fails(ModelError("AuthenticationError: invalid key"))
+    refusal = fails(CredentialsError("invalid key"))
     async with runtime(short_path, refusal, mode="Task", prompt="go") as run:
         assert await run.ended() == 0
         report = SessionReport.model_validate_json(run.termination_log.read_text())
@@ -47,7 +47,7 @@ async def test_a_task_whose_model_fails_says_what_to_do(short_path: Path) -> Non
         assert report.outcome_message is not None
         assert "scripted" in report.outcome_message
         assert "invalid key" in report.outcome_message
-        assert "credentials Secret" in report.outcome_message
+        assert "spec.credentials.secretName" in report.outcome_message
 
 
 async def test_a_task_that_is_interrupted_has_failed(short_path: Path) -> None:

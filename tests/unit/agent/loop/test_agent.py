@@ -13,7 +13,7 @@ import pytest
 from agent.loop.tool_step import MAX_PARALLEL
 from agent.messages import Message, Thought
 from agent.model.answer import ModelChunk
-from agent.model.retry import ModelError
+from agent.model.failure import ModelError
 from agent.testing import ScriptedModel, calls, fails, says
 from agent.tools.tool import Tool, ToolError, parameters
 from agent.tools.workspace import workspace_tools

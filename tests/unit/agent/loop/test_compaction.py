@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.conversation import Conversation
 from agent.loop.compaction import choose_cut, summary_of, total_tokens
 from agent.messages import Message, ToolCall, Usage
-from agent.model.retry import ContextOverflowError
+from agent.model.failure import ContextOverflowError
 from agent.testing import Reply, calls, fails, says
 from agent.tools.tool import Tool, parameters
 from support.agent.stage import stage

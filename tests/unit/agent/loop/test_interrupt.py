@@ -14,7 +14,7 @@ import pytest
 
 from agent.loop.agent import TurnOutcome
 from agent.loop.model_step import INTERRUPTED
-from agent.model.retry import RateLimitedError
+from agent.model.failure import RateLimitedError
 from agent.testing import calls, fails, says
 from agent.tools.research import research_tool
 from agent.tools.tool import Tool, parameters

@@ -15,7 +15,7 @@ from agent.conversation import Conversation
 from agent.events import TURN_ENDS, Event
 from agent.loop.agent import ABANDONED, CUT_OFF, TurnOutcome
 from agent.messages import ToolCall, Usage
-from agent.model.retry import ContextOverflowError, ModelError, RateLimitedError
+from agent.model.failure import ContextOverflowError, ModelError, RateLimitedError
 from agent.testing import Reply
 from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool

@@ -9,7 +9,7 @@ import pytest
 from agent.approval import ApprovalDecision, Rule
 from agent.budget import Budget
 from agent.messages import Usage
-from agent.model.retry import ContextOverflowError, ModelError
+from agent.model.failure import ContextOverflowError, ModelError
 from agent.testing import calls, fails, says
 from agent.tools.research import RESEARCH_TOOL
 from support.agent.stage import stage

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from agent.budget import Budget
+from agent.config import Patience
 from agent.conversation import Conversation
 from agent.events import TURN_ENDS
 from agent.loop.agent import CUT_OFF
+from agent.loop.draft import CONTINUE, CUT
+from agent.loop.model_step import WITHHELD
 from agent.messages import Message, ToolCall
-from agent.model.retry import (
+from agent.model.failure import (
     ModelError,
     ModelUnavailableError,
     RateLimitedError,
@@ -79,8 +82,7 @@ async def test_budgets_are_checked_before_each_model_call() -> None:
     assert Budget(cost_usd=0.002).exhausted_by(s.agent.usage) is None
 
 
-async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.model.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
+async def test_a_stream_that_breaks_is_superseded_and_tried_again() -> None:
     broken = fails(ModelUnavailableError("gone"), text="Once upon")
     s = stage(broken, broken, says("The end."))
     assert (await s.agent.run_turn("tell me")).message == "The end."
@@ -92,12 +94,13 @@ async def test_a_stream_that_breaks_is_superseded_and_tried_again(monkeypatch: p
     assert [m.content for m in s.agent.conversation.messages] == ["tell me", "The end."]
 
 
-async def test_it_gives_up_after_three_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.model.retry.UNAVAILABLE_WAITS", (0.0, 0.0))
-    s = stage(*[fails(ModelUnavailableError("gone"))] * 4)
+async def test_it_gives_up_when_the_horizon_is_reached() -> None:
+    s = stage(*[fails(ModelUnavailableError("gone"))] * 1000, patience=Patience(unavailable=0.2, first_wait=0.01))
     assert (await s.agent.run_turn("tell me")).status == "error"
-    assert len(s.model.requests) == 3
-    assert s.data("error") == [{"kind": "unavailable", "message": "gone"}]
+    assert len(s.model.requests) > 2
+    [error] = s.data("error")
+    assert error["kind"] == "unavailable"
+    assert error["message"].startswith("gone Tried ")
 
 
 async def test_a_retry_after_is_honored() -> None:
@@ -106,12 +109,55 @@ async def test_a_retry_after_is_honored() -> None:
     assert s.data("processing")[1]["wait_seconds"] == 0.01
 
 
-async def test_a_withheld_answer_is_an_error_and_an_empty_one_is_not() -> None:
-    s = stage(says("", finish_reason="content_filter"), says(""))
+async def test_a_withheld_answer_is_an_error_and_its_calls_do_not_run() -> None:
+    s = stage(
+        says("", finish_reason="content_filter"),
+        calls(("look", {}), text="I would", finish_reason="content_filter"),
+        tools=(LOOK,),
+    )
     assert (await s.agent.run_turn("a")).status == "error"
     outcome = await s.agent.run_turn("b")
-    assert (outcome.status, outcome.message) == ("complete", None)
-    assert [m.role for m in s.agent.conversation.messages] == ["user", "user"]
+    assert outcome.status == "error"
+    assert "content filter" in str(outcome.message)
+    assert [d["kind"] for d in s.data("error")] == ["content_filter"] * 2
+    assert s.data("tool_call") == []
+    assert [m.role for m in s.agent.conversation.messages] == ["user", "user", "assistant"]
+    assert s.agent.conversation.messages[2].content == f"I would\n{WITHHELD}"
+
+
+async def test_an_empty_answer_is_asked_for_again_and_then_an_error() -> None:
+    s = stage(says(""), says(" \n"), says("here I am"))
+    assert (await s.agent.run_turn("a")).message == "here I am"
+    s = stage(*[says("")] * 3)
+    outcome = await s.agent.run_turn("a")
+    assert (outcome.status, s.data("error")[0]["kind"]) == ("error", "no_answer")
+    assert "empty answer" in str(outcome.message)
+
+
+async def test_an_answer_at_the_limit_is_continued_and_joined() -> None:
+    s = stage(says("One, two,", finish_reason="length"), says(" three.", finish_reason="pause_turn"), says(" Done."))
+    assert (await s.agent.run_turn("count")).message == "One, two, three. Done."
+    assert [m.content for m in s.agent.conversation.messages] == ["count", "One, two, three. Done."]
+    assert "".join(d["text"] for d in s.data("assistant_chunk")) == "One, two, three. Done."
+    assert len(s.data("assistant_message")) == 1
+    assert [m.content for m in s.model.requests[2][1:]] == ["count", "One, two, three.", CONTINUE]
+    for request in s.model.requests:
+        check_request(request)
+
+
+async def test_an_answer_without_end_is_marked_as_cut_off() -> None:
+    s = stage(*[says("on ", finish_reason="length")] * 4)
+    outcome = await s.agent.run_turn("count")
+    assert (outcome.status, outcome.message) == ("complete", "on " * 4 + CUT)
+
+
+async def test_a_continuation_that_breaks_shows_the_whole_again() -> None:
+    broken = fails(ModelUnavailableError("gone"), text=" th")
+    s = stage(says("One, two,", finish_reason="length"), broken, says(" three."))
+    assert (await s.agent.run_turn("count")).message == "One, two, three."
+    superseded = {d["message_id"] for d in s.data("assistant_chunk") if d.get("superseded")}
+    chunks = [d for d in s.data("assistant_chunk") if d["message_id"] not in superseded]
+    assert "".join(d["text"] for d in chunks) == "One, two, three."
 
 
 @pytest.mark.parametrize("at", range(1, 12))

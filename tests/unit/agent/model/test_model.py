@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,12 +15,19 @@ from agent.loop.agent import Agent
 from agent.messages import Message, ToolCall
 from agent.model import answer as answers
 from agent.model.answer import ModelChunk
+from agent.model.failure import (
+    ContextOverflowError,
+    CredentialsError,
+    ModelError,
+    ModelUnavailableError,
+    RateLimitedError,
+    RequestRefusedError,
+)
 from agent.model.model import LiteLLMModel
-from agent.model.retry import ContextOverflowError, ModelError, ModelUnavailableError, RateLimitedError, RequestRefusedError
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import workspace_tools
 from agent.workspace.local import LocalWorkspace
-from support.agent.openai_server import Answer, OpenAIServer, serve
+from support.agent.openai_server import Answer, OpenAIServer, anthropic, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +108,7 @@ async def test_the_cost_comes_from_the_local_price_table() -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer(status=401, error={"message": "bad key"}), ModelError),
+        (Answer(status=401, error={"message": "bad key"}), CredentialsError),
         (Answer(status=404, error={"message": "no such model"}), ModelError),
         (Answer(status=429, error={"message": "slow down"}, headers={"Retry-After": "7"}), RateLimitedError),
         (Answer(status=500, error={"message": "oops"}), ModelUnavailableError),
@@ -188,20 +194,6 @@ async def test_the_table_of_models_limits_the_effort(name: str, sent: str | None
     async with serve(FINE) as server:
         await read(LiteLLMModel(name, base_url=server.url, reasoning_effort="xhigh"))
     assert efforts(server) == [sent]
-
-
-def anthropic(*blocks: list[dict[str, Any]], stop: str) -> Answer:
-    """An answer in Anthropic's protocol: for each block its start, and then its deltas."""
-    usage = {"input_tokens": 10, "output_tokens": 5}
-    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": usage}
-    events: list[dict[str, Any]] = [{"type": "message_start", "message": message}]
-    for index, (start, *deltas) in enumerate(blocks):
-        events.append({"type": "content_block_start", "index": index, "content_block": start})
-        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
-        events.append({"type": "content_block_stop", "index": index})
-    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": usage})
-    events.append({"type": "message_stop"})
-    return Answer(raw="".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events))
 
 
 async def test_signed_thoughts_are_sent_back_with_their_calls(tmp_path: Path) -> None:

@@ -132,4 +132,4 @@ async def test_a_prompt_that_fails_or_needs_consent_has_its_exit_status() -> Non
     assert await terminal.one_turn("go") == 0
     assert "A person denied this call" in screen.getvalue()
     assert await terminal.one_turn("go") == 1
-    assert "[error: the script has no more replies (model scripted)]" in screen.getvalue()
+    assert "[error: the script has no more replies]" in screen.getvalue()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.model.retry import ModelError
+from agent.model.failure import ModelError
 from agent.testing import Reply, calls, fails, says
 from session_runtime.http.app import _stream
 from session_runtime.reporting.metrics import Metrics

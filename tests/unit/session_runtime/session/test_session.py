@@ -253,7 +253,7 @@ def test_what_a_turns_end_means(mode: Any, event: str, data: dict[str, Any], exp
 
 
 def test_an_error_is_explained_with_the_model_and_the_remedy() -> None:
-    assert explained("gpt", {"kind": "unavailable", "message": "refused."}).startswith("Model gpt: refused. Check that")
+    assert explained("gpt", {"kind": "unavailable", "message": "refused."}).startswith("Model gpt: refused. When the")
     assert explained("gpt", {"kind": "iteration_limit", "message": "too long"}) == "too long"
 
 
