@@ -96,7 +96,7 @@ def passes(operator: OperatorProcess) -> tuple[float, float]:
     for line in operator.get("/metrics")[1].splitlines():
         name, _, value = line.partition(" ")
         values[name] = value
-    name = "agentsession_admission_seconds"
+    name = "agentsession_admission_pass_seconds"
     return float(values[f"{name}_count"]), float(values[f"{name}_sum"])
 
 

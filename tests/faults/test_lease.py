@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from support.api import JSON
 from support.faults.judge import at_most
@@ -63,8 +66,8 @@ def test_a_dead_holder_with_a_long_lease_keeps_nobody_out(open_world: OpenWorld,
     w.api.delete(LEASE)
     w.api.create(LEASES, lease("dead", seconds=1_000_000))
     w.operator.start(ready=False)
-    ok, seen = leads_again(w, 70.0)
-    record("10 a dead holder's lease of 1,000,000 s", "ready in 70 s", seen, ok)
+    ok, seen = leads_again(w, 90.0)  # it waits for 60 s, after a start that a busy machine makes slow
+    record("10 a dead holder's lease of 1,000,000 s", "ready in 90 s", seen, ok)
 
 
 def test_a_lease_without_a_spec_is_no_defect(open_world: OpenWorld, record: Record) -> None:
@@ -125,3 +128,51 @@ def test_a_leader_that_slept_longer_than_its_lease_writes_nothing(
     breaches, doubled = history.breaches(at_most(1)), history.doubled()
     seen = f"{history.most_holders()} holder, {len(doubled)} doubled"
     record("10 a leader stopped for longer than its lease", "1 holder, no pod doubled", seen, not breaches and not doubled)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"renewTime": None, "leaseDurationSeconds": None},
+        {"renewTime": "9999-12-31T23:59:59.999999Z"},
+        {"leaseDurationSeconds": 2_147_483_647, "acquireTime": "0001-01-01T00:00:00.000000Z"},
+        {"holderIdentity": "", "leaseTransitions": 2_147_483_647},
+    ],
+    ids=["nothing", "far future", "longest", "nobody"],
+)
+def test_a_garbled_lease_is_survived(open_world: OpenWorld, record: Record, odd: JSON) -> None:
+    w = open_world()
+    w.api.patch(LEASE, {"spec": odd})
+    w.comes(lambda: not w.running(), within=4.0)
+    ok, seen = leads_again(w, 25.0)
+    record(f"10 a garbled lease: {' '.join(odd)}", "ready in 25 s", seen, ok)
+
+
+def test_a_stolen_lease_is_won_back(open_world: OpenWorld, record: Record) -> None:
+    """Somebody else's name is in it, and nobody renews it. Until it has run out, nothing is written."""
+    w = open_world(cap=1)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    w.api.patch(LEASE, {"spec": {"holderIdentity": "thief", "renewTime": now, "leaseDurationSeconds": 10}})
+    began = time.monotonic()
+    w.until(lambda: w.operator.get("/readyz")[0] != 200 or not w.running(), "the loss", within=10.0)
+    w.create("meanwhile")
+    ok, seen = leads_again(w, 30.0)
+    early = [one for one in w.proxy.writes() if one.came - began < 10.0 and one.request.name.startswith("meanwhile")]
+    record("10 a stolen lease", "no write for 10 s, ready in 30 s", f"{len(early)} early writes, {seen}", ok and not early)
+
+
+def test_another_leads_at_once_after_a_clean_exit(open_world: OpenWorld, record: Record, tmp_path: Path) -> None:
+    w = open_world()
+    second = OperatorProcess(w.operator_kubeconfig, tmp_path / "second.log", identity="second")
+    second.start(ready=False)
+    try:
+        w.until(lambda: "for the lease" in second.log.read_text(), "a follower")
+        code = w.operator.stop()
+        began = time.monotonic()
+        w.create("next")
+        ok = w.comes(lambda: w.admitted("next"), within=30.0)
+        seconds = time.monotonic() - began
+    finally:
+        second.stop()
+    seen = f"exit {code}, the next session after {seconds:.1f} s" if ok else "never"
+    record("10 a leader that exits cleanly", "another admits within 5 s", seen, ok and code == 0 and seconds <= 5.0)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from faults.test_watches import survives
-from support.api import JSON, pods_path, sessions_path
-from support.faults.request import on, reserves, tells
-from support.faults.rules import ANSWER, Answer, Rule
+from support.api import GROUP, JSON, condition, pods_path, sessions_path
+from support.faults.request import event, on, reserves, tells
+from support.faults.rules import ANSWER, Alter, Answer, EventRule, Hold, Rule
 from support.faults.table import Record
 from support.faults.world import OpenWorld, World
 
@@ -20,11 +19,11 @@ CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionquotas.age
 
 def judged(w: World, record: Record, fault: str) -> None:
     """The operator keeps running, also after a restart with the odd object in its first lists."""
-    ok, seen = survives(w)
+    ok, seen = w.serves("next")
     if ok:
         w.operator.kill()
         w.operator.start(ready=False)
-        ok, seen = survives(w, "after-restart")
+        ok, seen = w.serves("after-restart")
     record(fault, "the next session has its pod", seen, ok)
 
 
@@ -115,3 +114,35 @@ def test_an_answer_that_is_not_the_object(open_world: OpenWorld, record: Record,
     w.create("odd")
     w.until(lambda: w.proxy.seen(when), "the write")
     judged(w, record, f"6 a {code} answer that is {body} ({what})")
+
+
+def test_a_class_that_becomes_unreadable_is_not_used_in_its_old_version(open_world: OpenWorld, record: Record) -> None:
+    w = open_world()
+    path = f"{GROUP}/agentsessionclasses/default"
+
+    def unreadable(body: JSON) -> JSON:
+        return {**body, "spec": {**body["spec"], "models": "all"}}
+
+    w.until(lambda: w.proxy.watching("agentsessionclasses"), "the watch")
+    w.proxy.use(EventRule(event("MODIFIED", "agentsessionclasses", "default"), Alter(unreadable), times=1))
+    w.api.patch(path, {"spec": {"description": "A class that the operator reads as broken."}})
+    w.until(lambda: w.proxy.has_delivered("agentsessionclasses", "default", "MODIFIED"), "the broken class")
+    w.create("odd")
+    w.comes(lambda: bool(w.pods()), within=3.0)
+    said = condition(w.read("odd"), "Admitted")
+    ok = said.get("reason") == "Misconfigured" and "cannot be read" in said.get("message", "") and not w.pods()
+    record("11 a class that becomes unreadable", "Misconfigured, no pod", f"{said.get('reason')}, {len(w.pods())} pods", ok)
+
+
+def test_an_operator_that_is_told_to_stop_writes_no_more_status(open_world: OpenWorld, record: Record) -> None:
+    """SIGTERM while a status write has no answer: nothing follows it."""
+    w = open_world()
+    when = on("patch", "agentsessions/status", "odd")
+    w.proxy.use(Rule(when, Hold("status")))
+    w.create("odd")
+    w.until(lambda: w.proxy.held("status") == 1, "a status write under way")
+    code = w.operator.stop()
+    w.proxy.release("status")
+    w.comes(lambda: len(w.proxy.seen(when)) > 1, within=2.0)
+    writes = len(w.proxy.seen(when))
+    record("11 SIGTERM in a status write", "exit 0, 1 write", f"exit {code}, {writes} write", code == 0 and writes == 1)

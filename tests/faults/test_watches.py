@@ -10,19 +10,6 @@ from support.faults.table import Record
 from support.faults.world import OpenWorld, World
 
 
-def survives(w: World, name: str = "next") -> tuple[bool, str]:
-    """Whether a session that is created now is admitted, and its pod made, by a process that lives; and in words."""
-    w.create(name, user="somebody")
-
-    def served() -> bool:
-        return w.admitted(name) and any(pod["metadata"]["name"].startswith(name) for pod in w.pods())
-
-    w.comes(lambda: served() or not w.running(), within=12.0)
-    if not w.running():
-        return False, f"the process ended: {w.last_words()}"
-    return served(), "the next session has its pod" if served() else "the next session is not served"
-
-
 def watched_again(w: World, resource: str, opened: int) -> tuple[bool, str]:
     """Whether the resource is watched again by a process that lives, after so many watches; and in words."""
     watches = on("watch", resource)
@@ -46,7 +33,7 @@ def test_an_error_event_is_survived(open_world: OpenWorld, record: Record, resou
     w.proxy.inject(resource, error_event(code))
     ok, seen = watched_again(w, resource, opened)
     if ok:
-        ok, seen = survives(w)
+        ok, seen = w.serves("next")
     record(f"7 ERROR event {code} in the watch of {resource}", "the next session has its pod", seen, ok)
 
 
@@ -60,5 +47,5 @@ def test_a_watch_that_cannot_be_opened_is_opened_later(open_world: OpenWorld, re
     w.proxy.close_watches("agentsessions")
     ok, seen = watched_again(w, "agentsessions", opened + 2)
     if ok:
-        ok, seen = survives(w)
+        ok, seen = w.serves("next")
     record(f"7 {code} at the opening of a watch, twice", "the next session has its pod", seen, ok)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+from agentsession_operator.api.times import rfc3339
 from support.api import JSON, Api, pods_path
 from support.waiting import eventually
 
@@ -72,12 +74,26 @@ class Kubelet:
     def ended(self, pod: JSON, *, report: str = "", phase: str = "Succeeded") -> None:
         """All containers have ended for good."""
         terminated = {"exitCode": 0, "reason": "Completed", "message": report, "startedAt": _NOW, "finishedAt": _NOW}
+        kept = [item for item in pod.get("status", {}).get("conditions", ()) if item["type"] == "DisruptionTarget"]
         self._status(
             pod,
             phase=phase,
-            conditions=[_condition("PodScheduled", "True"), _condition("Ready", "False")],
+            conditions=[_condition("PodScheduled", "True"), _condition("Ready", "False"), *kept],
             containers=[{**_running("agent"), "state": {"terminated": terminated}, "ready": False}],
         )
+
+    def disrupted(self, pod: JSON, reason: str, message: str) -> None:
+        """The eviction API, the scheduler or a taint is about to delete the pod (KEP-3329)."""
+        # The disruption controller takes a condition back that is two minutes old.
+        target = {**_condition("DisruptionTarget", "True", reason, message), "lastTransitionTime": rfc3339(datetime.now(UTC))}
+        conditions = [target, _condition("Ready", "True")]
+        self._status(pod, phase="Running", conditions=conditions, containers=[_running("agent"), _running("workspace")])
+
+    def unstarted(self, pod: JSON) -> None:
+        """The pod has ended before any container was started."""
+        waiting = {"waiting": {"reason": "ContainerCreating", "message": ""}}
+        containers = [{**_running(name), "state": waiting, "ready": False, "started": False} for name in ("agent", "workspace")]
+        self._status(pod, phase="Failed", conditions=[_condition("Ready", "False")], containers=containers)
 
     def evicted(self, pod: JSON, message: str) -> None:
         """The node needs what the pod uses."""

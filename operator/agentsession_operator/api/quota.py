@@ -28,6 +28,9 @@ class SessionQuotaStatus(Schema):
     """Sessions that hold a slot: admitted sessions, and pods that have not ended."""
     queued: int = 0
     """Sessions that are queued for a slot."""
+    pods_without_session: list[str] = []
+    """Pods that hold a slot although their session is gone, as NAMESPACE/NAME, at most 10. The operator deletes such a pod at
+    once. One that stays is held by its node (down, or stopping the pod) or by somebody's finalizer."""
     observed_generation: int = 0
     """The metadata.generation for which `used` and `queued` were counted."""
     conditions: Annotated[

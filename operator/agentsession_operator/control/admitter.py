@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from agentsession_operator.cluster.kube import ApiError
 from agentsession_operator.control.session_objects import Outcome, SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
-from agentsession_operator.decisions.admission import Plan, Wait, caps_of, plan
+from agentsession_operator.decisions.admission import Ledger, Plan, Wait, caps_of, plan
 from agentsession_operator.decisions.decide import POSITIONS_SHOWN
 from agentsession_operator.decisions.ledger import asks, build_ledger
 from agentsession_operator.decisions.persistent import workspace_of
@@ -42,6 +43,8 @@ class Counts:
 
     held: int = 0
     waiting: int = 0
+    leftovers: Sequence[str] = ()
+    """Pods that hold a slot though their session is gone, as NAMESPACE/NAME."""
 
 
 class Admitter:
@@ -85,7 +88,8 @@ class Admitter:
     async def _pass(self) -> None:
         # 1. Count and decide, from what is in the cache at this moment. No await from here to 2.
         started = time.perf_counter()
-        decision, held = self._decide()
+        decision, ledger = self._decide()
+        held = len(ledger.holders)
         grants = [SessionUID(uid) for uid in decision.grants[:BATCH]]
         metrics.ADMISSION_SECONDS.observe(time.perf_counter() - started)
         told = self._publish({SessionUID(uid): wait for uid, wait in decision.waits.items()})
@@ -93,7 +97,7 @@ class Admitter:
         limit = asyncio.Semaphore(CONCURRENT_WRITES)
         outcomes = Counter(await asyncio.gather(*(self._admit(uid, limit) for uid in grants)))
         created = outcomes[Outcome.CREATED] + outcomes[Outcome.UNKNOWN]
-        self.counts = Counts(held + created, len(decision.waits) + len(decision.grants) - created)
+        self.counts = Counts(held + created, len(decision.waits) + len(decision.grants) - created, ledger.leftovers)
         metrics.SLOTS_USED.set(self.counts.held)
         metrics.SESSIONS_WAITING.set(self.counts.waiting)
         metrics.ADMISSIONS.inc(outcomes[Outcome.CREATED])
@@ -112,8 +116,8 @@ class Admitter:
         if len(decision.grants) > BATCH or outcomes[Outcome.REFUSED] or outcomes[Outcome.NOT_SENT]:
             self._due.set()
 
-    def _decide(self) -> tuple[Plan, int]:
-        """What the quotas say to the present ledger, and how many slots are held."""
+    def _decide(self) -> tuple[Plan, Ledger]:
+        """What the quotas say to the present ledger."""
         cache = self._cache
         ledger = build_ledger(
             cache.sessions.all(),
@@ -124,10 +128,10 @@ class Admitter:
         )
         caps = caps_of(cache.quotas.all())
         if caps is not None:
-            return plan(ledger, caps), len(ledger.holders)
+            return plan(ledger, caps), ledger
         unreadable = "A SessionQuota cannot be read. No session is admitted until the quota is fixed or deleted."
         waits = {item.uid: Wait(AdmittedReason.QUEUED, unreadable, place) for place, item in enumerate(ledger.waiting, start=1)}
-        return Plan((), waits), len(ledger.holders)
+        return Plan((), waits), ledger
 
     def _publish(self, waits: dict[SessionUID, Wait]) -> int:
         """Pass verdicts on; returns how many sessions have a new reason to wait.

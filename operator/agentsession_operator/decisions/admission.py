@@ -41,6 +41,8 @@ class Ledger:
     holders: Sequence[str]
     """The user of each slot that is held."""
     waiting: Sequence[Waiting]
+    leftovers: Sequence[str] = ()
+    """Pods that hold a slot though their session is gone, as NAMESPACE/NAME."""
 
 
 @dataclass(frozen=True, slots=True)

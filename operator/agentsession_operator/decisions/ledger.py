@@ -31,19 +31,22 @@ def build_ledger(
     # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot.
     holders: dict[SessionUID, str] = dict(creating)
     ended: dict[SessionUID, list[Pod]] = {}
+    leftovers: dict[SessionUID, str] = {}
     for pod in pods:
         if pod.ended:
             ended.setdefault(pod.session_uid, []).append(pod)
         else:
             holders[pod.session_uid] = pod.user
+            leftovers[pod.session_uid] = f"{pod.meta.namespace}/{pod.meta.name}"
     waiting: list[Waiting] = []
     for session in sessions:
         uid = session.meta.uid
+        leftovers.pop(uid, None)
         if session.admitted or uid in holders or not all(is_recorded(session, pod) for pod in ended.get(uid, ())):
             holders[uid] = session.spec.user
         elif asks(session) and uid not in ended and not backs_off(uid) and _can_start(session, classes):
             waiting.append(Waiting(uid, session.spec.user, (_asked(session), session.meta.namespace, session.meta.name)))
-    return Ledger(list(holders.values()), waiting)
+    return Ledger(list(holders.values()), waiting, sorted(leftovers.values()))
 
 
 def asks(session: Session) -> bool:

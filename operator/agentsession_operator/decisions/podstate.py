@@ -121,15 +121,21 @@ def loss(pod: Pod | None) -> Readiness:
     for condition in pod.conditions:
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":  # KEP-3329
             # Eviction, taint manager, preemption, node shutdown, and the kubelet's own node pressure.
-            return Readiness("False", PodReadyReason.EVICTED, str(condition.get("message") or condition.get("reason", "")))
+            said = str(condition.get("message") or condition.get("reason", ""))
+            return Readiness("False", PodReadyReason.EVICTED, _sentence(said))
     if pod.phase == "Failed" and pod.reason in ("Evicted", "Terminated", "NodeShutdown", "Shutdown", "Preempting"):
-        return Readiness("False", PodReadyReason.EVICTED, pod.message or pod.reason)
+        return Readiness("False", PodReadyReason.EVICTED, _sentence(pod.message or pod.reason))
     if pod.phase == "Failed" and not pod.meta.deleting:
         said = pod.message or _crash(pod) or "no message"
         return Readiness("False", PodReadyReason.POD_GONE, f"The pod has failed: {pod.reason or 'Error'}: {said}")
     if pod.ended:
         return Readiness("False", PodReadyReason.POD_GONE, "The pod was deleted.")
     return Readiness("False", PodReadyReason.POD_GONE, "The pod is being deleted.")
+
+
+def _sentence(said: str) -> str:
+    """Words of another component, fit to be followed by ours."""
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def never_ran(pod: Pod) -> bool:

@@ -29,6 +29,7 @@ from support.faults.request import JSON, Request, When
 from support.faults.rules import (
     ANSWER,
     REQUEST,
+    Alter,
     Answer,
     Close,
     Delay,
@@ -310,6 +311,8 @@ class Proxy:
                 continue
             if isinstance(step, Replace):
                 line = step.line.encode()
+            if isinstance(step, Alter):
+                line = json.dumps({**parsed, "object": step.change(body)}).encode()
             await response.write(line + b"\n")
             meta = body.get("metadata") or {}
             self.delivered.append(

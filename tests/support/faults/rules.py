@@ -12,6 +12,7 @@ EventRule(event("DELETED", "agentsessions"), Swallow(), times=1)
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -132,11 +133,18 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Alter:
+    """The operator sees the object as `change` returns it."""
+
+    change: Callable[[JSON], JSON]
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The watch ends before the event, as when the server closes it."""
 
 
-EventStep: TypeAlias = Delay | Hold | Swallow | Replace | Close
+EventStep: TypeAlias = Delay | Hold | Swallow | Replace | Alter | Close
 
 
 class EventRule:

@@ -99,6 +99,18 @@ class World:
             return False
         return True
 
+    def serves(self, name: str) -> tuple[bool, str]:
+        """Whether a session that is created now is admitted, and its pod made, by a process that lives; and in words."""
+        self.create(name, user="somebody")
+
+        def served() -> bool:
+            return self.admitted(name) and any(pod["metadata"]["name"].startswith(name) for pod in self.pods())
+
+        self.comes(lambda: served() or not self.running(), within=12.0)
+        if not self.running():
+            return False, f"the process ended: {self.last_words()}"
+        return served(), "the next session has its pod" if served() else "the next session is not served"
+
     def last_words(self) -> str:
         """Why the operator's process ended: the last thing that it said in its own name."""
         lines = self.operator.log.read_text().strip().splitlines()

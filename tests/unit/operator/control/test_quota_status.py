@@ -8,11 +8,12 @@ import logging
 import pytest
 
 from agentsession_operator.api.meta import QUOTAS
-from agentsession_operator.api.objects import Quota
+from agentsession_operator.api.objects import Pod, Quota
 from agentsession_operator.cluster.kube import ApiError, path_of
+from agentsession_operator.control.admitter import Counts
 from agentsession_operator.control.quota_status import QuotaStatus, quota_status
-from support.control_plane.builders import STAMP, quota
-from support.control_plane.stage import Stage
+from support.control_plane.builders import STAMP, pod_body, quota
+from support.control_plane.stage import PODS, Stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ def anyio_backend() -> Backend:
 
 
 def test_the_status_holds_the_counts_and_their_generation() -> None:
-    status = quota_status(quota(maxSessions=5), used=3, queued=2, now=STAMP)
+    status = quota_status(quota(maxSessions=5), counts=Counts(3, 2), now=STAMP)
     assert (status["used"], status["queued"], status["observedGeneration"]) == (3, 2, 1)
     (ready,) = status["conditions"]
     assert (ready["type"], ready["status"], ready["reason"], ready["lastTransitionTime"]) == (
@@ -38,14 +39,19 @@ def test_the_status_holds_the_counts_and_their_generation() -> None:
 
 
 def test_a_quota_that_cannot_be_read_says_what_follows() -> None:
-    (ready,) = quota_status(quota(maxSessions="many"), used=0, queued=0, now=STAMP)["conditions"]
+    (ready,) = quota_status(quota(maxSessions="many"), counts=Counts(0, 0), now=STAMP)["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "Unreadable")
     assert "No session is admitted" in ready["message"]
 
 
+def test_pods_without_a_session_are_named_ten_at_most() -> None:
+    status = quota_status(quota(), counts=Counts(30, 0, [f"team/p{number}" for number in range(30)]), now=STAMP)
+    assert status["podsWithoutSession"] == [f"team/p{number}" for number in range(10)]
+
+
 def test_a_status_that_holds_is_computed_as_it_is() -> None:
-    first = quota_status(quota(), used=3, queued=2, now=STAMP)
-    assert quota_status(quota(status=first), used=3, queued=2, now="2026-06-01T00:00:00Z") == first
+    first = quota_status(quota(), counts=Counts(3, 2), now=STAMP)
+    assert quota_status(quota(status=first), counts=Counts(3, 2), now="2026-06-01T00:00:00Z") == first
 
 
 async def at_work(stage: Stage, seconds: float) -> None:
@@ -93,3 +99,13 @@ async def test_an_error_that_repeats_is_logged_once(caplog: pytest.LogCaptureFix
     assert [record.getMessage() for record in caplog.records if "quota default" in record.getMessage()] == [
         "quota default: its status was not written, trying again: 422 Invalid: no"
     ]
+
+
+async def test_a_pod_that_holds_a_slot_without_its_session_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    stage = full_stage()
+    stage.cache.pods.put(Pod.of(stage.server.put(f"{PODS}/left", pod_body("left"))))
+    with caplog.at_level(logging.WARNING):
+        await at_work(stage, 60)
+    (name,) = [pod.meta.name for pod in stage.cache.pods.all() if pod.session_name == "left"]
+    assert stage.server.objects[PATH]["status"]["podsWithoutSession"] == [f"team/{name}"]
+    assert caplog.messages.count(f"pods that hold a slot without their session: team/{name}") == 1

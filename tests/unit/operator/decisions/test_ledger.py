@@ -186,3 +186,11 @@ def test_and_from_then_on_it_keeps_its_place() -> None:
     later_ = session("later", created="2026-05-04T12:00:00Z")
     ledger = build_ledger([later_, old], [], classes(), {}, set().__contains__)
     assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-old", "uid-of-later"]
+
+
+def test_a_pod_whose_session_is_gone_is_named() -> None:
+    left = pod("left", status=READY)
+    ledger = build_ledger(
+        [session()], [left, pod(status=READY), pod("ended", status=ended())], classes(), {}, set().__contains__
+    )
+    assert ledger.leftovers == [f"team/{left.meta.name}"]
