@@ -128,15 +128,49 @@ async def _read(response: httpx.Response, address: str) -> str:
 
 
 def _text_of(body: bytes, charset: str | None, is_html: bool) -> str:
-    text = _decode(body, charset or "utf-8")
+    text = _decode(body, charset)
     return html_to_text(text) if is_html else text
 
 
-def _decode(body: bytes, charset: str) -> str:
-    """Text in an encoding that Python does not have is read as UTF-8; and in the one that takes it minutes for a page."""
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+DECLARATION = re.compile(
+    rb"""<meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:-]+) | \A\s*<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What a page says of its own encoding."""
+
+DECLARATION_BYTES = 1024
+"""Where that must stand (https://html.spec.whatwg.org/#determining-the-character-encoding)."""
+
+LABELS = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "punycode": "utf-8",  # Python takes minutes for a page in this one
+}
+"""What pages mean by a name, where it is more than what Python means by it (https://encoding.spec.whatwg.org/#names-and-labels)."""
+
+
+def _decode(body: bytes, charset: str | None) -> str:
+    """A byte order mark counts more than the server's word, and that more than the page's own. Text in an encoding that Python
+    does not have is read as UTF-8."""
+    for mark, name in BYTE_ORDER_MARKS:
+        if body.startswith(mark):
+            return body[len(mark) :].decode(name, errors="replace")
+    declared = DECLARATION.search(body[:DECLARATION_BYTES])
+    if charset is None and declared is not None:
+        charset = (declared[1] or declared[2]).decode()
+        if charset.lower().startswith("utf-16"):  # it could not have been read
+            charset = "utf-8"
     try:
-        name = codecs.lookup(charset).name
-        return body.decode("utf-8" if name == "punycode" else name, errors="replace")
+        name = codecs.lookup(charset or "utf-8").name
+        return body.decode(LABELS.get(name, name), errors="replace")
     except (LookupError, UnicodeError):
         return body.decode(errors="replace")
 

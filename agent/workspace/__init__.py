@@ -35,7 +35,7 @@ class CommandResult:
     exit_code: int | None
     """None when it was killed because its time was up or its call was cancelled; negative when a signal ended it."""
     output: str
-    """Standard output and error as they came, interleaved."""
+    """Standard output and error as they came, interleaved, without escape sequences and overwritten lines."""
     timed_out: bool = False
     truncated: bool = False
     """True when the middle of the output was dropped, to bound the memory that it takes."""

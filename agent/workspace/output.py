@@ -8,10 +8,11 @@ from collections import deque
 from typing import Callable  # noqa: UP035 - Python 3.9
 
 from agent.workspace import HEAD_LIMIT, TAIL_LIMIT
+from agent.workspace.plain import Plain
 
 
 class Output(asyncio.Protocol):
-    """Collects what comes through the pipe: the beginning and the end, at any length."""
+    """Collects what comes through the pipe, as a terminal would show it: the beginning and the end, at any length."""
 
     def __init__(self, on_output: Callable[[str], None] | None) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -19,16 +20,19 @@ class Output(asyncio.Protocol):
         """Characters that were not kept."""
         self._on_output = on_output
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._plain = Plain()
         self._head: list[str] = []
         self._head_size = 0
         self._tail: deque[str] = deque()
         self._tail_size = 0
 
     def data_received(self, data: bytes) -> None:
-        self._add(self._decoder.decode(data))
+        self._add(self._plain.feed(self._decoder.decode(data)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._add(self._decoder.decode(b"", final=True))
+        self._add(self._plain.feed(self._decoder.decode(b"", final=True)))
+        if self._on_output is not None and (rest := self._plain.rest()):
+            self._on_output(rest)
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -53,4 +57,4 @@ class Output(asyncio.Protocol):
     def text(self) -> str:
         """What was kept, with a note where the middle is missing."""
         note = f"\n[... {self.dropped} characters were not kept ...]\n" if self.dropped else ""
-        return "".join(self._head) + note + "".join(self._tail)
+        return "".join(self._head) + note + "".join(self._tail) + self._plain.rest()

@@ -100,6 +100,31 @@ async def test_what_is_no_answer_is_told_in_a_line(caplog: pytest.LogCaptureFixt
     assert not caplog.records
 
 
+META = "<meta charset=windows-1251><p>привет</p>".encode("cp1251")
+XML = "<?xml version='1.0' encoding='Shift_JIS'?><p>日本</p>".encode("cp932")
+HTTP_EQUIV = "<META http-equiv='Content-Type' content='text/html; charset=gb2312'><p>中文镕</p>".encode("gb18030")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        ("text/html", META, "привет"),
+        ("text/html", HTTP_EQUIV, "中文镕"),
+        ("application/xhtml+xml", XML, "日本"),
+        ("text/html; charset=utf-8", "<meta charset=windows-1251><p>é</p>".encode(), "é"),
+        ("text/html", b" " * 1024 + "<meta charset=windows-1251><p>é</p>".encode(), "é"),
+        ("text/html", "<meta charset=utf-16><p>é</p>".encode(), "é"),
+        ("text/plain; charset=iso-8859-1", b"\x93quoted\x94", "“quoted”"),
+        ("text/plain; charset=iso-8859-1", b"\xef\xbb\xbf" + "é".encode(), "é"),
+        ("text/plain", "é".encode("utf-16"), "é"),
+        ("text/plain", b"\xfe\xff" + "é".encode("utf-16-be"), "é"),
+    ],
+)
+async def test_a_page_is_read_in_the_encoding_that_it_declares(kind: str, body: bytes, text: str) -> None:
+    async with website({"/": (f"200 OK\r\nContent-Type: {kind}", body)}) as site:
+        assert (await fetch(f"{site}/", "127.0.0.0/8")).output == f"{site}/\n\n{text}"
+
+
 @pytest.mark.parametrize("charset", ["nonsense", "punycode", "idna", "hex"])
 async def test_an_unknown_encoding_is_read_as_utf_8(charset: str) -> None:
     async with website({"/": (f"200 OK\r\nContent-Type: text/plain; charset={charset}", "né".encode())}) as site:

@@ -75,6 +75,11 @@ async def test_endless_output_is_bounded_and_keeps_both_ends(workspace: LocalWor
     assert len(result.output) < HEAD_LIMIT + 2 * TAIL_LIMIT + 300_000
 
 
+async def test_colors_and_progress_are_not_for_the_model(workspace: LocalWorkspace) -> None:
+    command = r"printf '\033[32mok\033[0m\n'; for n in 1 2 3; do printf '\r%s of 3' $n; sleep 0.05; done; printf '\r\n> '"
+    assert (await workspace.run(command, timeout=30)).output == "ok\n3 of 3\n> "
+
+
 async def test_bytes_that_are_no_text_do_not_break_it(workspace: LocalWorkspace) -> None:
     assert (await workspace.run("printf 'a\\377b'", timeout=30)).output == "a\ufffdb"
 
