@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.approval import Action, Rule
 from agent.budget import Budget
-from agent.config import AgentConfig
+from agent.config import AgentConfig, Patience
 from agent.conversation import Conversation
 from agent.events import Emit
 from agent.redaction import Redactor
@@ -46,6 +46,11 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
         auto_approve_usd=settings.auto_approve_usd,
         reasoning_effort=settings.reasoning_effort,
         budget=Budget(settings.budget.tokens, settings.budget.cost_usd),
+        patience=Patience(
+            silence=settings.model_retries.silence_seconds,
+            unavailable=settings.model_retries.unavailable_seconds,
+            rate_limited=settings.model_retries.rate_limited_seconds,
+        ),
         secrets=secret_values(environment),
     )
 

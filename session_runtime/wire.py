@@ -114,6 +114,17 @@ class Budget(_Wire):
     cost_usd: float | None = None
 
 
+class ModelRetries(_Wire):
+    """How long the agent waits for its model, in seconds."""
+
+    silence_seconds: float = 180.0
+    """A model call without content for this long is tried again."""
+    unavailable_seconds: float = 900.0
+    """How long a call is retried while the model is unavailable."""
+    rate_limited_seconds: float = 900.0
+    """How long a call is retried while the provider limits the rate of requests."""
+
+
 class AgentSettings(_Wire):
     """What the agent loop needs to know, after the class's defaults have been applied."""
 
@@ -132,6 +143,7 @@ class AgentSettings(_Wire):
     """A call that would wait for approval runs at once if its price is known and, with it, the session costs no more."""
     reasoning_effort: ReasoningEffort | None = None
     budget: Budget = Budget()
+    model_retries: ModelRetries = ModelRetries()
 
 
 class SessionConfig(_Wire):

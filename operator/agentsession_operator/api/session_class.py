@@ -76,6 +76,17 @@ class ModelRule(Schema):
     """Whether these models can call tools. If false, the agent works without tools."""
 
 
+class ModelRetries(Schema):
+    """How long a session waits for its model before a turn fails. While it waits, it holds its slot, and can be interrupted."""
+
+    silence_seconds: Annotated[int, Field(ge=10, le=3600)] = 180
+    """A model call without any content for this long is tried again. A model that thinks without showing it is silent, too."""
+    unavailable_seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
+    """How long a call is retried while the model's server cannot be reached or has a fault. 0 does not retry."""
+    rate_limited_seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
+    """How long a call is retried while the provider limits the rate of requests. 0 does not retry."""
+
+
 class WebFetch(Schema):
     """The tool web_fetch."""
 
@@ -120,6 +131,8 @@ class AgentSessionClassSpec(Schema):
     models: Annotated[list[ModelRule], Field(max_length=64)] = []
     """Models that sessions may use. The first rule that matches applies; a model without a matching rule is refused. An
     empty list allows every model."""
+    model_retries: ModelRetries = ModelRetries()
+    """How long sessions wait for their model. Sessions cannot change it."""
     agent: AgentSpec = AgentSpec()
     """Defaults for fields that sessions leave unset. `tools` is also a ceiling: a session can restrict it, not extend it. Every
     session gets the servers in `mcpServers`. The rules in `approvalPolicy` come before the session's."""

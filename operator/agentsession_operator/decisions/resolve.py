@@ -18,6 +18,7 @@ from session_runtime.wire import (
     Budget,
     McpHeader,
     McpServerSettings,
+    ModelRetries,
     ToolSelection,
 )
 
@@ -77,6 +78,11 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
             auto_approve_usd=_least_dollars(of_class.auto_approve_cost_usd, own.auto_approve_cost_usd),
             reasoning_effort=own.reasoning_effort or of_class.reasoning_effort,
             budget=_budget(offered.budget, spec.budget),
+            model_retries=ModelRetries(
+                silence_seconds=offered.model_retries.silence_seconds,
+                unavailable_seconds=offered.model_retries.unavailable_seconds,
+                rate_limited_seconds=offered.model_retries.rate_limited_seconds,
+            ),
         ),
         header_values={
             _variable(number, position): header.secret_key_ref

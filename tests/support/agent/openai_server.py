@@ -28,6 +28,8 @@ class Answer:
     """Of a raw body."""
     stays_open: bool = False
     """The connection of a raw body is not closed, and nothing says where the body ends."""
+    repeats: str = ""
+    """Behind a raw body, this is sent again and again."""
     usage: Any = field(
         default_factory=lambda: {
             "prompt_tokens": 11,
@@ -72,6 +74,10 @@ class OpenAIServer:
             head = f"HTTP/1.1 {answer.status} X\r\nContent-Type: {answer.content_type}\r\n{extra}Connection: close\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
+            while answer.repeats:
+                writer.write(answer.repeats.encode())
+                await writer.drain()
+                await asyncio.sleep(0.01)
             if answer.stays_open:
                 await asyncio.get_running_loop().create_future()
         elif answer.status != 200:
@@ -110,10 +116,10 @@ class OpenAIServer:
 
 
 @contextlib.asynccontextmanager
-async def serve(*answers: Answer) -> AsyncIterator[OpenAIServer]:
+async def serve(*answers: Answer, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[OpenAIServer]:
     script = OpenAIServer(list(answers))
-    server = await asyncio.start_server(script.handle, "127.0.0.1", 0)
-    script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server = await asyncio.start_server(script.handle, host, port)
+    script.url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield script
     finally:

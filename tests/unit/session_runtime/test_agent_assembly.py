@@ -10,6 +10,7 @@ import pytest
 
 from agent.approval import Rule
 from agent.budget import Budget
+from agent.config import Patience
 from agent.messages import Usage
 from agent.testing import calls, says
 from session_runtime import wire
@@ -55,6 +56,13 @@ def test_policy_budget_and_effort_become_the_agents() -> None:
     assert (found.auto_approve_usd, found.reasoning_effort) == (2.0, "high")
     assert found.rules == (Rule("bash", "deny", {"command": "rm *"}, "not here"), Rule("*", "ask"))
     assert found.budget == Budget(tokens=10, cost_usd=0.5)
+
+
+def test_how_long_the_model_is_waited_for_becomes_the_agents() -> None:
+    retries = wire.ModelRetries(silence_seconds=600, unavailable_seconds=0, rate_limited_seconds=3600)
+    found = agent_config(config(agent=AgentSettings(model="m", model_retries=retries)), {})
+    assert found.patience == Patience(silence=600, unavailable=0, rate_limited=3600)
+    assert agent_config(config(agent=AgentSettings(model="m")), {}).patience == Patience()
 
 
 def test_a_server_gets_the_values_of_its_own_headers() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.tools.selection import ToolSelection as Selection
 from agentsession_operator.api.objects import SessionClass, choose_class
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
-from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ToolSelection
+from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ModelRetries, ToolSelection
 from support.control_plane.builders import classes, session, session_class
 
 TOOLS = ("bash", "read", "write", "edit", "web_fetch", "hub__search")
@@ -203,6 +203,13 @@ def test_a_model_that_cannot_call_tools_is_offered_none() -> None:
 def test_what_web_fetch_may_reach_is_the_classs_to_say() -> None:
     assert agent().web_fetch_networks == ()
     assert agent(session_class(webFetch={"allowedNetworks": ["10.0.0.0/8"]})).web_fetch_networks == ("10.0.0.0/8",)
+
+
+def test_how_long_the_model_is_waited_for_is_the_classs_to_say() -> None:
+    assert agent().model_retries == ModelRetries()
+    given = {"silenceSeconds": 600, "unavailableSeconds": 0, "rateLimitedSeconds": 3600}
+    expected = ModelRetries(silence_seconds=600, unavailable_seconds=0, rate_limited_seconds=3600)
+    assert agent(session_class(modelRetries=given)).model_retries == expected
 
 
 # MCP servers.
