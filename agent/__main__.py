@@ -23,7 +23,8 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation
 from agent.model.model import LiteLLMModel
 from agent.reasoning import ReasoningEffort
-from agent.redaction import SURROGATE
+from agent.redaction import SURROGATE, Redactor
+from agent.secret_values import secret_parts
 from agent.terminal.session_file import SessionFile, SessionFileError
 from agent.terminal.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
@@ -191,10 +192,10 @@ def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapp
 
 
 def split_environment(environment: Mapping[str, str], given_away: Iterable[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What commands may see, and the values of what looks like a secret or is `given_away` as one, which they may not."""
+    """What commands may see, and the keys in the rest, to be masked: in what is named like a secret or `given_away` as one."""
     secret = {name for name in environment if any(word in name.upper() for word in SECRET_WORDS)} | set(given_away)
     visible = {name: value for name, value in environment.items() if name not in secret}
-    return visible, tuple(environment[name].strip() for name in sorted(secret))
+    return visible, tuple(part for name in sorted(secret) for part in secret_parts(name, environment[name]))
 
 
 def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> AgentConfig:
@@ -223,7 +224,7 @@ async def chat(arguments: argparse.Namespace) -> int:
         file.save(conversation or Conversation())  # report a file that cannot be written before the work starts
     workspace = LocalWorkspace(arguments.workdir.resolve(), visible)
     hub = hub_tools(HubSettings.from_credentials(os.environ), workspace)
-    tools = (*workspace_tools(workspace), plan_tool(), web_fetch_tool(), research_tool(), *hub)
+    tools = (*workspace_tools(workspace, Redactor(secrets)), plan_tool(), web_fetch_tool(), research_tool(), *hub)
     servers = [McpConnection(server) for server in arguments.mcp]
     selection = ToolSelection(tuple(arguments.allow) or ("*",), tuple(arguments.deny))
     async with ToolRouter(tools, sources=servers, selections=[selection]) as router:

@@ -53,6 +53,8 @@ class Conversation:
     """What a person has decided about open calls."""
     unusable: dict[str, str] = field(default_factory=dict)
     """What is wrong with those open calls that cannot be run, by their ids."""
+    masked: tuple[str, ...] = ()
+    """Ids of those open calls whose arguments are a masked copy here; what they are run with is only in memory."""
     started: tuple[str, ...] = ()
     """Ids of those open calls whose execution has begun."""
     subagents: dict[str, Conversation] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class Conversation:
         return replace(
             self,
             messages=self.messages[: at + 1] + ordered,
+            masked=tuple(other for other in self.masked if other != call_id),
             started=tuple(other for other in self.started if other != call_id),
             pending=tuple(other for other in self.pending if other.tool_call_id != call_id),
             decisions=tuple(other for other in self.decisions if other.tool_call_id != call_id),
@@ -171,6 +174,19 @@ class Conversation:
         """What a person has decided about an open call, None when nothing yet."""
         return next((decision for decision in self.decisions if decision.tool_call_id == call_id), None)
 
+    def is_masked(self, asked: PendingApproval) -> bool:
+        """Whether the arguments of a call are a masked copy, in the conversation of the agent that made it."""
+        owner = self if asked.parent is None else self.subagents[asked.parent]
+        return asked.tool_call_id in owner.masked
+
+    def with_masked(self, asked: PendingApproval, masked: bool) -> Conversation:
+        """With the note whether the arguments of a call are a masked copy."""
+        if asked.parent is not None:
+            sub = self.subagents[asked.parent].with_masked(replace(asked, parent=None), masked)
+            return self.with_subagent(asked.parent, sub)
+        others = tuple(other for other in self.masked if other != asked.tool_call_id)
+        return replace(self, masked=(*others, asked.tool_call_id) if masked else others)
+
     def with_started(self, call_id: str) -> Conversation:
         """With the note that an open call has begun, so that nobody runs it a second time."""
         return replace(self, started=(*self.started, call_id))
@@ -205,6 +221,7 @@ class Conversation:
             pending=tuple(PendingApproval(**approval) for approval in data["pending"]),
             decisions=tuple(ApprovalDecision(**decision) for decision in data.get("decisions", ())),
             unusable=data.get("unusable", {}),
+            masked=tuple(data.get("masked", ())),
             started=tuple(data["started"]),
             subagents={call_id: cls._from_dict(sub) for call_id, sub in data.get("subagents", {}).items()},
             in_turn=data["in_turn"],

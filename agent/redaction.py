@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -20,13 +21,25 @@ MIN_BASE64 = 8
 """The least base64 characters that count as a trace of a value."""
 
 
+class UnclearMask(ValueError):
+    """A mask stands for one of several values, and nothing says for which."""
+
+
+def without_surrogates(value: Any) -> Any:
+    """A JSON value with halves of surrogate pairs replaced, keys included.
+
+    Tools and models get them from JSON, UTF-8 cannot carry them, and with one in a message every later request to the model
+    would fail.
+    """
+    return _mapped(value, lambda text: SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
 class Redactor:
-    """Replaces secret values in text: as they are, JSON- or URL-escaped, and base64-encoded at any alignment.
+    """Replaces secret values in text: as they are, JSON- or URL-escaped, and base64-encoded at any alignment. Of a value with
+    several lines each line is secret by itself, but for those of dashes around a PEM key.
 
-    Base64 that is wrapped in the middle of a value is not recognised.
-
-    As all text passes through here, halves of surrogate pairs are replaced, too: tools get them from JSON, UTF-8 cannot
-    carry them, and with one in a message every later request to the model would fail.
+    Base64 that is wrapped in the middle of a value is not recognized. As all text passes through here, halves of surrogate
+    pairs are replaced, too.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -37,21 +50,62 @@ class Redactor:
         self._pattern = re.compile("|".join(map(re.escape, self._forms))) if self._forms else None
         self._first_characters = {form[0] for form in self._forms}
         self._longest = len(self._forms[0]) if self._forms else 0
+        self._shown_as_mask = re.compile("|".join(map(re.escape, (*self._forms, MASK))))
 
     def text(self, text: str) -> str:
         """`text` with every secret masked."""
         text = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         return self._pattern.sub(MASK, text) if self._pattern else text
 
+    def originals(self, masked: str, text: str) -> list[str]:
+        """The pieces of `text` that are shown as `masked`, which do not overlap, in order.
+
+        A mask in `text` itself, which no secret is behind, counts as shown, too.
+        """
+        shown, origin, at = [], [], 0
+        for hidden in self._shown_as_mask.finditer(text):
+            shown += [text[at : hidden.start()], MASK]
+            origin += [*range(at, hidden.start()), hidden.start(), *[-1] * (len(MASK) - 1)]
+            at = hidden.end()
+        whole = "".join((*shown, text[at:]))
+        origin += range(at, len(text) + 1)
+        found = ((origin[m.start()], origin[m.end()]) for m in re.finditer(re.escape(masked), whole))
+        return [text[start:end] for start, end in found if start >= 0 and end >= 0]
+
+    def restored(self, value: Any, original: Any) -> Any:
+        """A JSON value with the masks in its strings replaced by what they stand for in `original`, at the same place.
+
+        A mask stands for the hidden text with the same words before it on its line; else for the only one; else for that
+        with its number, where there are as many masks. Raises UnclearMask for other masks. Without anything hidden in the
+        original the value stays as it is.
+        """
+        if isinstance(value, str) and isinstance(original, str):
+            return self._restored(value, original)
+        if isinstance(value, list | tuple) and isinstance(original, list | tuple):
+            pairs = zip_longest(value, original[: len(value)])
+            return [self.restored(item, before) for item, before in pairs]
+        if isinstance(value, dict) and isinstance(original, dict):
+            return {key: self.restored(item, original.get(key)) for key, item in value.items()}
+        return value
+
+    def _restored(self, text: str, original: str) -> str:
+        hidden = [(_label(original, m.start()), m.group()) for m in self._shown_as_mask.finditer(original)]
+        masks = list(re.finditer(re.escape(MASK), text))
+        if not hidden or not masks:
+            return text
+        pieces, at = [], 0
+        for number, mask in enumerate(masks):
+            label = _label(text, mask.start())
+            meant = {value for before, value in hidden if self.text(before) == label} or {value for _, value in hidden}
+            if len(meant) > 1 and len(hidden) != len(masks):
+                raise UnclearMask(f"{MASK} stands for one of {len(hidden)} hidden values, and it is unclear for which")
+            pieces += [text[at : mask.start()], meant.pop() if len(meant) == 1 else hidden[number][1]]
+            at = mask.end()
+        return "".join((*pieces, text[at:]))
+
     def value(self, value: Any) -> Any:
         """A JSON value with every secret in its strings masked, keys included."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
-        if isinstance(value, dict):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
-        return value
+        return _mapped(value, self.text)
 
     def stream(self) -> RedactedStream:
         """For text that comes in pieces: a secret that is split over pieces is masked all the same."""
@@ -74,6 +128,9 @@ class Redactor:
         )
 
 
+NO_SECRETS = Redactor()
+
+
 class RedactedStream:
     """Holds back the end of the text for as long as it may be the beginning of a secret."""
 
@@ -94,8 +151,30 @@ class RedactedStream:
         return self._redactor.text(held)
 
 
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with all its strings changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(str(key)): _mapped(item, change) for key, item in value.items()}
+    return value
+
+
+def _label(text: str, at: int) -> str:
+    """What stands before a place on its line."""
+    return text[text.rfind("\n", 0, at) + 1 : at].strip()
+
+
 def _forms(value: str) -> set[str]:
-    return {value} | _json_forms(value) | _url_forms(value) | _base64_forms(value.encode())
+    return _lines(value) | _json_forms(value) | _url_forms(value) | _base64_forms(value.encode())
+
+
+def _lines(value: str) -> set[str]:
+    """The value, or those of its lines that can be masked: a tool may number lines, or show some of them only."""
+    lines = {line.strip() for line in value.splitlines()}
+    return {line for line in lines if len(line) >= MIN_LENGTH and not line.startswith("-----")} or {value}
 
 
 def _json_forms(value: str) -> set[str]:

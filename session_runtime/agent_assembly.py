@@ -109,10 +109,11 @@ def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
     from agent.tools.web_fetch import web_fetch_tool
     from agent.tools.workspace import workspace_tools
 
+    redactor = Redactor(secret_values(os.environ))
     hub = hub_tools(HubSettings.from_credentials(credentials(os.environ)), workspace)
     web_fetch = web_fetch_tool(settings.web_fetch_networks)
     return ToolRouter(
-        (*workspace_tools(workspace), plan_tool(), web_fetch, research_tool(), *hub),
+        (*workspace_tools(workspace, redactor), plan_tool(), web_fetch, research_tool(), *hub),
         sources=[McpConnection(server) for server in mcp_servers(settings, os.environ)],
         selections=[ToolSelection(selection.allow, selection.deny) for selection in settings.tools],
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from agent.secret_values import secret_parts
 from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX
 
 _NOT_CREDENTIALS: Final = re.compile(r"PATH|HOME|LD_.*|PYTHON.*|AGENTSESSION_.*")
@@ -24,10 +25,12 @@ def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What must appear in no event, message or log: the credentials, and the values of MCP servers' headers."""
-    headers = _under(HEADER_PREFIX, environment).values()
-    # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
-    return (*credentials(environment).values(), *headers, *(header.partition(" ")[2] for header in headers))
+    """What must appear in no event, message or log: the keys among the credentials and the values of MCP servers' headers."""
+    named = [*credentials(environment).items()]
+    for header in _under(HEADER_PREFIX, environment).values():
+        # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
+        named += [("", header), ("", header.partition(" ")[2])]
+    return tuple(part for name, value in named for part in secret_parts(name, value))
 
 
 def _under(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +23,7 @@ from agent.messages import Message, Usage
 from agent.model.failure import ModelError
 from agent.model.model import Model
 from agent.prompt import system_prompt
-from agent.redaction import Redactor
+from agent.redaction import MASK, Redactor, UnclearMask, without_surrogates
 from agent.tools.router import ToolRouter
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class Agent:
         async def turn() -> TurnOutcome:
             said = self._run.redactor.text(text)
             begun, result = self.conversation.begun_calls, ABANDONED if self.pending_approvals else CUT_OFF
+            self._run.own_arguments.clear()
             self._run.conversation = self.conversation.closed(result).with_said(said)
             await self._tell_end(begun, result)
             await self._run.emit("processing", status="started", text=said)
@@ -118,7 +121,7 @@ class Agent:
         async def turn() -> TurnOutcome:
             if not self.pending_approvals:
                 raise TurnFailed("nothing_pending", "no call waits for approval")
-            self._run.conversation = self.conversation.with_decisions(map(self._masked, decisions))
+            self._run.conversation = self._decided(decisions)
             await self._run.emit("processing", status="resumed")
             return await self._go_on()
 
@@ -207,10 +210,25 @@ class Agent:
             finally:
                 self._run.signal = None
 
-    def _masked(self, decision: ApprovalDecision) -> ApprovalDecision:
-        """The decision with every secret in it masked, as in all that a person says."""
-        feedback, arguments = map(self._run.redactor.value, (decision.feedback, decision.arguments))
-        return replace(decision, feedback=feedback, arguments=arguments)
+    def _decided(self, decisions: Sequence[ApprovalDecision]) -> Conversation:
+        """The conversation with these decisions, masked as everything that a person says. Arguments that a person gives are run
+        as they are; a mask in them stands for what it hid in the model's."""
+        redactor, own = self._run.redactor, self._run.own_arguments
+        conversation = self.conversation.with_decisions(ApprovalDecision(**redactor.value(asdict(d))) for d in decisions)
+        given = {decision.tool_call_id: decision.arguments for decision in decisions}
+        for asked in self.pending_approvals:
+            arguments = without_surrogates(given.get(asked.tool_call_id))
+            if arguments is None:
+                continue
+            before = own.pop(asked.tool_call_id, None)
+            lost = before is None and conversation.is_masked(asked)
+            with contextlib.suppress(UnclearMask):
+                arguments = redactor.restored(arguments, before)
+            masked = redactor.value(arguments) != arguments
+            if masked:
+                own[asked.tool_call_id] = arguments
+            conversation = conversation.with_masked(asked, masked or (lost and MASK in json.dumps(arguments)))
+        return conversation
 
     async def _go_on(self) -> TurnOutcome:
         try:

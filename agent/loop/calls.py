@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.conversation import Conversation
 from agent.messages import Message, ToolCall
-from agent.redaction import Redactor
+from agent.redaction import Redactor, without_surrogates
 
 MALFORMED = "The arguments are not a JSON object"
 """How the result of a call with malformed arguments begins."""
@@ -62,13 +62,22 @@ def with_advice(problem: str, conversation: Conversation, call: ToolCall) -> str
 
 
 def masked(call: ToolCall, redactor: Redactor) -> ToolCall:
-    """The call with its arguments redacted, also what JSON has other escapes for than Python writes."""
+    """The call as it is stored, shown and sent back: with its arguments redacted, also what JSON has other escapes for than
+    Python writes. It runs with its own (`own_arguments`)."""
     if call.arguments.strip() and malformed(call.arguments) is None:
         arguments = parse(call)
         safe = redactor.value(arguments)
         if safe != arguments:
             return replace(call, arguments=json.dumps(safe))
     return replace(call, arguments=redactor.text(call.arguments))
+
+
+def own_arguments(call: ToolCall, redactor: Redactor) -> dict[str, Any] | None:
+    """The arguments to run a call with, if its stored copy has others, because they are masked there; else None."""
+    if not call.arguments.strip() or malformed(call.arguments) is not None:
+        return None
+    arguments: dict[str, Any] = without_surrogates(parse(call))
+    return arguments if redactor.value(arguments) != arguments else None
 
 
 def parse(call: ToolCall) -> dict[str, Any]:

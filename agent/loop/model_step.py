@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from agent.config import AgentConfig
-from agent.loop.calls import call_ids, masked, usable_calls, with_advice
+from agent.loop.calls import call_ids, masked, own_arguments, usable_calls, with_advice
 from agent.loop.compaction import context_tokens, text_tokens, total_tokens
 from agent.loop.draft import Draft
 from agent.loop.interrupt import Interrupted
@@ -178,6 +178,9 @@ class ModelStep:
             # Events and decisions name a call by its id alone, so it must differ from those of all other agents.
             wanted = [replace(call, id="") for call in wanted]
         calls, problems = usable_calls(wanted, call_ids(run.conversation.messages), _new_call_id)
+        own = ((call.id, own_arguments(said, run.redactor)) for call, said in zip(calls, answer.tool_calls, strict=True))
+        masked_calls = {call_id: arguments for call_id, arguments in own if arguments is not None}
+        run.own_arguments.update(masked_calls)
         # Anthropic's API refuses blank text when it is sent back.
         message = Message("assistant", run.redactor.text(answer.text) if answer.text.strip() else "", calls)
         if not message.content and not calls:
@@ -192,7 +195,7 @@ class ModelStep:
             conversation = replace(conversation, measured=measured)
         cut_off = CUT_OFF if answer.finish_reason == "length" else ""
         unusable = {c.id: with_advice(problems[c.id], before, c) + cut_off for c in calls if c.id in problems}
-        run.conversation = replace(conversation, unusable=unusable)
+        run.conversation = replace(conversation, unusable=unusable, masked=tuple(masked_calls))
         return message
 
     def _keep(self, text: str, mark: str) -> None:

@@ -21,6 +21,11 @@ from agent.plan import PLAN_TOOL
 from agent.tools.router import ToolRouter, argument_problem
 from agent.tools.tool import ToolResult, cut_output
 
+LOST = (
+    "The agent was restarted before this call ran. Its arguments held a credential, which is never stored, so the call was not "
+    "run. Call again if it is still needed."
+)
+
 MAX_PARALLEL = 8
 """Calls that run at the same time, at most."""
 
@@ -31,7 +36,7 @@ class _Prepared:
 
     call: ToolCall
     arguments: dict[str, Any]
-    """A person may have changed them."""
+    """As the model wrote them, or a person changed them: nothing in them is masked."""
     verdict: Verdict
     price: float | None = None
     read_only: bool = False
@@ -88,10 +93,13 @@ class ToolStep:
         if decision is not None and decision.arguments is not None:
             arguments = decision.arguments
             note = f"[A person changed the arguments to {json.dumps(arguments, ensure_ascii=False)}]\n"
+        arguments = self._run.own_arguments.get(call.id, arguments)
         if call.id in self._run.conversation.unusable:
             return _Prepared(call, arguments, Verdict("deny", self._run.conversation.unusable[call.id]))
         if decision is not None and not decision.approved:
             return _Prepared(call, arguments, Verdict("deny", denial(decision.feedback)))
+        if call.id in self._run.conversation.masked and call.id not in self._run.own_arguments:
+            return _Prepared(call, arguments, Verdict("deny", LOST))
         if tool is None or argument_problem(tool, arguments) is not None:
             # Nobody needs to be asked about what the router will refuse.
             return _Prepared(call, arguments, Verdict("allow"), note=note)
@@ -112,7 +120,13 @@ class ToolStep:
 
     def _questions(self, calls: Sequence[_Prepared]) -> tuple[PendingApproval, ...]:
         return tuple(
-            PendingApproval(p.call.id, p.call.name, p.arguments, p.verdict.reason, self._run.parent)
+            PendingApproval(
+                p.call.id,
+                p.call.name,
+                self._run.redactor.value(p.arguments),
+                self._run.redactor.text(p.verdict.reason),
+                self._run.parent,
+            )
             for p in calls
             if self._must_ask(p)
         )
@@ -152,7 +166,7 @@ class ToolStep:
         return waiting
 
     async def _begin(self, prepared: _Prepared) -> None:
-        call, arguments = prepared.call, prepared.arguments
+        call, arguments = prepared.call, self._run.redactor.value(prepared.arguments)
         if call.id in self._run.conversation.subagents:
             return  # it continues
         if prepared.price is not None and not prepared.denied:
@@ -178,8 +192,9 @@ class ToolStep:
         conversation = self._run.conversation.with_result(call.id, output)
         planned = call.name == PLAN_TOOL and result.success
         if planned:
-            conversation = replace(conversation, plan=tuple(prepared.arguments["plan"]))
+            conversation = replace(conversation, plan=tuple(self._run.redactor.value(prepared.arguments["plan"])))
         self._run.conversation = conversation
+        self._run.own_arguments.pop(call.id, None)
         self._run.count(Usage(tool_calls=int(not prepared.denied)))
         await self._run.emit("tool_output", **tool_output(call, output, result.success))
         if planned:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.redaction import NO_SECRETS, Redactor
+from agent.tools.masked_files import edit_file, write_file
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
 from agent.workspace import CommandInterrupted, Entry, Workspace, WorkspaceError
 
@@ -21,9 +23,10 @@ MAX_DEPTH = 20
 """Levels of folders that one list goes down."""
 
 
-def workspace_tools(workspace: Workspace) -> tuple[Tool, ...]:
-    """`bash`, `read`, `write`, `edit` and `list` in this workspace."""
-    return (_bash(workspace), _read(workspace), _write(workspace), _edit(workspace), _list(workspace))
+def workspace_tools(workspace: Workspace, redactor: Redactor = NO_SECRETS) -> tuple[Tool, ...]:
+    """`bash`, `read`, `write`, `edit` and `list` in this workspace. `redactor` is what masks the output of `read`, so that a
+    file which was read that way can be changed."""
+    return (_bash(workspace), _read(workspace), _write(workspace, redactor), _edit(workspace, redactor), _list(workspace))
 
 
 def _bash(workspace: Workspace) -> Tool:
@@ -96,10 +99,10 @@ def _read(workspace: Workspace) -> Tool:
     )
 
 
-def _write(workspace: Workspace) -> Tool:
+def _write(workspace: Workspace, redactor: Redactor) -> Tool:
     async def call(arguments: dict[str, Any]) -> str:
         try:
-            await workspace.write(arguments["path"], arguments["content"])
+            await write_file(workspace, redactor, arguments["path"], arguments["content"])
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
         return f"wrote {len(arguments['content'])} characters to {arguments['path']}"
@@ -117,14 +120,16 @@ def _write(workspace: Workspace) -> Tool:
     )
 
 
-def _edit(workspace: Workspace) -> Tool:
+def _edit(workspace: Workspace, redactor: Redactor) -> Tool:
     async def call(arguments: dict[str, Any]) -> str:
         try:
-            count = await workspace.edit(
+            count = await edit_file(
+                workspace,
+                redactor,
                 arguments["path"],
                 arguments["old"],
                 arguments["new"],
-                replace_all=bool(arguments.get("replace_all", False)),
+                bool(arguments.get("replace_all", False)),
             )
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
