@@ -17,6 +17,7 @@ from session_runtime.http.auth import LimitBody, RequireToken
 from session_runtime.http.problems import ProblemError
 from session_runtime.reporting.metrics import Metrics
 from session_runtime.reporting.report import usage
+from session_runtime.session.events import slices
 from session_runtime.session.journal import Journal
 from session_runtime.session.session import IdReused, QueueFull, Session, SessionFinished, SubmissionRefused
 from session_runtime.session.submissions import AnySubmission, Receipt
@@ -191,7 +192,8 @@ async def _stream(
             wanted = frames if submission is None else [f for f in frames if f.submission_id == submission]
             after = frames[-1].seq if frames else after
             if wanted:
-                yield b"".join(frame.encode() for frame in wanted)
+                for piece in slices(wanted):
+                    yield piece
                 sent = time.monotonic()
             elif not frames or time.monotonic() - sent >= keep_alive * BUSY_SHARE:
                 yield b": keep-alive\n\n"  # also while only other submissions have events

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from agent.events import TURN_ENDS
+
+SLICE: Final = 64 * 1024
+"""Bytes that are handed to a connection at once. asyncio's transports take no more until these are nearly sent."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Draft:
     submission_id: str | None = None
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Frame:
     """One event as it goes over the wire."""
 
     seq: int
@@ -30,9 +34,26 @@ class Frame(NamedTuple):
     body: str
     """The event as JSON: `seq`, `type`, `time`, `submission_id`, `data`."""
 
-    def encode(self) -> bytes:
-        """As a server-sent event (WHATWG HTML, 9.2.5). JSON has no raw line breaks, so one `data:` line is enough."""
-        return f"id: {self.seq}\ndata: {self.body}\n\n".encode()
+
+def slices(frames: Iterable[Frame], characters: int = SLICE) -> Iterator[bytes]:
+    """The frames as server-sent events (WHATWG HTML, 9.2.5), in pieces of at most so many bytes.
+
+    What a follower is sent waits in memory until it takes it. A long event is encoded piece by piece from the one text that all
+    followers share. JSON has no raw line breaks, so one `data:` line is enough for each event.
+    """
+    piece = ""
+    for frame in frames:
+        head, start = f"id: {frame.seq}\ndata: ", 0
+        if len(piece) + len(head) > characters:
+            yield piece.encode()
+            piece = ""
+        piece += head
+        while (room := max(0, characters - len(piece))) < len(frame.body) - start + len("\n\n"):
+            yield (piece + frame.body[start : start + room]).encode()
+            piece, start = "", min(start + room, len(frame.body))
+        piece += frame.body[start:] + "\n\n"
+    if piece:
+        yield piece.encode()
 
 
 def number(draft: Draft, seq: int) -> Frame:

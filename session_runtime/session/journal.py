@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from agent.conversation import Conversation
 from session_runtime.session.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
@@ -116,6 +117,7 @@ class Journal:
         self._something = asyncio.Event()
         self._urgent = asyncio.Event()
         self._tail: list[Frame] = []
+        self._long: WeakValueDictionary[int, Frame] = WeakValueDictionary()
         self._tail_size = 0
         self._tail_limit = tail
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -264,7 +266,12 @@ class Journal:
         if self._tail and self._tail[0].seq <= after + 1:
             skip = after + 1 - self._tail[0].seq
             return earliest(self._tail[skip : skip + BATCH], BATCH_CHARACTERS)
-        return await self._in(self._read_thread, lambda: self._store.frames(after, BATCH, BATCH_CHARACTERS))
+        frames = await self._in(self._read_thread, lambda: self._store.frames(after, BATCH, BATCH_CHARACTERS))
+        return [self._shared(frame) for frame in frames]
+
+    def _shared(self, frame: Frame) -> Frame:
+        """A long event is once in memory, even if many followers read it from the database: it can have megabytes."""
+        return frame if len(frame.body) <= BATCH_CHARACTERS else self._long.setdefault(frame.seq, frame)
 
     async def follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
         """Events behind number `after` for as long as the session lasts, in batches; an empty one after each

@@ -209,7 +209,8 @@ class Store:
             )
             database.executemany("UPDATE submissions SET started = 1 WHERE id = ?", [(s,) for s in commit.started])
             database.executemany(
-                "INSERT INTO events VALUES (?, ?, ?, ?, ?)", [(*frame, len(frame.body)) for frame in commit.frames]
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+                [(frame.seq, frame.submission_id, frame.time, frame.body, len(frame.body)) for frame in commit.frames],
             )
             database.executemany(
                 "UPDATE submissions SET ended_by = ?, body = digest(body) WHERE id = ?",

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_runtime.session.events import Draft, Frame, earliest, joined, latest, number
+from session_runtime.session.events import Draft, Frame, earliest, joined, latest, number, slices
 from session_runtime.session.facts import Facts
 from session_runtime.session.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
 from session_runtime.session.store import Store, Submitted
@@ -54,9 +54,28 @@ async def collect(journal: Journal, after: int = 0, pause: float = 0.0) -> list[
     return seen
 
 
+@given(st.lists(st.integers(0, 200), max_size=6), st.integers(40, 100))
+def test_frames_are_sent_whole_in_bounded_pieces(sizes: list[int], limit: int) -> None:
+    frames = [Frame(seq, None, "t", "x" * size) for seq, size in enumerate(sizes, start=1)]
+    pieces = list(slices(frames, limit))
+    assert b"".join(pieces).decode() == "".join(f"id: {frame.seq}\ndata: {frame.body}\n\n" for frame in frames)
+    assert all(0 < len(piece) <= limit for piece in pieces)
+
+
+async def test_followers_of_the_database_share_a_long_event(tmp_path: Path) -> None:
+    async with open_journal(tmp_path, tail=1) as journal:
+        text = "x" * (BATCH_CHARACTERS + 1)
+        await journal.write(Change(draft=journal.draft("error", {"message": text})))
+        await journal.write(Change(draft=journal.draft("error", {"message": "short"})))
+        await journal.write(Change(draft=journal.draft("error", {"message": "short"})))
+        (first,), (second,) = await journal.read(0), await journal.read(0)
+    assert text in first.body
+    assert first is second
+
+
 def test_an_event_is_one_line_of_ascii_json() -> None:
     frame = number(Draft("error", {"message": "a\nb\u2028\ud800"}, NOW, "s"), 7)
-    encoded = frame.encode()
+    encoded = b"".join(slices([frame]))
     assert encoded.startswith(b"id: 7\ndata: {")
     assert encoded.count(b"\n") == 3
     assert json.loads(frame.body) == {

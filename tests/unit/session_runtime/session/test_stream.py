@@ -133,6 +133,21 @@ async def test_what_waits_for_stuck_followers_is_bounded(short_path: Path, many_
             one.close()
 
 
+async def test_followers_share_one_long_event(short_path: Path, many_files: None) -> None:
+    """100,000 emoji are 1.2 MB of JSON: for 300 clients that take nothing, 360 MB, if each had its own."""
+    async with runtime_process(short_path, {"text": "done"}) as run, run.client() as client:
+        await run.until("ready")
+        stuck = [StuckFollower(run.url) for _ in range(3 * STUCK)]
+        await eventually(lambda: _follow(run, 3 * STUCK))
+        before = run.memory()
+        async with asyncio.timeout(6 * DEADLINE):
+            assert (await client.run("\N{FOX FACE}" * 100_000)).type == "turn_complete"
+        assert await _follow(run, 3 * STUCK)  # they are all still there
+        assert run.memory() - before < 3 * STUCK * 250_000
+        for one in stuck:
+            one.close()
+
+
 async def _follow(run: RuntimeProcess, count: int) -> bool:
     """Whether so many clients follow the events."""
     lines = (await run.get("/metrics")).text.splitlines()
