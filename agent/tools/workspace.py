@@ -7,7 +7,7 @@ from typing import Any
 from agent.redaction import NO_SECRETS, Redactor
 from agent.tools.masked_files import edit_file, write_file
 from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
-from agent.workspace import CommandInterrupted, Entry, Workspace, WorkspaceError
+from agent.workspace import CommandInterrupted, CommandResult, Entry, Workspace, WorkspaceError
 
 COMMAND_TIMEOUT = 120.0
 """Seconds that a command may take, unless the model asks for more."""
@@ -37,19 +37,21 @@ def _bash(workspace: Workspace) -> Tool:
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
         except CommandInterrupted as interrupted:
-            raise ToolError(f"{interrupted.result.output}\n{INTERRUPTED_NOTE}") from None
+            raise ToolError(f"{interrupted.result.output}\n{INTERRUPTED_NOTE}{_where(interrupted.result)}") from None
         if result.timed_out:
-            raise ToolError(f"{result.output}\n[killed after {timeout:g} s; pass a longer timeout if it needs one]")
+            note = f"[killed after {timeout:g} s; pass a longer timeout if it needs one]"
+            raise ToolError(f"{result.output}\n{note}{_where(result)}")
         if result.exit_code != 0:
-            raise ToolError(f"{result.output}\n[exit code {result.exit_code}]")
-        return result.output or "[no output]"
+            raise ToolError(f"{result.output}\n[exit code {result.exit_code}]{_where(result)}")
+        return (result.output or "[no output]") + _where(result)
 
     return Tool(
         name="bash",
         description=(
-            "Run a shell command in the workspace. Each call is a new shell in the workspace's root; files stay, "
-            "variables and the current directory do not. There is no terminal: nothing can be typed in. Start what "
-            "should keep running with `nohup … >log 2>&1 &`."
+            "Run a shell command in the workspace. The working directory and exported variables carry over to the next call, "
+            "unless the command is killed; other variables, functions and options do not. The result names the working "
+            "directory when it is not the workspace's root; paths of the other tools are relative to the root in any case. "
+            "There is no terminal: nothing can be typed in. Start what should keep running with `nohup … >log 2>&1 &`."
         ),
         parameters=parameters(
             "command",
@@ -64,6 +66,10 @@ def _bash(workspace: Workspace) -> Tool:
         call=call,
         timeout=MAX_COMMAND_TIMEOUT + DEFAULT_TIMEOUT,  # the command's own is the one that counts
     )
+
+
+def _where(result: CommandResult) -> str:
+    return "" if result.directory is None else f"\n[working directory: {result.directory}]"
 
 
 def _read(workspace: Workspace) -> Tool:

@@ -39,6 +39,8 @@ class CommandResult:
     timed_out: bool = False
     truncated: bool = False
     """True when the middle of the output was dropped, to bound the memory that it takes."""
+    directory: str | None = None
+    """Where the next command begins, when that is not the root."""
 
 
 class CommandInterrupted(asyncio.CancelledError):
@@ -77,8 +79,10 @@ class Workspace(Protocol):
     """What the workspace tools need; `LocalWorkspace` here, a client over a socket in a session pod."""
 
     async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
-        """Run a shell command for at most `timeout` seconds. It is then killed with all it started, and likewise when the call
-        is cancelled: the call then raises CommandInterrupted."""
+        """Run a shell command for at most `timeout` seconds, in the directory and with the exported variables that the last one
+        left. It is then killed with all it started, and likewise when the call is cancelled: the call then raises
+        CommandInterrupted.
+        """
         ...
 
     async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import Callable, Mapping, TypeVar  # noqa: UP035 - Python 3.9
 
@@ -15,6 +14,7 @@ from agent.workspace.listing import list_folder
 from agent.workspace.output import Output
 from agent.workspace.processes import adopt_orphans, drain, kill_all
 from agent.workspace.seen import Seen
+from agent.workspace.shell import Shell, Start
 
 _T = TypeVar("_T")
 
@@ -33,18 +33,20 @@ BACKGROUND_NOTE = (
 class LocalWorkspace:
     """A workspace on this machine, below `root`.
 
-    `environment` is the whole environment of the commands; None passes on this process's own.
+    `environment` is the whole environment of the first command; None passes on this process's own. What commands leave to the
+    next one is kept in the folder `state`; None means that it ends with this object.
     """
 
-    def __init__(self, root: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str] | None = None, state: Path | None = None) -> None:
         self._root = Path(root)
         self._environment = None if environment is None else dict(environment)
         self._seen = Seen()
-        self._shell = shutil.which("bash") or "/bin/sh"
+        self._shell = Shell(self._root, self._environment, state)
 
     async def run(self, command: str, *, timeout: float, on_output: Callable[[str], None] | None = None) -> CommandResult:
         output = Output(on_output)
-        process, transport = await self._start(command, output)
+        start = self._shell.start(command)
+        process, transport = await self._start(start, output)
         timed_out = interrupted = False
         try:
             await asyncio.wait_for(process.wait(), timeout)
@@ -65,17 +67,21 @@ class LocalWorkspace:
                 drain(transport)
         finally:
             transport.close()
+            if timed_out or interrupted:
+                self._shell.dropped(start)
+        directory = self._shell.ended(start)
         result = CommandResult(
             exit_code=None if timed_out or interrupted else process.returncode,
-            output=output.text() + (BACKGROUND_NOTE if background else ""),
+            output=start.note + output.text() + (BACKGROUND_NOTE if background else ""),
             timed_out=timed_out,
             truncated=output.dropped > 0,
+            directory=None if directory is None else str(directory),
         )
         if interrupted:
             raise CommandInterrupted(result)
         return result
 
-    async def _start(self, command: str, output: Output) -> tuple[asyncio.subprocess.Process, asyncio.ReadTransport]:
+    async def _start(self, start: Start, output: Output) -> tuple[asyncio.subprocess.Process, asyncio.ReadTransport]:
         """Start the command with one pipe for both of its outputs.
 
         The pipe is ours and not the subprocess module's, because asyncio's `Process.wait` waits for its own pipes to
@@ -91,13 +97,11 @@ class LocalWorkspace:
             raise
         try:
             process = await asyncio.create_subprocess_exec(
-                self._shell,
-                "-c",
-                command,
+                *start.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
-                cwd=self._root,
+                cwd=start.directory,
                 env=self._environment,
                 start_new_session=True,
                 preexec_fn=adopt_orphans,

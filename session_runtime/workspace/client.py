@@ -257,6 +257,7 @@ def _command_result(answer: _Answer) -> CommandResult:
         output=_text_behind(answer, OUTPUT_LIMIT),
         timed_out=bool(result["timed_out"]),
         truncated=bool(result["truncated"]),
+        directory=None if (directory := result.get("directory")) is None else _text(directory, 4096),
     )
 
 

@@ -8,7 +8,7 @@ no part of the JSON, because parsing it would block the agent's event loop.
 
     {"op": "run", "command": "make", "timeout": 120, "stream": true}
         {"output": null, "text": 9}                          and 9 bytes; only when `stream` is true, as it comes
-        {"result": {"exit_code": 0, "timed_out": false, "truncated": false}, "text": 9}               and 9 bytes
+        {"result": {"exit_code": 0, "timed_out": false, "truncated": false, "directory": null}, "text": 9}    and 9 bytes
     {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": null, "text": 5}, and 5 bytes
     {"op": "write", "path": "a.txt", "content": "text"}                      {"result": null}
     {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}    {"result": 1}

@@ -48,6 +48,10 @@ STREAM_LIMIT = 1024 * 1024
 MAX_NOTES = 5
 """Kills that a command is told of, at most."""
 
+SHELL_SUFFIX = ".shell"
+"""Of the folder beside the socket in which commands leave their directory and variables to the next: in memory, so that a full
+disk does not matter, and as long-lived as the pod, as the server is not."""
+
 SCRATCH = ("/tmp", "/dev/termination-log")  # noqa: S108 - the container's own
 """What commands can write to besides the root. The kubelet makes the log a file on the node that anyone may write to."""
 
@@ -195,7 +199,12 @@ class Server:
         except CommandInterrupted as interrupted:
             result = interrupted.result  # for a client that has taken the request back and still listens
         note = "".join(f"\n[{kill}]" for kill in kills[before:][-MAX_NOTES:])
-        how = {"exit_code": result.exit_code, "timed_out": result.timed_out, "truncated": result.truncated}
+        how = {
+            "exit_code": result.exit_code,
+            "timed_out": result.timed_out,
+            "truncated": result.truncated,
+            "directory": result.directory,
+        }
         return {"result": how}, result.output + note
 
 
@@ -307,7 +316,11 @@ async def serve(socket: Path, root: Path, limits: Limits | None = None, end_mark
     `limits` are for a container whose process 1 is this program; None sets none.
     """
     guard = None if limits is None else Guard(limits)
-    server = Server(LocalWorkspace(root, command_environment(root, os.environ)), guard, end_marker)
+    server = Server(
+        LocalWorkspace(root, command_environment(root, os.environ), socket.with_name(socket.name + SHELL_SUFFIX)),
+        guard,
+        end_marker,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end, 128 + number)
     return await server.serve(socket)

@@ -41,5 +41,8 @@ async def test_the_tools_say_what_the_model_needs(workspace: LocalWorkspace, tmp
     assert (failed.success, failed.output) == (False, "no\n\n[exit code 2]")
     late = await router.call("bash", {"command": "sleep 60", "timeout": 0.2})
     assert (late.success, late.output) == (False, "\n[killed after 0.2 s; pass a longer timeout if it needs one]")
+    moved = await router.call("bash", {"command": "mkdir sub; cd sub; export A=1"})
+    assert moved.output == f"[no output]\n[working directory: {tmp_path / 'sub'}]"
+    assert (await router.call("bash", {"command": "echo $A; cd .."})).output == "1\n"
     assert not (await router.call("write", {"path": "a"})).success
     assert not (await router.call("bash", {"command": "true", "timeout": 0})).success
