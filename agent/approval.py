@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -19,13 +20,27 @@ class Rule:
     """Glob over tool names."""
     action: Action
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """Argument name to glob. Each of these arguments must be present and match: text as it is, other values as JSON."""
+    """Argument name to glob. Each of these arguments must be present and match: text as it is, other values as JSON, with
+    letters and line breaks as they are rather than escaped. A rule that asks or denies also matches where quotes and
+    backslashes in the JSON are not escaped; one that allows does not, because other values could then look the same."""
     reason: str = ""
 
     def matches(self, tool: str, arguments: Mapping[str, Any]) -> bool:
         return fnmatchcase(tool, self.tool) and all(
-            name in arguments and fnmatchcase(_as_text(arguments[name]), glob) for name, glob in self.arguments.items()
+            name in arguments and any(fnmatchcase(text, glob) for text in self._texts(arguments[name]))
+            for name, glob in self.arguments.items()
         )
+
+    def _texts(self, value: Any) -> Iterator[str]:
+        """What the globs are matched with."""
+        if isinstance(value, str):
+            yield value
+            return
+        yield from (json.dumps(value, ensure_ascii=ascii_only) for ascii_only in (True, False))
+        readable = json.dumps(value, ensure_ascii=False)
+        yield _unescaped(readable, _CONTROL)
+        if self.action != "allow":
+            yield _unescaped(readable, _CONTROL | _MARKS)
 
 
 @dataclass(frozen=True)
@@ -84,5 +99,10 @@ def refusal(reason: str) -> str:
     return f"This call is not allowed: {reason}. It was not run."
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+_CONTROL = {"n": "\n", "r": "\r", "t": "\t"}
+_MARKS = {'"': '"', "\\": "\\"}
+
+
+def _unescaped(text: str, characters: Mapping[str, str]) -> str:
+    """JSON text without the escapes of these characters."""
+    return re.sub(r"\\(.)", lambda escape: characters.get(escape[1], escape[0]), text)

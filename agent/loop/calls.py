@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -49,7 +50,7 @@ def malformed(arguments: str) -> str | None:
     if not arguments.strip():
         return None
     try:
-        value = json.loads(arguments, parse_constant=_no_number)
+        value = read_json(arguments)
     except (ValueError, RecursionError) as error:
         return f"{MALFORMED} ({error}): {_excerpt(arguments)}"
     return None if isinstance(value, dict) else f"{MALFORMED} but {type(value).__name__}: {_excerpt(arguments)}"
@@ -98,9 +99,23 @@ def _last_result(messages: Sequence[Message], before: ToolCall) -> Message | Non
     return next(results, None)
 
 
+def read_json(text: str) -> Any:
+    """A JSON value that can be written as JSON again. Raises ValueError and RecursionError.
+
+    Python reads NaN and Infinity, and makes Infinity of numbers beyond all floats; JSON has neither.
+    """
+    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+
+
 def _no_number(name: str) -> None:
-    """Python reads NaN and Infinity as numbers, and could not send them back: JSON has none of them."""
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {_excerpt(digits)} is too large")
+    return value
 
 
 def _excerpt(text: str) -> str:

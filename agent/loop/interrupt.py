@@ -16,6 +16,11 @@ class Interrupted(Exception):
     """The turn was interrupted."""
 
 
+class CancelledInside(Exception):
+    """Something in the work cancelled it: a library's own task group, or a future that was cancelled. As a CancelledError it
+    would look like the end of the process."""
+
+
 class InterruptSignal:
     """One turn's stop sign. Create it on the event loop."""
 
@@ -33,7 +38,7 @@ class InterruptSignal:
     async def guard(self, work: Coroutine[Any, Any, T], over: asyncio.Future[None] | None = None) -> T:
         """The result of `work`; or Interrupted, as soon as the signal is set, with `work` cancelled.
 
-        The same, but with TimeoutError, as soon as `over` is set.
+        The same, but with TimeoutError, as soon as `over` is set. CancelledInside if something else cancels the work.
 
         Work that does not end within the grace time (a thread that cannot be stopped, a tool that swallows its
         cancellation) is left behind. A result that is there already wins over the signal.
@@ -46,6 +51,8 @@ class InterruptSignal:
         try:
             ends = (task, self._stop) if over is None else (task, self._stop, over)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if task.cancelled():
+                raise CancelledInside("the work was cancelled, and nobody asked for that")
             if task.done():
                 return task.result()
             if self.is_set or over is None:

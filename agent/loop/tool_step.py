@@ -152,8 +152,10 @@ class ToolStep:
                         result = task.result()
                     except ConsentNeeded as question:
                         waiting.extend(question.pending)
-                    else:
-                        await self._finish(prepared, result)
+                        continue
+                    except asyncio.CancelledError:  # not ours: that would come out of the wait above
+                        result = ToolResult(f"{prepared.call.name} failed: it was cancelled, and nobody asked for that.", False)
+                    await self._finish(prepared, result)
         except Interrupted:
             await _cancel(running)
             for task, prepared in running.items():

@@ -14,6 +14,7 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
 from agent.events import Event
 from agent.loop.agent import Agent, TurnOutcome
+from agent.loop.calls import read_json
 from agent.model.model import Model
 from agent.terminal.line_reader import InputInterrupted, LineReader, edit
 from agent.tools.router import ToolRouter
@@ -128,7 +129,7 @@ class Terminal:
             else:
                 self._print(f"  now: {visible(json.dumps(arguments, ensure_ascii=False))}")
                 text = await self._answer("  run it with (a JSON object): ")
-            edited = json.loads(text)
+            edited = read_json(text)
         except OSError as error:
             self._print(f"  the editor {self._editor} failed: {error}")
             return None

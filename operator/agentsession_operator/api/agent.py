@@ -65,8 +65,9 @@ class ApprovalRule(Schema):
     tool: ToolGlob
     """Glob over tool names, for example bash or docs__*."""
     arguments: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = {}
-    """Globs by argument name. All must match: text is matched as it is, other values as JSON. Empty matches every call. A glob
-    over a shell command prevents accidents, not intent: the same command can be written in other ways."""
+    """Globs by argument name. All must match: text is matched as it is, other values as JSON in which letters and line
+    breaks are not escaped. Empty matches every call. A glob over a shell command prevents accidents, not intent: the same
+    command can be written in other ways."""
     action: Literal["Allow", "Ask", "Deny"]
     """Allow runs the call. Ask waits for a person's approval. Deny refuses the call."""
     reason: Annotated[str, Field(max_length=512)] | None = None

@@ -23,3 +23,19 @@ def test_the_first_matching_rule_decides_and_then_the_tool_itself() -> None:
     assert judge((), "t", {"gpu": True}, costs) == Verdict("ask", "it costs")
     assert judge((), "t", {}, costs) == Verdict("allow")
     assert judge((Rule("*", "allow"),), "t", {"gpu": True}, costs).action == "allow"
+
+
+def test_globs_match_what_json_escapes() -> None:
+    value = {"paths": ["/daten/Gehälter.xlsx", 'a\nb\t"c"', "C:\\Löhne"]}
+    for glob in ("*Gehälter*", r"*Geh\u00e4lter*", "*a\nb*", r"*a\nb*", '*b\t\\"c*', r"*C:\\L*"):
+        for action in ("allow", "ask", "deny"):
+            assert Rule("t", action, {"paths": glob}).matches("t", value), (glob, action)  # type: ignore[arg-type]
+    for glob in ('*"c"*', "*C:\\Löhne*"):
+        assert Rule("t", "deny", {"paths": glob}).matches("t", value)
+        assert not Rule("t", "allow", {"paths": glob}).matches("t", value)
+
+
+def test_an_allowed_list_is_no_other_list() -> None:
+    rule = Rule("t", "allow", {"paths": '?"a", "b"?'})
+    assert rule.matches("t", {"paths": ["a", "b"]})
+    assert not rule.matches("t", {"paths": ['a", "b']})

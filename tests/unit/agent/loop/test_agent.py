@@ -212,7 +212,7 @@ async def test_secrets_reach_neither_events_nor_messages() -> None:
     assert len(s.data("tool_output")[0]["output"]) < 25_100
 
 
-@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"text": NaN}', '{"text": [Infinity]}'])
+@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"text": NaN}', '{"text": [Infinity]}', '{"text": -1e999}'])
 async def test_arguments_that_python_cannot_read_or_not_send_back_are_malformed(arguments: str) -> None:
     s = stage(calls(("echo", arguments)), says("done"), tools=(tool("echo", echo),))
     assert (await s.agent.run_turn("go")).status == "complete"

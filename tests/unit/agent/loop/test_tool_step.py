@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from agent.approval import ApprovalDecision, Rule
 from agent.budget import Budget
 from agent.conversation import Conversation
-from agent.messages import Usage
-from agent.testing import calls, says
+from agent.messages import Message, Usage
+from agent.model.answer import ModelChunk
+from agent.testing import ScriptedModel, calls, says
 from agent.tools.tool import Tool, ToolError, parameters
 from support.agent.stage import Stage, stage
 from support.agent.validity import check_request
@@ -250,3 +252,43 @@ async def test_a_pending_approval_survives_a_restart() -> None:
     assert await second.agent.resume() is None
     assert (await second.agent.decide([ApprovalDecision("call_1_0", True)])).message == "done"
     assert ran == ["rm a"]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_that_calls_error() -> None:
+    async def raises(_: dict[str, Any]) -> str:
+        raise asyncio.CancelledError
+
+    async def cancels_its_task(_: dict[str, Any]) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(30)
+        return "never"
+
+    async def awaits_a_cancelled_future(_: dict[str, Any]) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return await future
+
+    async def works(_: dict[str, Any]) -> str:
+        return "worked"
+
+    bodies = raises, cancels_its_task, awaits_a_cancelled_future, works
+    tools = tuple(Tool(body.__name__, "", parameters(), body, read_only=True) for body in bodies)
+    s = stage(calls(*((tool.name, {}) for tool in tools)), says("done"), tools=tools)
+    assert (await s.agent.run_turn("go")).status == "complete"
+    assert [data["success"] for data in s.data("tool_output")].count(False) == 3
+    assert results(s)[:1] == ["raises failed: it was cancelled, and nobody asked for that."]
+    assert results(s)[3] == "worked"
+
+
+async def test_a_cancellation_inside_the_model_ends_the_turn_and_not_the_process() -> None:
+    class Cancelled(ScriptedModel):
+        async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
+            yield ModelChunk(text="one")
+            raise asyncio.CancelledError
+
+    s = stage()
+    s.agent.model = Cancelled()
+    assert (await s.agent.run_turn("go")).status == "error"
+    assert s.events[-1].data["kind"] == "internal"
