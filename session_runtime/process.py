@@ -101,7 +101,7 @@ class Process:
             await self._conclude()
         elif status == FAILED:
             await asyncio.sleep(FAILURE_SECONDS)
-        server.should_exit = True
+        server.stop()
         if status != FINISHED:
             cut_connections(server)
             self._journal.close()

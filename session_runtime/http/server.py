@@ -58,15 +58,29 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process."""
+class HttpServer(uvicorn.Server):
+    """Leaves the signals to the process, and sleeps while nothing happens: uvicorn's own loop wakes ten times a second to look
+    whether it shall exit, and a node has many sessions that wait for their people."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._exit = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no more requests; `serve` ends when those in progress have their answers."""
+        self.should_exit = True
+        self._exit.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._exit.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def http_server(app: FastAPI) -> uvicorn.Server:
+def http_server(app: FastAPI) -> HttpServer:
     """The server of this application; it says nothing of its own and leaves the signals alone."""
     config = uvicorn.Config(
         app,
@@ -76,9 +90,10 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         http=_Protocol,
         ws="none",
         server_header=False,
+        date_header=False,  # it would take a tick each second, and no answer of ours is cached
         timeout_graceful_shutdown=1,
     )
-    return _Server(config)
+    return HttpServer(config)
 
 
 def cut_connections(server: uvicorn.Server) -> None:

@@ -130,8 +130,11 @@ class Store:
     """An open session database. Raises StoreError when another process has it open, or when it is of a newer version."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(directory / "lock")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(directory / "lock")
+        except OSError as error:
+            raise StoreError(f"{directory} cannot be used: {error}. {_advice(error)}") from error
         self.path = directory / DATABASE
         self._reserve = Reserve(self.path)
         self._writer = self._open()

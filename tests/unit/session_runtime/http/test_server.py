@@ -192,6 +192,23 @@ async def test_a_runtime_lets_itself_have_many_connections(short_path: Path) -> 
     assert now == (MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard))
 
 
+async def test_an_idle_runtime_sleeps(short_path: Path) -> None:
+    """A hundred sessions on a node that wake ten times a second keep a core awake."""
+    async with runtime_process(short_path, {"text": "hello"}) as run, run.client() as client, asyncio.timeout(2 * DEADLINE):
+        await client.run("hi")
+        assert run.process is not None
+        status = Path(f"/proc/{run.process.pid}/status")
+
+        def wakeups() -> int:
+            lines = status.read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+        await asyncio.sleep(2)  # what the turn left to do
+        before = wakeups()
+        await asyncio.sleep(10)
+        assert wakeups() - before <= 20
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_a_session_answers_over_ipv4_and_ipv6(host: str, short_path: Path) -> None:
     async with runtime(short_path) as run:
