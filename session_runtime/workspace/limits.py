@@ -30,7 +30,13 @@ REAP_SECONDS = 1.0
 """Time for process 1 to reap what was killed; until then it still counts."""
 
 DISK_CHECK_SECONDS = 10.0
-"""How often files are counted, while there are processes, though little seems to be written."""
+"""How often files are counted at least, while there are processes, though little seems to be written: what the node's other
+pods remove hides it."""
+
+DISK_CHECK_SOONEST = 0.5
+
+DISK_CHECK_COST = 20
+"""How much longer than a count the pause behind it is, between these two: few files are counted more often."""
 
 DISK_SHARE = 0.9
 """The share of the given disk space that files may take: what is written between two looks needs some of it too."""
@@ -144,9 +150,10 @@ class DiskLimit:
         room = max(0, self.limit - self._used)
         return self._free - free > room / 2 or now >= self._next_look
 
-    def grown(self, used: int, free: int, now: float) -> bool:
-        """Take note of a count, and of the free bytes before it; True when files take more than they may, and than they did."""
-        self._used, self._free, self._next_look = used, free, now + DISK_CHECK_SECONDS
+    def grown(self, used: int, free: int, now: float, pause: float = DISK_CHECK_SECONDS) -> bool:
+        """Take note of a count, and of the free bytes before it; True when files take more than they may, and than they did.
+        `pause` is the time to the next count, in seconds."""
+        self._used, self._free, self._next_look = used, free, now + pause
         grown = used > self._tolerated
         self._tolerated = max(self.limit, used)
         return grown
@@ -275,6 +282,8 @@ class DiskCheck:
         return self._limit.problem
 
     async def _count(self) -> bool:
-        free = disk_free(self._paths)
+        free, began = disk_free(self._paths), time.monotonic()
         used = await asyncio.get_running_loop().run_in_executor(None, disk_usage, self._paths)
-        return self._limit.grown(used, free, time.monotonic())
+        now = time.monotonic()
+        pause = min(DISK_CHECK_SECONDS, max(DISK_CHECK_SOONEST, DISK_CHECK_COST * (now - began)))
+        return self._limit.grown(used, free, now, pause)
