@@ -74,6 +74,9 @@ class Conversation:
     measured: tuple[int, int] | None = None
     """The provider's own count: the first so many messages (and the system message) are so many tokens."""
 
+    window: tuple[str, int] | None = None
+    """A model's name, and how many tokens one request to it can have at most, as a refusal has shown."""
+
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
         """The calls that have no result yet, in order."""
@@ -121,7 +124,7 @@ class Conversation:
                 measured = self.measured if self.measured and self.measured[0] <= at else None
                 kept = self.messages[:at]
                 plan = last_plan(kept) if self.plan_before is None else self.plan_before
-                return Conversation(kept, self.usage, plan=plan, measured=measured)
+                return Conversation(kept, self.usage, plan=plan, measured=measured, window=self.window)
         return None
 
     def with_result(self, call_id: str, content: str) -> Conversation:
@@ -198,7 +201,12 @@ class Conversation:
             closed = closed.with_result(call.id, reason)
         # This is what outlives a turn.
         return Conversation(
-            closed.messages, closed.usage, plan=closed.plan, plan_before=closed.plan_before, measured=closed.measured
+            closed.messages,
+            closed.usage,
+            plan=closed.plan,
+            plan_before=closed.plan_before,
+            measured=closed.measured,
+            window=closed.window,
         )
 
     def to_json(self) -> str:
@@ -231,6 +239,7 @@ class Conversation:
             continued=data["continued"],
             loop=None if data["loop"] is None else tuple((name, arguments) for name, arguments in data["loop"]),
             measured=None if data["measured"] is None else (data["measured"][0], data["measured"][1]),
+            window=None if data.get("window") is None else (data["window"][0], data["window"][1]),
         )
 
     def _last_calls_at(self) -> int | None:

@@ -15,14 +15,20 @@ TRIGGER = 0.9
 TAIL = 0.3
 """Part of it that the last exchanges, which are kept as they are, may take."""
 
-TRANSCRIPT = 0.6
+TRANSCRIPT = 0.75
 """Part of it that the text to be summarised may take in the request for its summary."""
 
 WORTHWHILE = 200
 """Tokens; a shorter stretch is kept as it is."""
 
-SHORT_RESULT = 2_000
-"""Characters that a tool's result is cut to, when summarising alone does not help."""
+FIRST = 0.25
+"""Part of it that the first message may take to be kept as it is."""
+
+MAX_PIECES = 12
+"""Requests for the summary of one part, about so many at most; what is left out of a longer one is its middle."""
+
+SHORT_RESULTS = (2_000, 300)
+"""Characters that a tool's result is cut to, one after the other, when summarising alone does not help."""
 
 BYTES_PER_TOKEN = 3.5
 """A rule of thumb, on the safe side for English and code; the provider's own count is used where there is one."""
@@ -81,10 +87,18 @@ class Cut:
 def choose_cut(messages: Sequence[Message], tail_tokens: int) -> Cut:
     """Keep the first message, the last one of a person, and as many of the last exchanges as `tail_tokens` hold.
 
-    At least the last exchange is kept, and a call is never parted from its results.
+    At least the last exchange is kept, and a call is never parted from its results. A first message that is too long to be
+    carried along is summarised with what follows, unless it is the last one of a person, too.
     """
     tail_at = _tail_start(messages, tail_tokens)
     said_at = max((at for at, message in enumerate(messages) if message.from_person), default=0)
+    if said_at and message_tokens(messages[0]) > FIRST / TAIL * tail_tokens:
+        rest = min(said_at, tail_at)
+        if said_at >= tail_at:
+            return Cut((), tuple(messages[:rest]), (), (), tuple(messages[tail_at:]))
+        return Cut(
+            (), tuple(messages[:rest]), (messages[said_at],), tuple(messages[said_at + 1 : tail_at]), tuple(messages[tail_at:])
+        )
     if said_at == 0 or said_at >= tail_at:
         before_tail = tuple(messages[1:tail_at])
         early, late = (before_tail, ()) if said_at else ((), before_tail)
@@ -118,10 +132,10 @@ def summary_of(part: Sequence[Message], summary: str) -> Message:
     return Message("user", SUMMARY_INTRODUCTION + text, origin="summary" if stands_for_a_person else "note")
 
 
-def with_short_results(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same messages with the results of tools cut short."""
+def with_short_results(messages: Sequence[Message], length: int) -> tuple[Message, ...]:
+    """The same messages with the results of tools cut to so many characters."""
     return tuple(
-        replace(message, content=cut_output(message.content, SHORT_RESULT)) if message.role == "tool" else message
+        replace(message, content=cut_output(message.content, length)) if message.role == "tool" else message
         for message in messages
     )
 
@@ -134,3 +148,24 @@ def transcript(part: Sequence[Message]) -> str:
             lines.append(f"{message.role}: {message.content}")
         lines.extend(f"{message.role} calls {call.name} {call.arguments}" for call in message.tool_calls)
     return "\n".join(lines)
+
+
+def first_piece(text: str, tokens: int, most: int) -> tuple[str, str]:
+    """The beginning of the text with about so many tokens, up to the end of a line where that is possible, and the rest.
+
+    What is more than `most` such pieces is cut out of the middle of the text first.
+    """
+    size = max(1, len(text) * tokens // text_tokens(text))
+    if len(text) <= size:
+        return text, ""
+    text = cut_output(text, max(1, most) * size)
+    end = text.rfind("\n", size // 2, size) + 1 or size
+    return text[:end], text[end:]
+
+
+def too_long_message(messages: Sequence[Message]) -> int | None:
+    """Tokens of what a person said last, if it takes more than half of the conversation."""
+    said = next((message for message in reversed(messages) if message.from_person), None)
+    if said is None or 2 * message_tokens(said) < total_tokens(messages):
+        return None
+    return message_tokens(said)

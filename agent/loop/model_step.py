@@ -62,10 +62,11 @@ class ModelStep:
         return await self._persist(lambda: self._complete(messages))
 
     async def context_window(self) -> int | None:
-        """Tokens that the model can take, None when nobody knows."""
-        if self._config.context_window is not None:
-            return self._config.context_window
-        return await self._run.interruptible(self._run.model.context_window())
+        """Tokens that a request can have, None when nobody knows: the least of what is set or tabled, and what was refused."""
+        window = self._config.context_window
+        if window is None:
+            window = await self._run.interruptible(self._run.model.context_window())
+        return min((known for known in (window, self._run.shown_window) if known is not None), default=None)
 
     def overhead(self) -> int:
         """An estimate of the tokens in a request that are not the conversation's."""

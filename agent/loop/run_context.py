@@ -67,6 +67,18 @@ class RunContext:
         """There is a new conversation."""
 
     @property
+    def shown_window(self) -> int | None:
+        """How many tokens a request to the model can have at most, as far as a refusal has shown that."""
+        shown = self.conversation.window
+        return shown[1] if shown is not None and shown[0] == self.model.name else None
+
+    def note_window(self, tokens: int) -> None:
+        """A request of so many tokens was refused for its length."""
+        shown = self.shown_window
+        least = tokens if shown is None else min(shown, tokens)
+        self.conversation = replace(self.conversation, window=(self.model.name, least))
+
+    @property
     def usage(self) -> Usage:
         """What the session has used so far."""
         return self.conversation.usage
@@ -105,6 +117,13 @@ class SubContext(RunContext):
         # Work that was left behind by an interrupt may end when the parent's turn is over: then there is nothing to keep.
         if self._call_id in self._outer.conversation.subagents:
             self._outer.conversation = self._outer.conversation.with_subagent(self._call_id, self.conversation)
+
+    @property
+    def shown_window(self) -> int | None:
+        return self._outer.shown_window
+
+    def note_window(self, tokens: int) -> None:
+        self._outer.note_window(tokens)
 
     @property
     def usage(self) -> Usage:

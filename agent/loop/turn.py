@@ -12,7 +12,7 @@ from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.tool_step import Delegate, ToolStep
 from agent.messages import Message
-from agent.model.failure import ContextOverflowError
+from agent.model.failure import ContextOverflowError, RequestRefusedError
 from agent.plan import continuation
 from agent.tools.router import ToolRouter
 
@@ -55,12 +55,19 @@ class Turn:
         await self._compactor.compact()
 
     async def _answer(self) -> Message:
-        try:
-            return await self._model_step.answer()
-        except ContextOverflowError:
-            # The window is smaller than the price table says, or unknown. Once: a second overflow is an error.
-            await self._compactor.compact()
-            return await self._model_step.answer()
+        """The model's next answer; what it refuses for its length is shortened first, and again while that helps."""
+        before = self._run.conversation.messages
+        while True:
+            try:
+                return await self._model_step.answer()
+            except ContextOverflowError as error:
+                await self._compactor.shorten_refused(error)
+                before = self._run.conversation.messages
+            except RequestRefusedError as error:
+                # Not all servers say that a request was too long. If that was not the reason, nothing is lost.
+                if not await self._compactor.may_be_the_length(error):
+                    self._run.conversation = replace(self._run.conversation, messages=before, measured=None)
+                    raise
 
     def _answered(self) -> bool:
         last = self._run.conversation.messages[-1]

@@ -23,7 +23,7 @@ from agent.model.failure import (
     WithheldError,
     with_words,
 )
-from agent.model.overflow import exceeds_the_limit_per_minute, means_overflow
+from agent.model.overflow import exceeds_the_limit_per_minute, limit_in, means_overflow
 
 _QUOTA_CODES = {
     "insufficient_quota",  # OpenAI
@@ -112,10 +112,14 @@ def _error(status: int, error: object, words: str, where: Where, wait: float | N
         )
     if status == 429:
         if exceeds_the_limit_per_minute(words):
-            return ContextOverflowError(say(f"The request is larger than the limit per minute for {where.model}."))
+            return ContextOverflowError(
+                say(f"The request is larger than the limit per minute for {where.model}."), limit_in(words)
+            )
         return RateLimitedError(say(f"{where.sentence} limits the rate of requests for {where.model} (HTTP 429)."), wait)
-    if status not in (403, 404) and means_overflow(codes, words):
-        return ContextOverflowError(say(f"The conversation is too long for {where.model}."))
+    if status == 413 or (status not in (403, 404) and means_overflow(codes, words)):
+        return ContextOverflowError(
+            say(f"The conversation is too long for {where.model}."), limit_in(f"{words} {json.dumps(error)}")
+        )
     if status >= 500 or status in _CONFUSED:
         return ModelUnavailableError(say(f"{where.sentence} has a fault or is overloaded (HTTP {status})."), wait)
     return _refused(status, error, where, say)

@@ -73,6 +73,11 @@ class ContextOverflowError(ModelError):
 
     kind = "context_overflow"
 
+    def __init__(self, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """Tokens that the model takes, where the provider said that. Its tokens are counted in another way than ours."""
+
 
 @dataclass(frozen=True)
 class Where:

@@ -18,6 +18,7 @@ from agent.model.answer import FINISHES
 from agent.model.classify import http_error
 from agent.model.connection import causes_of, connection_error
 from agent.model.failure import ContextOverflowError, CredentialsError, ModelError, Where, WithheldError, with_words
+from agent.model.overflow import limit_in
 
 _PREFIX = re.compile(r"^\s*(litellm\.|[\w.]*?(Error|Exception|Exhausted|Timeout)\b\s*[:-]\s*)+")
 """What litellm puts before a provider's words: `litellm.RateLimitedError: RateLimitError: OpenAIException - slow down`."""
@@ -74,7 +75,7 @@ def classify(litellm: Any, error: Exception, where: Where, now: datetime) -> Mod
             with_words(f"There is no API key for {where.server}. Add it to the session's credentials.", words)
         )
     if isinstance(error, litellm.ContextWindowExceededError):
-        return ContextOverflowError(with_words(f"The conversation is too long for {where.model}.", words))
+        return ContextOverflowError(with_words(f"The conversation is too long for {where.model}.", words), limit_in(words))
     if isinstance(error, litellm.ContentPolicyViolationError):
         return WithheldError(with_words(f"The content filter of {where.server} withheld the request.", words))
     broke = any(isinstance(cause, OSError | httpx.TransportError | openai.APIConnectionError) for cause in causes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,8 @@ class Answer:
 
 @dataclass
 class OpenAIServer:
-    answers: list[Answer]
+    answers: list[Answer] | Callable[[dict[str, Any]], Answer]
+    """In order, or made for each request."""
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
@@ -67,7 +68,8 @@ class OpenAIServer:
         length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
         self.requests.append(json.loads(await reader.readexactly(length)))
         self.headers.append(head)
-        answer = self.answers[len(self.requests) - 1]
+        request = self.requests[-1]
+        answer = self.answers(request) if callable(self.answers) else self.answers[len(self.requests) - 1]
         extra = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
         if answer.raw:
             body = answer.raw.encode() if isinstance(answer.raw, str) else answer.raw
@@ -116,8 +118,10 @@ class OpenAIServer:
 
 
 @contextlib.asynccontextmanager
-async def serve(*answers: Answer, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[OpenAIServer]:
-    script = OpenAIServer(list(answers))
+async def serve(
+    *answers: Answer, by: Callable[[dict[str, Any]], Answer] | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[OpenAIServer]:
+    script = OpenAIServer(by or list(answers))
     server = await asyncio.start_server(script.handle, host, port)
     script.url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
     try:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.conversation import Conversation
-from agent.loop.compaction import choose_cut, summary_of, total_tokens
+from agent.loop.compaction import choose_cut, first_piece, summary_of, too_long_message, total_tokens
 from agent.messages import Message, ToolCall, Usage
 from agent.model.failure import ContextOverflowError
 from agent.testing import Reply, calls, fails, says
@@ -161,14 +161,15 @@ async def test_it_compacts_by_itself_inside_one_long_turn() -> None:
     assert s.agent.conversation.messages == ()  # all of it came of that one wish
 
 
-async def test_an_overflow_compacts_once_and_then_is_an_error() -> None:
+async def test_an_overflow_compacts_while_that_helps_and_then_is_an_error() -> None:
     overflow = fails(ContextOverflowError("too long"))
     s = stage(overflow, says("SUMMARY"), says("fine"), conversation=long_conversation())
     assert (await s.agent.run_turn("go on")).message == "fine"
-    s = stage(overflow, says("SUMMARY"), overflow, conversation=long_conversation())
+    s = stage(overflow, says("SUMMARY"), overflow, overflow, conversation=long_conversation())
     assert (await s.agent.run_turn("go on")).status == "error"
-    assert s.data("error")[0]["kind"] == "context_overflow"
-    assert len(s.model.requests) == 3
+    [error] = s.data("error")
+    assert error["kind"] == "context_overflow"
+    assert "cannot be made any shorter. too long" in error["message"]
 
 
 async def test_what_cannot_be_shortened_is_an_error_and_stays() -> None:
@@ -186,7 +187,30 @@ async def test_a_last_exchange_that_is_too_long_has_its_results_cut() -> None:
     check_order(s.agent.conversation.messages)
 
 
-async def test_too_long_a_first_message_is_an_error_and_no_loop() -> None:
-    s = stage(says("never"), context_window=1000)
+async def test_too_long_a_first_message_is_sent_once_all_the_same() -> None:
+    s = stage(fails(ContextOverflowError("too long")), context_window=1000)
     assert (await s.agent.run_turn("word " * 2000)).status == "error"
-    assert s.model.requests == []
+    assert len(s.model.requests) == 1
+
+
+@given(st.text("ab \n", min_size=1, max_size=2000), st.integers(1, 300))
+def test_pieces_of_a_text_are_the_text(text: str, tokens: int) -> None:
+    found, rest = [], text
+    while rest:
+        piece, rest = first_piece(rest, tokens, 10_000)
+        assert piece
+        found.append(piece)
+    assert "".join(found) == text
+    assert len(first_piece("a" * 9999, 10, 2)[1]) < 200  # what is too much for all pieces is cut
+
+
+def test_a_long_first_message_is_carried_along_only_while_it_is_the_last() -> None:
+    long = said("word " * 1000)
+    assert choose_cut(long + answered("a"), 100).first == long
+    cut = choose_cut(long + answered("a") + said("b"), 100)
+    assert (cut.first, cut.early, cut.tail) == ((), long, answered("a") + said("b"))
+    cut = choose_cut(long + answered("a") + said("b") + worked("c", "x" * 1000) + worked("d", "x" * 1000), 100)
+    assert (cut.first, cut.said, cut.late) == ((), said("b"), worked("c", "x" * 1000))
+    assert too_long_message(long + answered("a")) is not None
+    assert too_long_message(said("b") + worked("c", "x" * 1000)) is None
+    assert too_long_message(answered("a")) is None
