@@ -28,7 +28,8 @@ from agent.secret_values import secret_parts
 from agent.terminal.session_file import SessionFile, SessionFileError
 from agent.terminal.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
-from agent.tools.mcp import McpConnection, McpServer
+from agent.tools.mcp.connection import McpConnection
+from agent.tools.mcp.server import McpServer
 from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter

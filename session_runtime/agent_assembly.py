@@ -25,7 +25,7 @@ from session_runtime.wire import AgentSettings, SessionConfig
 
 if TYPE_CHECKING:
     from agent.model.model import Model
-    from agent.tools.mcp import McpServer
+    from agent.tools.mcp.server import McpServer
     from agent.tools.router import ToolRouter
     from agent.workspace import Workspace
 
@@ -57,7 +57,7 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
 
 def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
     """The session's MCP servers, each with its own headers. Raises KeyError for a header whose variable is not there."""
-    from agent.tools.mcp import McpServer
+    from agent.tools.mcp.server import McpServer
 
     return tuple(
         McpServer(
@@ -102,7 +102,7 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
 def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:
     """The session's tools: those that every session has, and those of its MCP servers."""
     from agent.tools.hub import HubSettings, hub_tools
-    from agent.tools.mcp import McpConnection
+    from agent.tools.mcp.connection import McpConnection
     from agent.tools.plan import plan_tool
     from agent.tools.research import research_tool
     from agent.tools.router import ToolRouter
@@ -124,7 +124,7 @@ def _import_agent(with_mcp: bool) -> None:
     import agent.loop.agent
     import agent.model.model
     import agent.tools.hub
-    import agent.tools.mcp
+    import agent.tools.mcp.connection
     import agent.tools.plan
     import agent.tools.research
     import agent.tools.web_fetch

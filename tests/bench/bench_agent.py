@@ -59,7 +59,7 @@ server.serve_forever()
 IMPORT = "import resource, sys; sys.path[:0] = [{root!r}]; {code}; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 SESSION = (
-    "import agent.loop.agent, agent.model.model, agent.tools.mcp, agent.tools.plan, agent.tools.web_fetch, "
+    "import agent.loop.agent, agent.model.model, agent.tools.mcp.connection, agent.tools.plan, agent.tools.web_fetch, "
     "agent.tools.workspace"
 )
 """What the engine of the session runtime imports before the first turn."""

@@ -97,7 +97,8 @@ async def reply(
 
 
 def stdio_command(folder: Path, answers: Answers, **raw: bytes) -> tuple[str, ...]:
-    """A command that speaks stdio; `raw` has bytes by tool's name, which are written before the answer to its call."""
+    """A command that speaks stdio; `raw` has bytes by tool's name, which are written before the answer to its call;
+    `<id>` in them stands for the id of the request."""
     file = folder / "answers.json"
     encoded = {name: base64.b64encode(value).decode() for name, value in raw.items()}
     file.write_text(json.dumps({"answers": dict(answers), "raw": encoded}))
@@ -110,7 +111,7 @@ def serve(file: str) -> None:
         request = json.loads(line)
         name = request.get("params", {}).get("name", "")
         if request.get("method") == "tools/call" and name in given["raw"]:
-            sys.stdout.buffer.write(base64.b64decode(given["raw"][name]))
+            sys.stdout.buffer.write(base64.b64decode(given["raw"][name]).replace(b"<id>", str(request["id"]).encode()))
         said = answer(given["answers"], request)
         if said is not None:
             sys.stdout.buffer.write(said.encode() + b"\n")

@@ -14,7 +14,7 @@ from agent.__main__ import agent_config, parse, split_environment, with_secrets
 from agent.approval import Rule
 from agent.budget import Budget
 from agent.terminal.session_file import SessionFile
-from agent.tools.mcp import McpServer
+from agent.tools.mcp.server import McpServer
 from support.agent.console import ROOT
 from support.agent.openai_server import Answer, serve
 

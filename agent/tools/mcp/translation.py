@@ -6,8 +6,11 @@ another tool.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import json
+import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,9 @@ SCHEMA_LIMIT = 20_000
 
 REFUSED_AT_THE_TOP = {"oneOf", "anyOf", "allOf", "not", "enum"}
 """Keywords that OpenAI or Anthropic refuse there, and with them the whole request."""
+
+TEXT_TYPES = re.compile(r"text/.*|application/(.*\+)?(json|xml|yaml|x-yaml|toml|javascript|sql|x-ndjson|jsonl|csv)")
+"""Media types whose bytes are shown as text."""
 
 
 def tool_name(server: str, tool: str) -> str:
@@ -65,9 +71,62 @@ def definition(tool: mcp_types.Tool) -> tuple[str, Mapping[str, Any]]:
     description = cut_output(tool.description or tool.name, DESCRIPTION_LIMIT)
     schema = tool.input_schema
     text = json.dumps(schema, ensure_ascii=False)
-    if len(text) <= SCHEMA_LIMIT and _acceptable(schema):
-        return description, _without_patterns(schema)
+    if len(text) <= SCHEMA_LIMIT:
+        merged = _merged(schema)
+        if merged is not None and _acceptable(merged):
+            if merged is not schema:
+                conditions = {key: schema[key] for key in sorted(REFUSED_AT_THE_TOP & schema.keys())}
+                said = cut_output(json.dumps(conditions, ensure_ascii=False), DESCRIPTION_LIMIT)
+                description = f"{description}\nIts arguments also have to fit: {said}"
+            return description, _without_patterns(merged)
     return f"{description}\nIts arguments: {cut_output(text, DESCRIPTION_LIMIT)}", {"type": "object"}
+
+
+def _merged(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema with the fields of its `anyOf`, `oneOf` and `allOf` in `properties`, so that a provider takes them and the
+    model sees them. None when a branch is no object schema of this document.
+    """
+    if not REFUSED_AT_THE_TOP & schema.keys():
+        return schema
+    # Without additionalProperties: it spoke of the fields at the top alone.
+    kept = {key: value for key, value in schema.items() if key not in REFUSED_AT_THE_TOP | {"additionalProperties"}}
+    fields: dict[str, list[Any]] = {}
+    required = set(_strings(schema.get("required")))
+    parts = [schema]
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        branches = [_followed(branch, schema) for branch in _items(schema.get(keyword))]
+        if not all(isinstance(branch, dict) and branch.get("type", "object") == "object" for branch in branches):
+            return None
+        parts += branches
+        demands = [set(_strings(branch.get("required"))) for branch in branches]
+        if demands:
+            required |= set.union(*demands) if keyword == "allOf" else set.intersection(*demands)
+    for part in parts:
+        properties = part.get("properties")
+        for name, field in (properties if isinstance(properties, dict) else {}).items():
+            if field not in fields.setdefault(name, []):
+                fields[name].append(field)
+    kept["properties"] = {name: each[0] if len(each) == 1 else {"anyOf": each} for name, each in fields.items()}
+    kept.pop("required", None)
+    return {**kept, "required": sorted(required)} if required else kept
+
+
+def _followed(branch: object, schema: Mapping[str, Any]) -> Any:
+    """A branch, or the definition of this document that it refers to."""
+    reference = branch.get("$ref") if isinstance(branch, dict) else None
+    if not isinstance(reference, str):
+        return branch
+    place, _, name = reference.removeprefix("#/").partition("/")
+    definitions = schema.get(place)
+    return definitions.get(name) if place in ("$defs", "definitions") and isinstance(definitions, dict) else None
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _strings(value: object) -> list[str]:
+    return [each for each in _items(value) if isinstance(each, str)]
 
 
 def _acceptable(schema: Mapping[str, Any]) -> bool:
@@ -129,8 +188,21 @@ def _render_block(block: mcp_types.ContentBlock) -> str:
     if block.type == "text":
         return block.text
     if block.type == "image" or block.type == "audio":
-        return f"[{block.type}, {block.mime_type}, {len(block.data) * 3 // 4} bytes]"
+        return f"[{block.type}, {block.mime_type}, {_size(block.data)} bytes]"
     if block.type == "resource_link":
         return f"[resource {block.uri}: {block.description or block.name}]"
-    text = getattr(block.resource, "text", None)
-    return text if isinstance(text, str) else f"[resource {block.resource.uri}, not text]"
+    resource = block.resource
+    text = getattr(resource, "text", None)
+    if isinstance(text, str):
+        return text
+    blob = getattr(resource, "blob", "")
+    media_type = resource.mime_type or mimetypes.guess_type(resource.uri)[0] or "application/octet-stream"
+    if TEXT_TYPES.fullmatch(media_type.partition(";")[0].strip().lower()):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(blob, validate=True).decode("utf-8-sig")
+    return f"[resource {resource.uri}, {media_type}, {_size(blob)} bytes]"
+
+
+def _size(data: str) -> int:
+    """Bytes that base64 stands for."""
+    return len(data.rstrip("=")) * 3 // 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from itertools import combinations
 from typing import Any
@@ -21,7 +22,7 @@ from mcp_types import (
     Tool,
 )
 
-from agent.tools.mcp_translation import DESCRIPTION_LIMIT, SCHEMA_LIMIT, definition, render, tool_name
+from agent.tools.mcp.translation import DESCRIPTION_LIMIT, SCHEMA_LIMIT, definition, render, tool_name
 from agent.tools.router import argument_problem
 from agent.tools.tool import Tool as AgentTool
 
@@ -78,7 +79,9 @@ def test_a_good_schema_is_passed_on() -> None:
         schema(a={"type": "nonsense"}),
         schema(a={"type": "string", "pattern": "("}),
         {"type": "object", "required": "a"},
-        {"type": "object", "anyOf": [{"required": ["a"]}]},
+        {"type": "object", "anyOf": [{"type": "array"}]},
+        {"type": "object", "anyOf": [{"$ref": "https://example.org/schema"}]},
+        {"type": "object", "anyOf": [{"properties": {"a": {"type": "nonsense"}}}]},
         {"properties": {"a": {}}},
         {"type": "array"},
         {"type": "object", "properties": {"a": {"description": "x" * SCHEMA_LIMIT}}},
@@ -89,6 +92,28 @@ def test_a_schema_that_a_provider_would_refuse_is_described_instead(bad: dict[st
     assert parameters == {"type": "object"}
     assert description.startswith("Does it.\nIts arguments: {")
     assert len(description) < DESCRIPTION_LIMIT + 200
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
+def test_fields_of_a_combination_at_the_top_are_shown(keyword: str) -> None:
+    by_id = {"properties": {"id": {"type": "integer"}, "to": {"type": "string"}}, "required": ["id", "to"]}
+    by_name = {"$ref": "#/$defs/ByName"}
+    defined = {"ByName": {"type": "object", "properties": {"id": {"type": "string"}, "name": {}}, "required": ["id"]}}
+    top = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    given = {**top, "$defs": defined, keyword: [by_id, by_name]}
+    description, parameters = definition(Tool(name="t", description="Does it.", input_schema=given))
+    both = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    assert parameters["properties"] == {"n": {"type": "integer"}, "id": both, "to": {"type": "string"}, "name": {}}
+    assert parameters["required"] == (["id", "n", "to"] if keyword == "allOf" else ["id", "n"])
+    assert not {keyword, "additionalProperties"} & parameters.keys()
+    assert description.startswith(f'Does it.\nIts arguments also have to fit: {{"{keyword}": [{{"properties"')
+
+
+def test_conditions_without_fields_are_told_in_the_description() -> None:
+    given = {**schema(a={}, b={}), "anyOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["c"]}}
+    description, parameters = definition(Tool(name="t", input_schema=given))
+    assert parameters == schema(a={}, b={})
+    assert '{"anyOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["c"]}}' in description
 
 
 async def nothing(_: dict[str, Any]) -> str:
@@ -150,9 +175,33 @@ def test_what_is_no_text_is_described() -> None:
         ResourceLink(type="resource_link", name="log", uri="file:///log", description="what happened"),
         EmbeddedResource(type="resource", resource=TextResourceContents(uri="file:///a", text="inside")),
         EmbeddedResource(type="resource", resource=BlobResourceContents(uri="file:///b", blob="AAAA")),
+        EmbeddedResource(
+            type="resource", resource=BlobResourceContents(uri="file:///c", blob="AAAA", mime_type="application/pdf")
+        ),
     ]
     assert render(blocks) == (
         "look:\n[image, image/png, 12 bytes]\n[audio, audio/wav, 3 bytes]\n[resource file:///log: what happened]\n"
-        "inside\n[resource file:///b, not text]"
+        "inside\n[resource file:///b, application/octet-stream, 3 bytes]\n[resource file:///c, application/pdf, 3 bytes]"
     )
     assert render([]) == "[no output]"
+
+
+@pytest.mark.parametrize(
+    ("uri", "media_type", "shown"),
+    [
+        ("file:///a", "text/csv; charset=utf-8", "ä,b"),
+        ("file:///a", "application/problem+json", "ä,b"),
+        ("file:///a.csv", None, "ä,b"),
+        ("file:///a", "image/png", "[resource file:///a, image/png, 4 bytes]"),
+    ],
+)
+def test_a_blob_of_a_text_type_is_shown_as_text(uri: str, media_type: str | None, shown: str) -> None:
+    blob = base64.b64encode("ä,b".encode()).decode()
+    contents = BlobResourceContents(uri=uri, blob=blob, mime_type=media_type)
+    assert render([EmbeddedResource(type="resource", resource=contents)]) == shown
+
+
+@pytest.mark.parametrize("blob", ["/w==", "no base64!"])
+def test_a_blob_that_is_not_the_text_that_it_claims_is_described(blob: str) -> None:
+    contents = BlobResourceContents(uri="file:///a", blob=blob, mime_type="text/plain")
+    assert render([EmbeddedResource(type="resource", resource=contents)]).startswith("[resource file:///a, text/plain, ")

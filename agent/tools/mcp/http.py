@@ -12,10 +12,8 @@ from typing import Any, Final
 import httpx2
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
-from agent.tools.mcp_wire import mended
-
-MAX_ANSWER: Final[int] = 16 << 20
-"""Bytes of one JSON answer or one event, unpacked. Read as objects they take about five times as much."""
+from agent.tools.mcp import wire
+from agent.tools.mcp.wire import mended_in_a_thread
 
 MAX_ERROR: Final = 64 << 10
 """Bytes of an error's body that are read."""
@@ -23,17 +21,11 @@ MAX_ERROR: Final = 64 << 10
 EXCERPT: Final = 300
 """Characters of an error's body that are quoted."""
 
-IN_A_THREAD: Final = 256 << 10
-"""Bytes from which a message is mended in a thread, so that interrupts and other sessions' requests do not wait."""
-
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for connecting."""
 
 STREAM_WAITS: Final = (1.0, 5.0, 15.0, 60.0)
 """Seconds before each further try to open a stream of a server's own messages; the last one repeats."""
-
-SESSION_LOST: Final = "session-lost"
-"""The `data` of the error for a session that the server has forgotten."""
 
 _MEANINGS: Final = {
     401: "it asks for credentials, or does not accept those that it got: check the token",
@@ -124,7 +116,7 @@ def _error(request: Mapping[str, Any], status: int, body: bytes, lost: bool) -> 
     own = _own_error(body)
     code = own.get("code") if own is not None else None
     if lost and code != METHOD_NOT_FOUND:
-        error: Mapping[str, Any] = {"code": INVALID_REQUEST, "message": "the session was not found", "data": SESSION_LOST}
+        error: Mapping[str, Any] = {"code": INVALID_REQUEST, "message": "the session was not found", "data": wire.SESSION_LOST}
     elif own is not None:
         error = own
     else:
@@ -224,10 +216,10 @@ class _Bounded(_Body):
         content = bytearray()
         async for chunk in self._inner:
             content += chunk
-            if len(content) > MAX_ANSWER:
+            if len(content) > wire.MAX_ANSWER:
                 await self.aclose()
-                raise AnswerTooLargeError(f"its answer is larger than {MAX_ANSWER} bytes")
-        yield await _mended(bytes(content)) if self._mend else bytes(content)
+                raise AnswerTooLargeError(f"its answer is larger than {wire.MAX_ANSWER} bytes")
+        yield await mended_in_a_thread(bytes(content)) if self._mend else bytes(content)
 
 
 class _Events(_Body):
@@ -246,7 +238,7 @@ class _Events(_Body):
                 for line in lines:
                     yield await _mended_line(bytes(line)) + b"\n"
                 rest = bytearray(last)
-                if len(rest) > MAX_ANSWER:
+                if len(rest) > wire.MAX_ANSWER:
                     yield bytes(rest)
                     rest.clear()
         except httpx2.TransportError:
@@ -261,8 +253,4 @@ async def _mended_line(line: bytes) -> bytes:
     if not line.startswith(b"data:"):
         return line
     said = line[5:].strip()
-    return b"data: " + await _mended(said) if said.startswith(b"{") else line
-
-
-async def _mended(raw: bytes) -> bytes:
-    return await asyncio.to_thread(mended, raw) if len(raw) > IN_A_THREAD else mended(raw)
+    return b"data: " + await mended_in_a_thread(said) if said.startswith(b"{") else line

@@ -12,8 +12,9 @@ import pytest
 
 from agent.approval import ApprovalDecision, Rule
 from agent.testing import calls, says
-from agent.tools import mcp
-from agent.tools.mcp import McpConnection, McpServer
+from agent.tools.mcp import connection as mcp
+from agent.tools.mcp.connection import McpConnection
+from agent.tools.mcp.server import McpServer
 from agent.tools.router import ToolRouter
 from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, parameters
@@ -95,7 +96,7 @@ async def test_a_server_that_dies_in_a_call_is_reported_and_comes_back(
     monkeypatch.setattr(mcp, "RECONNECT_WAITS", (0.01,))
     async with ToolRouter(sources=(McpConnection(server),)) as router:
         died = await router.call("local__die", {})
-        assert died.output == "the MCP server local failed: Connection closed"
+        assert died.output == "the MCP server local failed: Connection closed. The server's process exited with status 3."
         await until(lambda: router.problems)
         away = await router.call("local__add", {"a": 1, "b": 1})
         assert not away.success
@@ -338,9 +339,7 @@ async def test_what_a_hostile_server_offers_breaks_nothing() -> None:
             for name in ("no_schema", "any_of", "refers", "circular"):
                 assert (await router.call(f"hostile__{name}", {"a": 1})).output == f"{name} {{'a': 1}}"
             broken = await router.call("hostile__breaks_its_word", {})
-            assert not broken.success
-            assert "'answer' is a required property" in broken.output
-            assert len(broken.output) < 1500
+            assert broken.output == json.dumps({"question": "?" * 10_000})
     assert asked == []
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.redaction import Redactor
-from agent.tools.mcp_translation import definition, render, tool_name
+from agent.tools.mcp import wire
+from agent.tools.mcp.server import McpServer
+from agent.tools.mcp.translation import definition, render, tool_name
 from agent.tools.selection import ToolSelection
-from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, cut_output
+from agent.tools.tool import Tool, ToolError, cut_output
 
 if TYPE_CHECKING:
     import mcp_types
     from mcp import Client
+
+    from agent.tools.mcp.stdio import StdioServer
 
 logger = logging.getLogger(__name__)
 
@@ -49,28 +53,6 @@ ERROR_LIMIT = 1_000
 """Characters of an error's text."""
 
 
-@dataclass(frozen=True)
-class McpServer:
-    """One server: either a `url` (streamable HTTP) or a `command` (stdio)."""
-
-    name: str
-    url: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent to this server alone: the client follows no redirect to another host, port or scheme."""
-    command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Added to the few variables that the client passes on (PATH, HOME, …); nothing else is inherited."""
-    allow: tuple[str, ...] = ("*",)
-    """Globs over the server's own tool names: a tool is offered when `allow` matches it and `deny` does not."""
-    deny: tuple[str, ...] = ()
-    timeout: float = DEFAULT_TIMEOUT
-    """Seconds that one call may take."""
-
-    def __post_init__(self) -> None:
-        if (self.url is None) == (not self.command):
-            raise ValueError(f"the MCP server {self.name} needs either a url or a command")
-
-
 class McpConnection:
     """Keeps a connection to a server, and reconnects when it is lost; a source of tools for `ToolRouter`.
 
@@ -87,6 +69,8 @@ class McpConnection:
         self._redactor = Redactor((*server.headers.values(), *server.environment.values()))
         """For what an error says of the connection: the HTTP client quotes a header that it will not send."""
         self._client: Client | None = None
+        self._process: StdioServer | None = None
+        """The latest one; None without a command, or before the first."""
         self._tried = asyncio.Event()
         self._look_again = asyncio.Event()
         """Its tools may have changed, or it may have gone: asking for the tools tells."""
@@ -116,18 +100,28 @@ class McpConnection:
                 async with self._connected() as client:
                     await self._serve(client)
             except Exception as error:
-                self._report(f"cannot be reached: {_describe(error)}")
+                self._client = None
+                self._report(f"cannot be reached: {await self._described(error)}")
             finally:
                 self._client = None
             self._tried.set()
             failures = 1 if loop.time() - began > STABLE else failures + 1
             await asyncio.sleep(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS)) - 1])
 
-    def _report(self, what: str) -> None:
-        problem = self._redactor.text(f"the MCP server {self.server.name} {what}")
-        if problem != self.problem:  # not once more with each try to reconnect
+    def _report(self, what: str | None) -> None:
+        """Note what is wrong with the server, or that nothing is."""
+        problem = None if what is None else self._redactor.text(f"the MCP server {self.server.name} {what}")
+        if problem is not None and problem != self.problem:  # not once more with each try to reconnect
             logger.warning(problem)
         self.problem = problem
+
+    async def _described(self, error: BaseException) -> str:
+        """The error, and the last words of the process if it exited or never answered."""
+        said = _describe(error)
+        if self._process is not None and (self._client is None or self._process.exited):
+            words = await self._process.last_words()
+            said = f"{said}. {words}" if words else said
+        return said
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -144,16 +138,16 @@ class McpConnection:
 
     async def _transport(self, stack: AsyncExitStack) -> Any:
         if self.server.url is None:
-            from mcp import StdioServerParameters  # late: it imports slowly, and most sessions have no MCP server
+            from agent.tools.mcp.stdio import StdioServer  # late: most sessions have no MCP server
 
-            program, *rest = self.server.command
-            return StdioServerParameters(command=program, args=rest, env=dict(self.server.environment))
+            self._process = StdioServer(self.server)
+            return self._process.connect()
         from mcp.client.streamable_http import streamable_http_client  # late: it imports slowly
 
-        from agent.tools import mcp_http  # late: most sessions have no MCP server
+        from agent.tools.mcp import http as mcp_http  # late: most sessions have no MCP server
 
         http = await stack.enter_async_context(mcp_http.McpHttpClient(self.server.headers, self._look_again.set))
-        return streamable_http_client(self.server.url, http_client=http, max_sse_event_size=mcp_http.MAX_ANSWER)
+        return streamable_http_client(self.server.url, http_client=http, max_sse_event_size=wire.MAX_ANSWER)
 
     async def _serve(self, client: Client) -> None:
         """Keep the list of tools up to date for as long as the server answers."""
@@ -203,21 +197,41 @@ class McpConnection:
         """Ask for the tools. Raises when there is no server any more that can be asked."""
         found: dict[str, mcp_types.Tool] = {}
         selection = ToolSelection(self.server.allow, self.server.deny)
-        cursor: str | None = None
+        left_out = 0
+        troubles: list[str] = []
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            for _ in range(MAX_PAGES):
-                page = await client.list_tools(cursor=cursor)
+            async for page in self._pages(client, troubles.append):
+                left_out += (page.meta or {}).get(wire.LEFT_OUT, 0)
                 for tool in page.tools:
                     if selection.offers(tool.name):
                         found.setdefault(tool_name(self.server.name, tool.name), tool)
-                cursor = page.next_cursor
-                if cursor is None:
-                    break
         self.tools = tuple(self._tool(name, tool) for name, tool in list(found.items())[:MAX_TOOLS])
+        if left_out:
+            troubles.append(f"lists {left_out} entries that are no tools; they are left out")
         if len(found) > MAX_TOOLS:
-            self._report(f"has {len(found)} tools, and the first {MAX_TOOLS} are offered; allow only those that are needed")
-        else:
-            self.problem = None
+            troubles.append(f"has {len(found)} tools, and the first {MAX_TOOLS} are offered; allow only those that are needed")
+        self._report("; it ".join(troubles) if troubles else None)
+
+    async def _pages(self, client: Client, report: Callable[[str], None]) -> AsyncIterator[mcp_types.ListToolsResult]:
+        """The pages of the list of tools, up to the first that the server refuses to give."""
+        from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
+        from mcp_types import CONNECTION_CLOSED
+
+        cursor: str | None = None
+        seen: set[str] = set()
+        for number in range(MAX_PAGES):
+            try:
+                page = await client.list_tools(cursor=cursor)
+            except MCPError as error:
+                if number == 0 or error.code == CONNECTION_CLOSED or error.data == wire.SESSION_LOST:
+                    raise
+                report(f"does not list all its tools, and those of the first {number} pages are offered: {_describe(error)}")
+                return
+            yield page
+            cursor = page.next_cursor
+            if not cursor or cursor in seen:
+                return
+            seen.add(cursor)
 
     def _tool(self, name: str, tool: mcp_types.Tool) -> Tool:
         read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
@@ -244,14 +258,15 @@ class McpConnection:
         if client is None:
             raise ToolError(self.problem or f"the MCP server {self.server.name} is not connected")
         try:
-            result = await client.call_tool(name, arguments)
+            result = await client.call_tool(name, wire.clean(arguments))
         except asyncio.CancelledError:
             self._look_again.set()  # it took too long, or somebody interrupted it: perhaps the server hangs
             raise
         except (MCPError, RuntimeError, ValueError) as error:
             # The server answered with an error or with what is no answer, or there is no server any more.
             self._look_again.set()
-            raise ToolError(f"the MCP server {self.server.name} failed: {_describe(error)}") from error
+            said = self._redactor.text(await self._described(error))
+            raise ToolError(f"the MCP server {self.server.name} failed: {said}") from error
         text = render(result.content, result.structured_content)
         if result.is_error:
             raise ToolError(text)
@@ -266,4 +281,10 @@ def _describe(error: BaseException) -> str:
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
-    return cut_output(str(error) if isinstance(error, MCPError) else f"{type(error).__name__}: {error}", ERROR_LIMIT)
+    if not isinstance(error, MCPError):
+        return cut_output(f"{type(error).__name__}: {error}", ERROR_LIMIT)
+    said, data = error.message, error.data
+    if data is not None and data != wire.SESSION_LOST:
+        details = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+        said = said if details in said else f"{said} ({details})"
+    return cut_output(said, ERROR_LIMIT)

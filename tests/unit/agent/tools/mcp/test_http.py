@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.tools import mcp_http
-from agent.tools.mcp import McpConnection, McpServer
+from agent.tools.mcp import wire
+from agent.tools.mcp.connection import McpConnection
+from agent.tools.mcp.server import McpServer
 from agent.tools.router import ToolRouter
 from support.agent.canned_mcp import canned_app, reply, tools
 from support.agent.mcp_http import http
@@ -25,7 +26,7 @@ def called(request: dict[str, Any]) -> str | None:
 
 
 async def test_an_endless_json_answer_fails_its_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_http, "MAX_ANSWER", 1_000_000)
+    monkeypatch.setattr(wire, "MAX_ANSWER", 1_000_000)
     sent = 0
 
     async def endless(request: dict[str, Any], send: Any) -> bool:
@@ -52,7 +53,7 @@ async def test_an_endless_json_answer_fails_its_call_alone(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_compressed_answer_is_bounded_by_its_full_size(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_http, "MAX_ANSWER", 1_000_000)
+    monkeypatch.setattr(wire, "MAX_ANSWER", 1_000_000)
     packed = gzip.compress(b" " * 30_000_000)
 
     async def bomb(request: dict[str, Any], send: Any) -> bool:
@@ -99,7 +100,7 @@ async def test_a_result_of_three_mebibytes_arrives(sse: bool) -> None:
 
 
 async def test_an_event_that_is_too_large_fails_its_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_http, "MAX_ANSWER", 1_000_000)
+    monkeypatch.setattr(wire, "MAX_ANSWER", 1_000_000)
 
     async def large(request: dict[str, Any], send: Any) -> bool:
         if called(request) != "big":

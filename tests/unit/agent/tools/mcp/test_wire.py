@@ -12,8 +12,8 @@ from mcp_types import CallToolResult, JSONRPCResponse, ListToolsResult, jsonrpc_
 from mcp_types.methods import validate_server_result
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from agent.tools.mcp_translation import definition, render
-from agent.tools.mcp_wire import LEFT_OUT, MAX_DEPTH, mended
+from agent.tools.mcp.translation import definition, render
+from agent.tools.mcp.wire import LEFT_OUT, MAX_DEPTH, mended
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -101,7 +101,7 @@ def test_numbers_that_json_does_not_have_become_null(number: str) -> None:
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        ({"type": "image", "data": "iVBORw0KGgo="}, "[image, image/png, 9 bytes]"),
+        ({"type": "image", "data": "iVBORw0KGgo="}, "[image, image/png, 8 bytes]"),
         ({"type": "audio", "data": "AAAA"}, "[audio, application/octet-stream, 3 bytes]"),
         ({"type": "video", "url": "x"}, '{"type": "video", "url": "x"}'),
         ({"type": "text", "text": 5}, '{"type": "text", "text": 5}'),

@@ -1,4 +1,4 @@
-"""Mends the messages of MCP servers, so that one bad part of a message costs that part alone. Bytes in, bytes out.
+"""Repairs the messages of MCP servers, so that one bad part of a message costs that part alone. Bytes in, bytes out.
 
 The official client checks a message as a whole: half an emoji in one description, or one schema that is nested too deeply,
 would cost all the server's tools, and one block of an unknown type the whole result of a call that was carried out.
@@ -6,10 +6,17 @@ would cost all the server's tools, and one block of an unknown type the whole re
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+
+MAX_ANSWER: Final[int] = 16 << 20
+"""Bytes of one JSON answer, one event or one line, unpacked. Read as objects they take about five times as much."""
+
+IN_A_THREAD: Final = 256 << 10
+"""Bytes from which a message is repaired in a thread, so that interrupts and other sessions' requests do not wait."""
 
 MAX_DEPTH: Final = 64
 """Levels of a message that are kept. The official client's parser takes about 200, some providers' fewer."""
@@ -19,6 +26,9 @@ MAX_TOKENS: Final = 1_000_000
 
 LEFT_OUT: Final = "agentsession.dev/left-out"
 """In the `_meta` of a list of tools: how many of its entries are no tools."""
+
+SESSION_LOST: Final = "agentsession.dev/session-lost"
+"""The `data` of the error for a session that the server has forgotten."""
 
 _READABLE_ELSEWHERE = ("annotations", "_meta", "icons", "size", "title")
 """Fields of a block that nothing here reads, and that could be malformed."""
@@ -42,11 +52,21 @@ def mended(raw: bytes) -> bytes:
     if not isinstance(message, dict):
         return raw
     if text.count("{") + text.count("[") > MAX_DEPTH or _SUSPICIOUS.search(text):
-        message = _clean(message, MAX_DEPTH)
+        message = clean(message)
     result = message.get("result")
     if isinstance(result, dict):
         message["result"] = _mended_result(result)
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+async def mended_in_a_thread(raw: bytes) -> bytes:
+    """As `mended`, without holding up the event loop when the message is large."""
+    return await asyncio.to_thread(mended, raw) if len(raw) > IN_A_THREAD else mended(raw)
+
+
+def clean(value: Any) -> Any:
+    """The value without half characters, infinite numbers, and what is nested more than MAX_DEPTH levels deep."""
+    return _clean(value, MAX_DEPTH)
 
 
 def _parsed(text: str) -> Any:
@@ -75,7 +95,6 @@ def _pruned(text: str) -> str:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """The value without half characters, without infinite numbers, and without what is nested too deeply."""
     if isinstance(value, str):
         return _whole(value)
     if isinstance(value, float):
