@@ -165,7 +165,7 @@ async def test_an_overflow_compacts_while_that_helps_and_then_is_an_error() -> N
     overflow = fails(ContextOverflowError("too long"))
     s = stage(overflow, says("SUMMARY"), says("fine"), conversation=long_conversation())
     assert (await s.agent.run_turn("go on")).message == "fine"
-    s = stage(overflow, says("SUMMARY"), overflow, overflow, conversation=long_conversation())
+    s = stage(overflow, says("SUMMARY"), *[overflow] * 30, conversation=long_conversation())
     assert (await s.agent.run_turn("go on")).status == "error"
     [error] = s.data("error")
     assert error["kind"] == "context_overflow"
