@@ -67,7 +67,7 @@ def run(arguments: Sequence[str], open_model: OpenModel | None = None) -> int:
     from session_runtime.agent_assembly import litellm_model
     from session_runtime.credentials import secret_values
     from session_runtime.reporting import console
-    from session_runtime.session.store import StoreError
+    from session_runtime.session.store_errors import StoreError
 
     console.set_up_logging(Redactor(secret_values(os.environ)))
     try:

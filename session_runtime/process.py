@@ -21,14 +21,16 @@ from session_runtime.agent_assembly import OpenModel, litellm_model, opener
 from session_runtime.credentials import credentials, secret_values
 from session_runtime.http.app import create_app
 from session_runtime.http.server import cut_connections, http_server
+from session_runtime.http.waiting import answering
 from session_runtime.reporting import report
 from session_runtime.reporting.console import Console
 from session_runtime.reporting.metrics import Metrics
 from session_runtime.reporting.reporter import Reporter, sender
 from session_runtime.session.facts import Facts
-from session_runtime.session.journal import Change, Journal
+from session_runtime.session.journal import FULL_SECONDS, Change, Journal
 from session_runtime.session.session import Session
 from session_runtime.session.store import Loaded, Store
+from session_runtime.session.store_errors import VolumeFullError
 from session_runtime.supervisor import Supervisor
 from session_runtime.wire import SessionConfig
 from session_runtime.workspace.client import SocketWorkspace
@@ -65,11 +67,11 @@ class Options:
 class Process:
     """One run of the runtime, from an open database to an exit status."""
 
-    def __init__(self, config: SessionConfig, options: Options, open_model: OpenModel) -> None:
+    def __init__(self, config: SessionConfig, options: Options, open_model: OpenModel, store: Store) -> None:
         self._config = config
         self._options = options
         redactor = Redactor(secret_values(os.environ))
-        self._store = Store(options.state_dir)
+        self._store = store
         loaded = self._store.load()
         self._journal = Journal(self._store, loaded.last_seq, _now)
         self._workspace = SocketWorkspace(options.workspace_socket, options.session_end)
@@ -201,4 +203,23 @@ def _write_termination_log(path: Path, text: str) -> None:
 
 async def serve(listener: socket.socket, config: SessionConfig, options: Options, open_model: OpenModel = litellm_model) -> int:
     """Run the session; returns the exit status. Raises StoreError when its database cannot be used."""
-    return await Process(config, options, open_model).run(listener)
+    return await Process(config, options, open_model, await _open_store(listener, options.state_dir)).run(listener)
+
+
+async def _open_store(listener: socket.socket, directory: Path) -> Store:
+    """The session's database. On a full volume it is waited for, as in the middle of a session: exiting would not make room.
+
+    Only a first start needs that: a database that has been open before has its room reserved.
+    """
+    try:
+        return Store(directory)
+    except VolumeFullError as error:
+        logger.error("%s. The session starts when there is room", error)
+        problem = str(error)
+    async with answering(listener, "volume", problem):
+        while True:
+            await asyncio.sleep(FULL_SECONDS)
+            with contextlib.suppress(VolumeFullError):
+                store = Store(directory)
+                logger.info("the session's volume has room now")
+                return store

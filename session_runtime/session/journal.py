@@ -21,7 +21,8 @@ from weakref import WeakValueDictionary
 from agent.conversation import Conversation
 from session_runtime.session.events import Draft, Frame, earliest, gap, joined, latest, number, timestamp
 from session_runtime.session.facts import NO_FACTS, Facts
-from session_runtime.session.store import Commit, Store, Submitted, is_full
+from session_runtime.session.store import Commit, Store, Submitted
+from session_runtime.session.store_errors import is_full
 
 logger = logging.getLogger(__name__)
 

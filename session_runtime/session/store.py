@@ -7,7 +7,6 @@ has a connection of its own, which write-ahead logging keeps out of the writer's
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +25,7 @@ from agent.messages import Message
 from session_runtime.session.events import Frame, earliest
 from session_runtime.session.facts import NO_FACTS, Facts
 from session_runtime.session.reserve import Reserve
+from session_runtime.session.store_errors import DAMAGED, StoreError, unusable
 
 DATABASE: Final = "session.db"
 
@@ -69,12 +69,6 @@ HELD: Final = b"1"
 
 DIGEST: Final = "sha256:"
 """Prefix of a digest in place of a body, which begins with a brace."""
-
-DAMAGED: Final = "The database is damaged. Restore it from a snapshot or an archive of the session, or start a new session"
-
-
-class StoreError(Exception):
-    """The database cannot be used; the message says why and what to do."""
 
 
 def digest(body: str) -> str:
@@ -134,7 +128,7 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(directory / "lock")
         except OSError as error:
-            raise StoreError(f"{directory} cannot be used: {error}. {_advice(error)}") from error
+            raise unusable(f"{directory} cannot be used", error, directory) from error
         self.path = directory / DATABASE
         self._reserve = Reserve(self.path)
         self._writer = self._open()
@@ -160,7 +154,7 @@ class Store:
                 os.pwrite(self._lock, HELD, 0)
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
-            raise StoreError(f"{self.path} cannot be opened: {error}. {_advice(error)}") from error
+            raise unusable(f"{self.path} cannot be opened", error, self.path.parent) from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -337,23 +331,6 @@ def _lock(path: Path) -> int:
             f"{path.parent} is in use by another process. Stop that process, or name another --state-dir"
         ) from error
     return handle
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether the database could not be written because there is no room on its volume."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-
-
-def _advice(error: BaseException) -> str:
-    """What to do about a database that cannot be opened."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if is_full(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return "The volume is full. Enlarge the volume, or remove files from it, then start the session again"
-    if code == sqlite3.SQLITE_READONLY or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES):
-        return "The volume cannot be written. Check how it is mounted and who owns its files"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DAMAGED
-    return "Check the volume, then start the session again"
 
 
 def _connect(path: Path) -> sqlite3.Connection:

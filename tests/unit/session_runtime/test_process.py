@@ -196,7 +196,7 @@ async def test_what_ends_the_process_again_and_again_is_cut_off(short_path: Path
 async def test_the_log_reads_as_the_conversation_without_secrets(short_path: Path) -> None:
     script = (
         {"calls": [["bash", {"command": "echo key is sk-very-secret-1234; printf '\\033[31m'"}]]},
-        {"text": "Two\nlines with sk-very-secret-1234."},
+        {"text": "Two\nlines with sk-very-secret-1234.\033[31m"},
     )
     environment = {"AGENTSESSION_CREDENTIAL_OPENAI_API_KEY": "sk-very-secret-1234"}
     async with runtime_process(short_path, *script, environment=environment, mode="Task", prompt="Look.") as run:
@@ -208,8 +208,8 @@ async def test_the_log_reads_as_the_conversation_without_secrets(short_path: Pat
             "hub_search, hub_read, hub_dataset, hub_jobs, hub_files, hub_repo, hub_job",
             "user      Look.",
             """call      bash {"command": "echo key is [REDACTED]; printf '\\\\033[31m'"}""",
-            "output    key is [REDACTED] ⏎  [31m",
-            "assistant Two ⏎ lines with [REDACTED].",
+            "output    key is [REDACTED]",
+            "assistant Two ⏎ lines with [REDACTED]. [31m",
             "done      the turn is complete",
             "end       The task's turn is complete.",
         ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from session_runtime.session.events import Frame
 from session_runtime.session.facts import Facts
 from session_runtime.session.journal import VOLUME_FULL, Change
-from session_runtime.session.store import DATABASE, Commit, Store, StoreError
+from session_runtime.session.store import DATABASE, Commit, Store
+from session_runtime.session.store_errors import StoreError, VolumeFullError
 from support.runtime.harness import DEADLINE, eventually, runtime_process
 from support.runtime.volume import fill, small_volume
 from unit.session_runtime.session.test_journal import open_journal
@@ -81,11 +84,32 @@ async def test_a_command_that_fills_the_volume_does_not_end_the_session(short_pa
             assert not (volume / "work" / "big").exists()
 
 
-def test_a_full_volume_at_the_first_start_ends_with_advice(tmp_path: Path) -> None:
+def test_a_full_volume_without_a_database_is_an_error_with_advice(tmp_path: Path) -> None:
     with small_volume(tmp_path / "v", 4) as volume:
         fill(volume)
-        with pytest.raises(StoreError, match=r"The volume is full\. Enlarge the volume"):
-            Store(volume / "state")
+        for _ in range(2):
+            with pytest.raises(VolumeFullError, match=r"The volume is full\. Enlarge the volume"):
+                Store(volume / "state")
+
+
+async def test_a_first_start_on_a_full_volume_says_so_and_waits(short_path: Path) -> None:
+    with small_volume(short_path / "v", MEGABYTES) as volume:
+        async with runtime_process(volume, {"text": "hello"}, start=False, prompt="hi") as run, asyncio.timeout(DEADLINE):
+            filler = fill(volume)
+            await run.spawn()
+
+            async def says_why() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    ready = await run.get("/readyz")
+                    return ready.status_code == 503 and "volume: " in ready.text and "The volume is full." in ready.text
+                return False
+
+            await eventually(says_why)
+            assert (await run.get("/healthz")).status_code == 200
+            refused = await run.get("/v1/session")
+            assert (refused.status_code, refused.json()["title"]) == (503, "The session has not started")
+            filler.unlink()
+            assert [event.type for event in await run.events(submission="prompt")][-1] == "turn_complete"
 
 
 def test_a_volume_that_cannot_be_written_ends_with_advice(tmp_path: Path) -> None:

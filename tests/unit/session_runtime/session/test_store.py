@@ -16,7 +16,8 @@ from agent.messages import Message, ToolCall
 from session_runtime.session.events import Frame
 from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.outcome import Ending
-from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, StoreError, Submitted, common_prefix, digest
+from session_runtime.session.store import DATABASE, MIGRATIONS, Commit, Store, Submitted, common_prefix, digest
+from session_runtime.session.store_errors import StoreError
 
 CONVERSATION = Conversation(
     messages=(
