@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 MAX_COUNT = 2**53
 """What fits into a JSON number everywhere."""
+
+
+BYTES_PER_TOKEN = 3.5
+"""A rule of thumb, on the safe side for English and code; the provider's own count is used where there is one."""
+
+
+def text_tokens(text: str) -> int:
+    """An estimate."""
+    return int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,18 @@ class Message:
         if self.tool_call_id is not None:
             wire["tool_call_id"] = self.tool_call_id
         return wire
+
+    @cached_property
+    def wire_json(self) -> str:
+        """`to_wire` without thoughts, as JSON. Kept, because every step of a turn sends all messages again."""
+        return json.dumps(self.to_wire(), ensure_ascii=False, separators=(",", ":"))
+
+    @cached_property
+    def tokens(self) -> int:
+        """An estimate, with the few tokens that hold a message together. Kept, as it is asked for with every step."""
+        calls = sum(text_tokens(call.name + call.arguments) + 8 for call in self.tool_calls)
+        thoughts = sum(text_tokens(thought.text + thought.redacted) for thought in self.thoughts)
+        return text_tokens(self.content) + calls + thoughts + 4
 
     def to_dict(self) -> dict[str, Any]:
         """For storing; `from_dict` reads it back."""

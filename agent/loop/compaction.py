@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.conversation import Conversation
-from agent.messages import Message
+from agent.messages import Message, text_tokens
 from agent.tools.tool import cut_output
 
 TRIGGER = 0.9
@@ -30,9 +30,6 @@ MAX_PIECES = 12
 SHORT_RESULTS = (2_000, 300)
 """Characters that a tool's result is cut to, one after the other, when summarising alone does not help."""
 
-BYTES_PER_TOKEN = 3.5
-"""A rule of thumb, on the safe side for English and code; the provider's own count is used where there is one."""
-
 SUMMARY_REQUEST = """\
 You summarise a part of a conversation between a person and an agent that works with tools, so that the agent can go \
 on without that part. Keep what was asked for and decided, what was found out (names, paths, numbers, error messages \
@@ -42,21 +39,9 @@ repetitions. Write plain text, as short as that allows."""
 SUMMARY_INTRODUCTION = "[This stands for an earlier part of the conversation.]\n"
 
 
-def text_tokens(text: str) -> int:
-    """An estimate."""
-    return int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 1
-
-
-def message_tokens(message: Message) -> int:
-    """An estimate, with the few tokens that hold a message together."""
-    calls = sum(text_tokens(call.name + call.arguments) + 8 for call in message.tool_calls)
-    thoughts = sum(text_tokens(thought.text + thought.redacted) for thought in message.thoughts)
-    return text_tokens(message.content) + calls + thoughts + 4
-
-
 def total_tokens(messages: Sequence[Message]) -> int:
     """An estimate."""
-    return sum(map(message_tokens, messages))
+    return sum(message.tokens for message in messages)
 
 
 def context_tokens(conversation: Conversation, overhead: int) -> int:
@@ -92,7 +77,7 @@ def choose_cut(messages: Sequence[Message], tail_tokens: int) -> Cut:
     """
     tail_at = _tail_start(messages, tail_tokens)
     said_at = max((at for at, message in enumerate(messages) if message.from_person), default=0)
-    if said_at and message_tokens(messages[0]) > FIRST / TAIL * tail_tokens:
+    if said_at and messages[0].tokens > FIRST / TAIL * tail_tokens:
         rest = min(said_at, tail_at)
         if said_at >= tail_at:
             return Cut((), tuple(messages[:rest]), (), (), tuple(messages[tail_at:]))
@@ -166,6 +151,6 @@ def first_piece(text: str, tokens: int, most: int) -> tuple[str, str]:
 def too_long_message(messages: Sequence[Message]) -> int | None:
     """Tokens of what a person said last, if it takes more than half of the conversation."""
     said = next((message for message in reversed(messages) if message.from_person), None)
-    if said is None or 2 * message_tokens(said) < total_tokens(messages):
+    if said is None or 2 * said.tokens < total_tokens(messages):
         return None
-    return message_tokens(said)
+    return said.tokens

@@ -17,7 +17,6 @@ from agent.loop.compaction import (
     context_tokens,
     first_piece,
     summary_of,
-    text_tokens,
     too_long_message,
     total_tokens,
     transcript,
@@ -25,7 +24,7 @@ from agent.loop.compaction import (
 )
 from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
-from agent.messages import Message
+from agent.messages import Message, text_tokens
 from agent.model.failure import ContextOverflowError, ModelError, NoAnswerError, RequestRefusedError
 
 LONG = 2_000

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from agent.config import AgentConfig
 from agent.loop.calls import call_ids, masked, own_arguments, usable_calls, with_advice
-from agent.loop.compaction import context_tokens, text_tokens, total_tokens
+from agent.loop.compaction import context_tokens, total_tokens
 from agent.loop.draft import Draft
 from agent.loop.interrupt import Interrupted
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.silence import Silence
-from agent.messages import Message
+from agent.messages import Message, text_tokens
 from agent.model.answer import Answer, ModelChunk
 from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, WithheldError
 from agent.model.waiting import Tries

@@ -8,13 +8,14 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from agent.messages import Message, Usage
 from agent.model.answer import ModelChunk, read_chunk
 from agent.model.failure import ModelError, ModelUnavailableError, RequestRefusedError, Where
 from agent.model.litellm_client import classify, load_litellm, loaded_litellm
+from agent.model.off_loop import off_loop
 from agent.model.openai_chat import OpenAIChat
 from agent.reasoning import ReasoningEffort, lowered, supported
 
@@ -95,7 +96,11 @@ class LiteLLMModel:
         while True:
             answering = False
             try:
-                chunks = self._ask_directly(messages, tools, effort) if self._direct else self._ask(messages, tools, effort)
+                chunks = (
+                    self._ask_directly(messages, tools, effort)
+                    if self._direct
+                    else off_loop(partial(self._ask, messages, tools, effort))
+                )
                 async with contextlib.aclosing(chunks):
                     async for chunk in chunks:
                         answering = True
@@ -126,7 +131,6 @@ class LiteLLMModel:
         assert self._direct is not None  # noqa: S101 - the caller has asked
         body: dict[str, Any] = {
             "model": self._direct.model,
-            "messages": [message.to_wire() for message in messages],
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -134,7 +138,7 @@ class LiteLLMModel:
             body["reasoning_effort"] = effort
         if tools:
             body["tools"] = list(tools)
-        async with contextlib.aclosing(self._direct.stream(body)) as chunks:
+        async with contextlib.aclosing(self._direct.stream(body, [message.wire_json for message in messages])) as chunks:
             async for chunk in chunks:
                 yield self._priced(chunk)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -48,8 +48,9 @@ class OpenAIChat:
         self.model = model
         self._where = Where(model, base_url)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[ModelChunk, None]:
+    async def stream(self, body: Mapping[str, Any], messages: Sequence[str]) -> AsyncGenerator[ModelChunk, None]:
         """The answer to a request in pieces; the last one with content has a finish reason. Raises ModelError, also half way.
+        `messages` are JSON already, because all but the last ones were sent before.
 
         Each call has a connection of its own: so the server's name is resolved again, and no call waits on a connection whose
         other end has gone meanwhile. A handshake takes little time beside an answer.
@@ -60,7 +61,7 @@ class OpenAIChat:
         finished = False
         try:
             async with httpx.AsyncClient(timeout=timeout, verify=_tls(), follow_redirects=False) as client:
-                response = await self._post(client, body)
+                response = await self._post(client, _request_body(body, messages))
                 try:
                     async for chunk in self._read(response):
                         finished = finished or chunk.finish_reason is not None
@@ -73,13 +74,12 @@ class OpenAIChat:
         except EventTooLong as error:
             raise NoAnswerError(f"{self._where.sentence} sent an event of more than {MAX_EVENT} characters.") from error
 
-    async def _post(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> httpx.Response:
+    async def _post(self, client: httpx.AsyncClient, content: bytes) -> httpx.Response:
         import httpx
 
         url = httpx.URL(self._url)
         url = url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
         headers = {"Authorization": f"Bearer {self._key}", "Accept": "text/event-stream, application/json"}
-        content = await asyncio.to_thread(_to_json, body)  # a long conversation takes the event loop's time
         headers["Content-Type"] = "application/json"
         for _ in range(MAX_REDIRECTS):
             response = await client.send(client.build_request("POST", url, content=content, headers=headers), stream=True)
@@ -235,8 +235,9 @@ async def _text(response: httpx.Response, most: int) -> str:
     return body[:most].decode("utf-8", "replace")
 
 
-def _to_json(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+def _request_body(body: Mapping[str, Any], messages: Sequence[str]) -> bytes:
+    head = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return f'{head[:-1]},"messages":[{",".join(messages)}]}}'.encode("utf-8", "replace")
 
 
 @cache

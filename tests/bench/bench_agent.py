@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from bench import long_turns  # noqa: E402 - after the path
 
 STARTS = 3
 ROUNDS = 15
@@ -82,6 +84,7 @@ def main() -> None:
         start_figures(table)
         idle_figures(table, url)
     asyncio.run(history_figures(table))
+    asyncio.run(long_turns.figures(table))
     print(table)
 
 
