@@ -20,7 +20,7 @@ from agent.loop.run_context import ConsentNeeded, RunContext, TurnFailed
 from agent.loop.subagents import SubAgents
 from agent.loop.turn import Turn
 from agent.messages import Message, Usage
-from agent.model.failure import ModelError
+from agent.model.failure import ModelError, cut
 from agent.model.model import Model
 from agent.prompt import system_prompt
 from agent.redaction import MASK, Redactor, UnclearMask, without_surrogates
@@ -32,6 +32,9 @@ CUT_OFF = "[not finished: the agent was stopped; whether the call had any effect
 ABANDONED = "[not done: the person did not decide about it and said something else]"
 UNDONE = "[taken back by the person]"
 IN_FLIGHT = "[no result: the agent was restarted while this call was under way; find out what it has done before you repeat it]"
+
+MAX_MESSAGE = 4_000
+"""Characters of an error's message."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class Agent:
         return TurnOutcome("complete", answer.content or None)
 
     async def _fail(self, kind: str, message: str) -> TurnOutcome:
-        message = self._run.redactor.text(message)
+        message = cut(self._run.redactor.text(message), MAX_MESSAGE)
         await self._cut_short(CUT_OFF, "error", kind=kind, message=message)
         return TurnOutcome("error", message)
 

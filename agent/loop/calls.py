@@ -16,6 +16,9 @@ from agent.redaction import Redactor, without_surrogates
 MALFORMED = "The arguments are not a JSON object"
 """How the result of a call with malformed arguments begins."""
 
+MAX_DEPTH = 64
+"""Levels of arrays and objects in a call's arguments. What handles them is recursive."""
+
 ADVICE = (
     "This is the second call of this tool in a row with malformed arguments. Do it another way: send less text in one "
     "call (write a long file in parts), or use another tool."
@@ -53,6 +56,8 @@ def malformed(arguments: str) -> str | None:
         value = read_json(arguments)
     except (ValueError, RecursionError) as error:
         return f"{MALFORMED} ({error}): {_excerpt(arguments)}"
+    if _deeper(value, MAX_DEPTH):
+        return f"{MALFORMED} that is nested at most {MAX_DEPTH} deep: {_excerpt(arguments)}"
     return None if isinstance(value, dict) else f"{MALFORMED} but {type(value).__name__}: {_excerpt(arguments)}"
 
 
@@ -116,6 +121,14 @@ def _finite(digits: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {_excerpt(digits)} is too large")
     return value
+
+
+def _deeper(value: object, depth: int) -> bool:
+    """Whether a JSON value has more levels than that."""
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper(item, depth - 1) for item in items)
 
 
 def _excerpt(text: str) -> str:

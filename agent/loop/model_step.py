@@ -21,7 +21,7 @@ from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.silence import Silence
 from agent.messages import Message, text_tokens
 from agent.model.answer import Answer, ModelChunk
-from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, WithheldError
+from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, WithheldError, cut
 from agent.model.waiting import Tries
 from agent.tools.router import ToolRouter
 
@@ -89,7 +89,7 @@ class ModelStep:
                 if wait is None:
                     error.args = (f"{error}{tries.summary(now)}",)
                     raise
-                reason = self._run.redactor.text(str(error))
+                reason = cut(self._run.redactor.text(str(error)))
                 await self._run.emit(
                     "processing", status="retrying", attempt=tries.count + 1, wait_seconds=round(wait, 3), reason=reason
                 )

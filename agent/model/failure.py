@@ -106,8 +106,8 @@ def with_words(message: str, words: str, server: str = "It") -> str:
     return f"{message} {server} said: {words}" if words else message
 
 
-def cut(words: str) -> str:
-    """The words, and at most `MAX_WORDS` of them: what is left out of a long text is its middle."""
-    if len(words) <= MAX_WORDS:
+def cut(words: str, most: int = MAX_WORDS) -> str:
+    """The words, and about `most` characters of them: what is left out of a long text is its middle."""
+    if len(words) <= most:
         return words
-    return f"{words[: MAX_WORDS * 2 // 3]} […] {words[-MAX_WORDS // 3 :]}"
+    return f"{words[: most * 2 // 3]} […] {words[-most // 3 :]}"

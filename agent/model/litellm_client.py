@@ -57,6 +57,13 @@ async def loaded_litellm() -> Any:
     return load_litellm() if load_litellm.cache_info().currsize else await asyncio.to_thread(load_litellm)
 
 
+def client_without_redirects(timeout: float) -> Any:
+    """A client for one call of a provider that litellm speaks to with its own; to be closed (`await client.close()`)."""
+    handler = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler(timeout=timeout)
+    handler.client.follow_redirects = False
+    return handler
+
+
 def classify(litellm: Any, error: Exception, where: Where, now: datetime) -> ModelError:
     """What an exception of litellm, raised now, means for the loop."""
     import httpx  # late: they import slowly, and a start does not need them
@@ -78,8 +85,9 @@ def classify(litellm: Any, error: Exception, where: Where, now: datetime) -> Mod
         return ContextOverflowError(with_words(f"The conversation is too long for {where.model}.", words), limit_in(words))
     if isinstance(error, litellm.ContentPolicyViolationError):
         return WithheldError(with_words(f"The content filter of {where.server} withheld the request.", words))
+    answered = any(isinstance(cause, httpx.HTTPStatusError) for cause in causes)
     broke = any(isinstance(cause, OSError | httpx.TransportError | openai.APIConnectionError) for cause in causes)
-    if broke or not isinstance(getattr(error, "status_code", None), int):
+    if (broke and not answered) or not isinstance(getattr(error, "status_code", None), int):
         return connection_error(error, where)
     return http_error(*_response(error, words), where, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,9 +15,9 @@ from typing import Any, Protocol
 from agent.messages import Message, Usage
 from agent.model.answer import ModelChunk, read_chunk
 from agent.model.failure import ModelError, ModelUnavailableError, RequestRefusedError, Where
-from agent.model.litellm_client import classify, load_litellm, loaded_litellm
+from agent.model.litellm_client import classify, client_without_redirects, load_litellm, loaded_litellm
 from agent.model.off_loop import off_loop
-from agent.model.openai_chat import OpenAIChat
+from agent.model.openai_chat import LINGER, OpenAIChat
 from agent.reasoning import ReasoningEffort, lowered, supported
 
 logger = logging.getLogger(__name__)
@@ -161,12 +162,22 @@ class LiteLLMModel:
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], effort: ReasoningEffort | None
     ) -> AsyncGenerator[ModelChunk, None]:
         litellm = load_litellm()
+        finished = False
+        request = self._request(messages, tools, effort)
+        if self._base_url and self._routed_name.startswith("anthropic/"):
+            # litellm's own client would carry the conversation to wherever the server redirects it.
+            request["client"] = client_without_redirects(REQUEST_TIMEOUT)
         try:
-            response = await litellm.acompletion(**self._request(messages, tools, effort))
-            async for chunk in response:
-                yield self._read(litellm, chunk)
+            response = await litellm.acompletion(**request)
+            while (chunk := await _next(response, finished)) is not None:
+                read = self._read(litellm, chunk)
+                finished = finished or read.finish_reason is not None
+                yield read
         except Exception as error:
             raise classify(litellm, error, self._where, datetime.now(UTC)) from error
+        finally:
+            if "client" in request:
+                await request["client"].close()
         if response.received_finish_reason is None and response.intermittent_finish_reason is None:
             # litellm's last chunk says `stop` all the same.
             raise ModelUnavailableError(f"The connection to {self._where.server} ended in the middle of the answer.")
@@ -229,6 +240,17 @@ class LiteLLMModel:
         if self._base_url and provider not in {str(getattr(p, "value", p)) for p in load_litellm().provider_list}:
             return f"openai/{self._name}"
         return self._name
+
+
+async def _next(response: AsyncIterator[Any], finished: bool) -> Any:
+    """The next piece; None at the end, and when nothing follows a finished answer on a connection that stays open."""
+    try:
+        async with asyncio.timeout(LINGER if finished else None):
+            return await anext(response, None)
+    except TimeoutError:
+        if finished:
+            return None
+        raise
 
 
 def _may_be_the_effort(failure: ModelError) -> bool:

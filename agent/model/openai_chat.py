@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from agent.model.answer import ModelChunk, read_chunk
 from agent.model.classify import http_error, is_error, other_content, reported_error
 from agent.model.connection import connection_error
-from agent.model.failure import ModelUnavailableError, NoAnswerError, Where, with_words
+from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, Where, with_words
 from agent.model.sse import MAX_EVENT, EventDecoder, EventTooLong
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class OpenAIChat:
                 return response  # what is said here must not be carried to another server
             await response.aclose()
             url = target
-        return response
+        raise ModelError(f"{self._where.sentence} redirects requests in a circle. Check baseURL.")
 
     async def _read(self, response: httpx.Response) -> AsyncIterator[ModelChunk]:
         if response.status_code != 200:

@@ -269,3 +269,20 @@ async def test_every_turn_ends_with_one_event() -> None:
         await s.agent.run_turn(text)
         assert sum(kind in TURN_ENDS for kind in s.types()) == 1
         assert s.types()[-1] in TURN_ENDS
+
+
+async def test_arguments_nested_without_end_are_malformed() -> None:
+    nested = '{"at": ' + "[" * 490 + "]" * 490 + "}"
+    s = stage(calls(("look", nested)), says("I see"), tools=(LOOK,))
+    assert (await s.agent.run_turn("go")).message == "I see"
+    [result] = [m.content for m in s.agent.conversation.messages if m.role == "tool"]
+    assert "nested at most 64 deep" in result
+
+
+async def test_an_error_s_message_is_bounded() -> None:
+    s = stage(fails(ModelError("x" * 5_000_000)))
+    assert (await s.agent.run_turn("go")).status == "error"
+    assert len(s.data("error")[0]["message"]) < 5_000
+    s = stage(fails(ModelUnavailableError("x" * 5_000_000)), says("hi"))
+    await s.agent.run_turn("go")
+    assert len(s.data("processing")[1]["reason"]) < 1_000

@@ -69,3 +69,18 @@ async def test_a_budget_holds_whatever_the_server_reports(tokens: Any) -> None:
     assert outcomes[-1] == "error"
     assert 1500 <= agent.usage.input_tokens + agent.usage.output_tokens < 10_000
     assert events[-1].data["kind"] == "budget"
+
+
+async def test_interrupted_answers_are_paid_for() -> None:
+    """What a provider has written is on its bill, though its count never comes."""
+
+    async def emit(event: Event) -> None:
+        if event.type == "assistant_chunk":
+            agent.interrupt()
+
+    async with serve(*[Answer(({"content": "word " * 500},), hangs=True)] * 3) as server:
+        config = AgentConfig("some-model", budget=Budget(tokens=1000))
+        agent = Agent(config, LiteLLMModel("some-model", base_url=server.url), ToolRouter(), emit)
+        outcomes = [(await agent.run_turn("write")).status for _ in range(3)]
+        assert len(server.requests) == 2
+    assert outcomes == ["interrupted", "interrupted", "error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -90,3 +91,20 @@ async def test_a_repeated_piece_is_no_loop() -> None:
 async def test_a_withheld_answer_is_told_as_such() -> None:
     with pytest.raises(WithheldError):
         (await answer(anthropic(TEXT, stop="refusal"))).check()
+
+
+async def test_a_whole_answer_on_a_connection_that_stays_open_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.model.model.LINGER", 0.2)
+    whole = anthropic(TEXT, stop="end_turn").raw
+    async with asyncio.timeout(60):
+        read = await answer(Answer(raw=whole, stays_open=True))
+    assert (read.text, read.finish_reason) == ("It is 42.", "stop")
+
+
+async def test_a_redirect_does_not_carry_the_conversation_to_another_server() -> None:
+    async with serve(anthropic(TEXT, stop="end_turn")) as elsewhere:
+        redirect = Answer(status=307, raw=" ", headers={"Location": f"{elsewhere.url}/messages"})
+        with pytest.raises(ModelError) as caught:
+            await answer(redirect)
+        assert elsewhere.requests == []
+    assert "redirects" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -222,3 +223,47 @@ async def test_the_servers_wish_for_patience_is_read(status: int, headers: dict[
     with pytest.raises(ModelError) as caught:
         await answer(Answer(status=status, headers=headers, raw=f"busy {body}"))
     assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("end", [events("[DONE]"), ""])
+async def test_a_whole_answer_on_a_connection_that_stays_open_is_one(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.model.openai_chat.LINGER", 0.2)
+    async with asyncio.timeout(60):
+        read = await answer(Answer(raw=events(delta(content="Hello."), delta("stop")) + end, stays_open=True))
+    assert (read.text, read.finish_reason) == ("Hello.", "stop")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_does_not_carry_the_conversation_to_another_server(status: int) -> None:
+    async with serve(Answer(({"content": "mine now"},))) as elsewhere:
+        with pytest.raises(ModelError) as caught:
+            await answer(Answer(status=status, raw=" ", headers={"Location": elsewhere.url}))
+        assert elsewhere.requests == []
+        assert "Set baseURL to its present address" in str(caught.value)
+        assert elsewhere.url in str(caught.value)
+
+
+async def test_a_redirect_within_the_server_is_followed_a_few_times() -> None:
+    redirect = Answer(status=307, raw=" ", headers={"Location": "/v1/chat/completions/"})
+    async with serve(redirect, redirect, Answer(({"content": "hi"},))) as server:
+        model = LiteLLMModel("some-model", base_url=server.url)
+        assert "".join([chunk.text async for chunk in model.stream(HELLO, [])]) == "hi"
+        assert [request["messages"] for request in server.requests] == [server.requests[0]["messages"]] * 3
+    async with serve(*[redirect] * 9) as server:
+        with pytest.raises(ModelError):
+            [chunk async for chunk in LiteLLMModel("some-model", base_url=server.url).stream(HELLO, [])]
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("body", [b"data: " + b"x" * 2_000_000, b"{" + b" " * 2_000_000])
+async def test_an_endless_answer_is_cut_off(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.model.openai_chat.MAX_BODY", 1024**2)
+    with pytest.raises(NoAnswerError) as caught:
+        await answer(Answer(raw=body))
+    assert "more than 1 MiB" in str(caught.value)
+
+
+async def test_an_event_of_megabytes_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.model.sse.MAX_EVENT", 1000)
+    with pytest.raises(NoAnswerError):
+        await answer(Answer(raw="data: " + "x" * 2000))
