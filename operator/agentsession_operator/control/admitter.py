@@ -24,7 +24,7 @@ from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
 from agentsession_operator.decisions.admission import Ledger, Plan, Wait, caps_of, plan
 from agentsession_operator.decisions.decide import POSITIONS_SHOWN
-from agentsession_operator.decisions.ledger import asks, build_ledger
+from agentsession_operator.decisions.ledger import Startable, asks, build_ledger
 from agentsession_operator.decisions.persistent import workspace_of
 from agentsession_operator.decisions.resolve import Resolved, resolve
 
@@ -54,6 +54,7 @@ class Admitter:
         self._cache, self._objects, self._queue, self._due = cache, objects, queue, wakeups.admission
         self._verdicts: dict[SessionUID, Wait] = {}
         self._positions_published = float("-inf")
+        self._startable: Startable | None = None
         self._read_before: set[SessionUID] | None = set()
         """Sessions that were read since this process started; None once the watches are known to be in step, and then a cached
         session is trusted. Between the first list and the start of the watches a deletion goes unseen."""
@@ -122,7 +123,7 @@ class Admitter:
         ledger = build_ledger(
             cache.sessions.all(),
             cache.pods.all(),
-            cache.classes_by_name(),
+            self._startable_now(),
             self._objects.creating(),
             self._objects.backs_off,
         )
@@ -132,6 +133,13 @@ class Admitter:
         unreadable = "A SessionQuota cannot be read. No session is admitted until the quota is fixed or deleted."
         waits = {item.uid: Wait(AdmittedReason.QUEUED, unreadable, place) for place, item in enumerate(ledger.waiting, start=1)}
         return Plan((), waits), ledger
+
+    def _startable_now(self) -> Startable:
+        """By the classes as they are; a class that changed makes another object."""
+        classes = self._cache.classes_by_name()
+        if self._startable is None or self._startable.classes != classes:
+            self._startable = Startable(classes)
+        return self._startable
 
     def _publish(self, waits: dict[SessionUID, Wait]) -> int:
         """Pass verdicts on; returns how many sessions have a new reason to wait.

@@ -95,8 +95,9 @@ def plan(ledger: Ledger, caps: Caps) -> Plan:
     # 3. The rest wait, for the cap that binds them; the user's own before the global one.
     granted = set(grants)
     rest = (session for session in order if session.uid not in granted)
+    full, others = _user_is_full(caps), _all_slots_are_used(total, caps)
     waits = {
-        session.uid: Wait(*_binding(held[session.user], total, caps), position)
+        session.uid: Wait(*(full if held[session.user] >= caps.per_user else others), position)
         for position, session in enumerate(rest, start=1)
     }
     return Plan(grants, waits)
@@ -122,12 +123,14 @@ def _fair_order(ledger: Ledger) -> list[Waiting]:
     return order
 
 
-def _binding(held: int, total: int, caps: Caps) -> tuple[AdmittedReason, str]:
-    if held >= caps.per_user:
-        return AdmittedReason.USER_LIMIT_REACHED, (
-            f"Queued: the user has reached the maximum of {caps.per_user} concurrent sessions. The session starts by itself "
-            f"when one of them ends or is suspended."
-        )
+def _user_is_full(caps: Caps) -> tuple[AdmittedReason, str]:
+    return AdmittedReason.USER_LIMIT_REACHED, (
+        f"Queued: the user has reached the maximum of {caps.per_user} concurrent sessions. The session starts by itself "
+        f"when one of them ends or is suspended."
+    )
+
+
+def _all_slots_are_used(total: int, caps: Caps) -> tuple[AdmittedReason, str]:
     return AdmittedReason.GLOBAL_LIMIT_REACHED, (
         f"Queued: all slots are in use ({total}/{caps.sessions} sessions). The session starts by itself when one is free."
     )

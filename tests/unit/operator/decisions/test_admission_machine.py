@@ -19,7 +19,7 @@ from agentsession_operator.decisions.admission import Caps, Ledger, plan
 from agentsession_operator.decisions.decide import decide
 from agentsession_operator.decisions.decision import CreatePod, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts
-from agentsession_operator.decisions.ledger import build_ledger
+from agentsession_operator.decisions.ledger import Startable, build_ledger
 from agentsession_operator.decisions.persistent import IN_A_ROW, workspace_of
 from agentsession_operator.decisions.resolve import Resolved, resolve
 from support.control_plane.builders import (
@@ -68,7 +68,9 @@ class Admission(RuleBasedStateMachine):
             self.answer(uid)
 
     def ledger(self) -> Ledger:
-        return build_ledger(self.sessions.values(), self.pods.values(), CLASSES, self.creating, self.refused.__contains__)
+        return build_ledger(
+            self.sessions.values(), self.pods.values(), Startable(CLASSES), self.creating, self.refused.__contains__
+        )
 
     # What users do.
 
@@ -273,7 +275,7 @@ class Admission(RuleBasedStateMachine):
         """It has lists of sessions and pods, and waits until what was in doubt has landed or never will."""
         if not self.creating:
             sessions, pods = list(self.sessions.values())[::-1], list(self.pods.values())[::-1]
-            again = build_ledger(sessions, pods, CLASSES, {}, self.refused.__contains__)
+            again = build_ledger(sessions, pods, Startable(CLASSES), {}, self.refused.__contains__)
             assert Counter(again.holders) == self.judged()
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from agentsession_operator.api.objects import Pod, Session, SessionUID
+from agentsession_operator.cluster.thrift import Thrift
 from agentsession_operator.decisions.admission import Waiting
-from agentsession_operator.decisions.ledger import build_ledger
+from agentsession_operator.decisions.ledger import Startable, build_ledger
 from support.control_plane.builders import (
     CREATED,
     READY,
@@ -24,6 +25,7 @@ from support.control_plane.builders import (
 )
 
 DEMO = SessionUID("uid-of-demo")
+MODELS = ["openai/a", "openai/b", "other/a", "openai/a", "other/b", "openai/c"]
 
 
 def count(
@@ -36,7 +38,7 @@ def count(
     ledger = build_ledger(
         [item for item in objects if isinstance(item, Session)],
         [item for item in objects if isinstance(item, Pod)],
-        classes() if of_classes is None else of_classes,  # type: ignore[arg-type]
+        Startable(classes() if of_classes is None else of_classes),  # type: ignore[arg-type]
         in_flight or {},
         (backing_off or set()).__contains__,
     )
@@ -48,7 +50,7 @@ def test_a_new_session_asks_and_holds_nothing() -> None:
 
 
 def test_who_asks_is_known_by_creation_time_namespace_and_name() -> None:
-    ledger = build_ledger([session()], [], classes(), {}, set().__contains__)
+    ledger = build_ledger([session()], [], Startable(classes()), {}, set().__contains__)
     assert ledger.waiting == [Waiting("uid-of-demo", "ada", (CREATED, "team", "demo"))]
 
 
@@ -176,7 +178,7 @@ def test_a_session_that_comes_back_asks_after_those_who_wait_already() -> None:
     """By its creation it would go before everybody who came while it was at rest."""
     old = session("old", created="2026-01-01T00:00:00Z", status=RESTED)
     new = session("new", created="2026-05-04T10:00:00Z")
-    ledger = build_ledger([old, new], [], classes(), {}, set().__contains__)
+    ledger = build_ledger([old, new], [], Startable(classes()), {}, set().__contains__)
     assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-new", "uid-of-old"]
 
 
@@ -184,13 +186,22 @@ def test_and_from_then_on_it_keeps_its_place() -> None:
     asked = {**RESTED, "queue": {"position": 2, "since": "2026-05-04T11:00:00Z"}}
     old = session("old", created="2026-01-01T00:00:00Z", status=asked)
     later_ = session("later", created="2026-05-04T12:00:00Z")
-    ledger = build_ledger([later_, old], [], classes(), {}, set().__contains__)
+    ledger = build_ledger([later_, old], [], Startable(classes()), {}, set().__contains__)
     assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-old", "uid-of-later"]
 
 
 def test_a_pod_whose_session_is_gone_is_named() -> None:
     left = pod("left", status=READY)
     ledger = build_ledger(
-        [session()], [left, pod(status=READY), pod("ended", status=ended())], classes(), {}, set().__contains__
+        [session()], [left, pod(status=READY), pod("ended", status=ended())], Startable(classes()), {}, set().__contains__
     )
     assert ledger.leftovers == [f"team/{left.meta.name}"]
+
+
+def test_equal_settings_are_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand sessions that wait have few kinds of settings; and what is remembered has a bound."""
+    monkeypatch.setattr("agentsession_operator.decisions.ledger.KNOWN", 3)
+    startable, thrift = Startable(classes(session_class(models=[{"match": "openai/*"}]))), Thrift()
+    sessions = [thrift.kept(session(f"s{number}", agent={"model": model})) for number, model in enumerate(MODELS)]
+    assert [startable(one) for one in sessions] == [model.startswith("openai/") for model in MODELS]
+    assert len(startable._known) <= 3
