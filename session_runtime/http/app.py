@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, FastAPI, Header, Query, Response, Security
@@ -188,18 +189,19 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     with metrics.subscribers.track_inprogress():
         sent = time.monotonic()
-        async for frames in journal.follow(after, keep_alive):
-            wanted = frames if submission is None else [f for f in frames if f.submission_id == submission]
-            after = frames[-1].seq if frames else after
-            if wanted:
-                for piece in slices(wanted):
-                    yield piece
-                sent = time.monotonic()
-            elif not frames or time.monotonic() - sent >= keep_alive * BUSY_SHARE:
-                yield b": keep-alive\n\n"  # also while only other submissions have events
-                sent = time.monotonic()
-            if submission is not None and _has_ended(session, submission, after):
-                return
+        async with aclosing(journal.follow(after, keep_alive)) as following:
+            async for frames in following:
+                wanted = frames if submission is None else [f for f in frames if f.submission_id == submission]
+                after = frames[-1].seq if frames else after
+                if wanted:
+                    for piece in slices(wanted):
+                        yield piece
+                    sent = time.monotonic()
+                elif not frames or time.monotonic() - sent >= keep_alive * BUSY_SHARE:
+                    yield b": keep-alive\n\n"  # also while only other submissions have events
+                    sent = time.monotonic()
+                if submission is not None and _has_ended(session, submission, after):
+                    return
 
 
 def _has_ended(session: Session, submission_id: str, after: int) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,9 +28,14 @@ from session_runtime.session.store_errors import is_full
 logger = logging.getLogger(__name__)
 
 CHUNK_SECONDS: Final = 0.25
-"""Pieces of a message are written, and sent, at most this often, which is four commits a second; the first of a burst goes
-at once. A reader sees some ten words come at a time; a shorter time would cost disk and wake-ups of every follower for
-what nobody reads."""
+"""While nobody follows, pieces of a message are written at most this often, which is four commits a second; the first of a
+burst is written at once."""
+
+FOLLOWED_SECONDS: Final = 0.04
+"""The same while somebody follows. Text that comes 60 ms late looks as if it flowed, and writing takes some of these."""
+
+FOLLOWERS: Final = 20
+"""With more followers than this the interval grows with their number, so that the wake-ups in a second stay as many."""
 
 TAIL_CHARACTERS: Final = 2_000_000
 """Latest events kept in memory, at least, and at most twice that, by the size of their JSON; older ones are read from
@@ -79,6 +85,11 @@ class Change:
         return self == Change(draft=self.draft) and self.draft is not None and self.draft.type == "assistant_chunk"
 
 
+def chunk_seconds(followers: int) -> float:
+    """The shortest time between two writes of pieces of a message."""
+    return CHUNK_SECONDS if not followers else min(CHUNK_SECONDS, FOLLOWED_SECONDS * max(1.0, followers / FOLLOWERS))
+
+
 def assemble(changes: Sequence[Change], last_seq: int) -> Commit:
     """One transaction of these changes, with their events numbered on from `last_seq`."""
     frames: list[Frame] = []
@@ -121,6 +132,7 @@ class Journal:
         self._long: WeakValueDictionary[int, Frame] = WeakValueDictionary()
         self._tail_size = 0
         self._tail_limit = tail
+        self._followers = 0
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed = False
         self._failure: BaseException | None = None
@@ -138,7 +150,7 @@ class Journal:
         return Draft(type_, data, self._clock(), submission_id)
 
     def chunk(self, draft: Draft) -> None:
-        """Take a piece of a message; it is written within `CHUNK_SECONDS`, or with the next change."""
+        """Take a piece of a message; it is written within `chunk_seconds`, or with the next change."""
         if self._pending and self._pending[-1][0].is_chunk:
             last = self._pending[-1][0].draft
             together = joined(last, draft) if last is not None else None
@@ -176,7 +188,7 @@ class Journal:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        next_chunks = loop.time()
+        last_chunks = -math.inf
         next_prune = self._last_seq
         while True:
             if self._last_seq >= next_prune:
@@ -185,14 +197,14 @@ class Journal:
             await self._something.wait()
             if not self._urgent.is_set():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_chunks):
+                    async with asyncio.timeout_at(last_chunks + chunk_seconds(self._followers)):
                         await self._urgent.wait()
             batch, self._pending = self._pending, []
             self._something.clear()
             self._urgent.clear()
             await self._commit(batch)
             if any(change.is_chunk for change, _ in batch):
-                next_chunks = loop.time() + CHUNK_SECONDS
+                last_chunks = loop.time()
 
     async def _prune(self, older_than: str) -> None:
         try:
@@ -274,13 +286,24 @@ class Journal:
         """A long event is once in memory, even if many followers read it from the database: it can have megabytes."""
         return frame if len(frame.body) <= BATCH_CHARACTERS else self._long.setdefault(frame.seq, frame)
 
-    async def follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
+    async def follow(self, after: int, keep_alive: float) -> AsyncGenerator[list[Frame], None]:
         """Events behind number `after` for as long as the session lasts, in batches; an empty one after each
         `keep_alive` seconds of silence.
 
         Where events are gone, or `after` is a number that this session never gave (its volume was lost, and it
-        started again), one `gap` event says so, and the rest follows.
+        started again), one `gap` event says so, and the rest follows. Close it when it is no longer read (`aclosing`): while
+        somebody follows, text is written more often.
         """
+        self._followers += 1
+        if self._followers == 1 and self._pending:
+            self._urgent.set()  # what waits was to be written in the interval of a session that nobody follows
+        try:
+            async for frames in self._follow(after, keep_alive):
+                yield frames
+        finally:
+            self._followers -= 1
+
+    async def _follow(self, after: int, keep_alive: float) -> AsyncIterator[list[Frame]]:
         asked = after
         after = after if after <= self._last_seq else 0
         while True:

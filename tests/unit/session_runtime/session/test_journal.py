@@ -7,7 +7,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +18,19 @@ from hypothesis import strategies as st
 
 from session_runtime.session.events import Draft, Frame, earliest, joined, latest, number, slices
 from session_runtime.session.facts import Facts
-from session_runtime.session.journal import BATCH, BATCH_CHARACTERS, CHUNK_SECONDS, Change, Journal, assemble
+from session_runtime.session.journal import (
+    BATCH,
+    BATCH_CHARACTERS,
+    CHUNK_SECONDS,
+    FOLLOWED_SECONDS,
+    FOLLOWERS,
+    Change,
+    Journal,
+    assemble,
+    chunk_seconds,
+)
 from session_runtime.session.store import Store, Submitted
+from support.runtime.harness import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -212,6 +223,43 @@ async def test_streaming_costs_a_few_commits_a_second(tmp_path: Path) -> None:
         journal.close()
         text = "".join(json.loads(frame.body)["data"]["text"] for frame in await collect(journal))
         assert text == "x" * pieces
+
+
+def test_text_flows_for_followers_and_is_grouped_for_nobody() -> None:
+    assert chunk_seconds(0) == CHUNK_SECONDS
+    assert chunk_seconds(1) == chunk_seconds(FOLLOWERS) == FOLLOWED_SECONDS
+    assert FOLLOWED_SECONDS < chunk_seconds(2 * FOLLOWERS) < chunk_seconds(1000) == CHUNK_SECONDS
+
+
+async def test_followers_get_text_that_is_held_back_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("session_runtime.session.journal.CHUNK_SECONDS", 3600.0)
+    async with open_journal(tmp_path) as journal, asyncio.timeout(60):
+        commits: list[int] = []
+        journal.listeners.append(lambda commit, _: commits.append(len(commit.frames)))
+        journal.chunk(chunk("a"))
+        await eventually(lambda: commits == [1])
+        journal.chunk(chunk("b"))
+        async with aclosing(journal.follow(0, keep_alive=60.0)) as following:
+            seen = [text async for text in _texts(following, 2)]
+            for text in ("c", "d"):
+                journal.chunk(chunk(text))
+                seen += [text async for text in _texts(following, 1)]
+        assert seen == ["a", "b", "c", "d"]
+        written = len(commits)
+        journal.chunk(chunk("e"))
+        journal.chunk(chunk("f"))
+        await asyncio.sleep(3 * FOLLOWED_SECONDS)
+        assert len(commits) == written  # nobody follows any more
+        await journal.write(Change())
+        assert journal.last_seq == 5
+
+
+async def _texts(following: AsyncIterator[list[Frame]], count: int) -> AsyncIterator[str]:
+    """The texts of the next events."""
+    while count > 0:
+        for frame in await anext(following):
+            count -= 1
+            yield json.loads(frame.body)["data"]["text"]
 
 
 async def test_a_piece_is_not_held_back_when_nothing_else_comes(tmp_path: Path) -> None:
