@@ -57,7 +57,7 @@ def test_forged_pods_take_no_slots(open_world: OpenWorld, record: Record) -> Non
         except Refused:
             refused += 1
     w.create("honest", user="alice")
-    ok = w.comes(lambda: w.admitted("honest"), within=8.0)
+    ok = w.comes(lambda: w.admitted("honest"), within=30)
     seen = f"{refused} of 8 forgeries refused, the honest session {'is' if ok else 'is not'} admitted"
     record("8 forged pods of sessions that do not exist", "the honest session is admitted", seen, ok)
 
@@ -97,11 +97,11 @@ def test_forged_pods_in_another_namespace_take_nobodys_slots(open_world: OpenWor
         with suppress(Refused):
             mallory.create(pods_path(other), forgery("nobody", f"uid-{number}", "alice"))
     w.create("victim", user="alice")
-    ok = w.comes(lambda: bool(w.pods()), within=8.0)
+    ok = w.comes(lambda: bool(w.pods()), within=30)
     for pod in w.api.get(pods_path(other))["items"]:
         w.api.delete(pods_path(other, pod["metadata"]["name"]), grace=0)
     w.api.delete(f"/api/v1/namespaces/{other}")
-    record("8 forged pods in another namespace", "the victim gets its pod", "it does" if ok else "it does not, in 8 s", ok)
+    record("8 forged pods in another namespace", "the victim gets its pod", "it does" if ok else "it does not, in 30 s", ok)
 
 
 def test_a_pod_without_its_label_keeps_its_slot(open_world: OpenWorld, record: Record) -> None:

@@ -86,8 +86,8 @@ def test_a_session_that_is_always_refused_does_not_block_the_next(open_world: Op
     w.create("a-refused", user="alice")  # its name comes first: creation times have whole seconds
     w.until(lambda: w.proxy.seen(reserves("a-refused")), "a refusal")
     w.create("b-next", user="bob")
-    ok = w.comes(lambda: w.admitted("b-next"), within=8.0)
-    record("4 a session that is always refused", "the next one is admitted", "it is" if ok else "it is not, in 8 s", ok)
+    ok = w.comes(lambda: w.admitted("b-next"), within=30)
+    record("4 a session that is always refused", "the next one is admitted", "it is" if ok else "it is not, in 30 s", ok)
 
 
 @pytest.mark.parametrize("code", [422, 429, 500])
@@ -128,7 +128,7 @@ def test_a_session_whose_status_does_not_fit_frees_its_slot(open_world: OpenWorl
         break
     w.create("next", user="bob")
     # An answer of 500 says nothing of the write: the slot is the next one's 8 s after it was sent.
-    ok = w.comes(lambda: w.admitted("next"), within=15.0)
+    ok = w.comes(lambda: w.admitted("next"), within=30)
     how = "accepted" if accepted else f"refused ({answer})"
     record(
         "4 a session too large for its own status",

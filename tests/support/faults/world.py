@@ -79,7 +79,7 @@ class World:
         """The pods of the namespace."""
         return list(self.api.get(pods_path(self.namespace))["items"])
 
-    def until(self, look: Callable[[], T | None], what: str, *, within: float = 15.0) -> T:
+    def until(self, look: Callable[[], T | None], what: str, *, within: float = 40.0) -> T:
         """The first true value of `look`. Fails after `within` seconds."""
         return eventually(look, what=what, within=within)
 
@@ -106,7 +106,7 @@ class World:
         def served() -> bool:
             return self.admitted(name) and any(pod["metadata"]["name"].startswith(name) for pod in self.pods())
 
-        self.comes(lambda: served() or not self.running(), within=12.0)
+        self.comes(lambda: served() or not self.running(), within=40.0)
         if not self.running():
             return False, f"the process ended: {self.last_words()}"
         return served(), "the next session has its pod" if served() else "the next session is not served"
