@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from agent.redaction import MASK, Redactor, UnclearMask
 from agent.tools.tool import ToolError
-from agent.workspace import Workspace, WorkspaceError
+from agent.workspace import Edited, Workspace, WorkspaceError
 
 
-async def edit_file(workspace: Workspace, redactor: Redactor, path: str, old: str, new: str, replace_all: bool) -> int:
+async def edit_file(workspace: Workspace, redactor: Redactor, path: str, old: str, new: str, replace_all: bool) -> Edited:
     """Replace text as `Workspace.edit` does; `old` may be what a read has shown. Raises WorkspaceError and ToolError."""
     if MASK not in old:
         return await workspace.edit(path, old, new, replace_all=replace_all)
@@ -22,8 +22,9 @@ async def edit_file(workspace: Workspace, redactor: Redactor, path: str, old: st
         raise ToolError(f"the text to replace occurs {len(found)} times in {path}; add lines around it, or replace all of them")
     count = 0
     for original in dict.fromkeys(found):
-        count += await workspace.edit(path, original, _restored(redactor, path, new, original), replace_all=replace_all)
-    return count
+        edited = await workspace.edit(path, original, _restored(redactor, path, new, original), replace_all=replace_all)
+        count += edited.count
+    return Edited(count)
 
 
 async def write_file(workspace: Workspace, redactor: Redactor, path: str, content: str) -> None:

@@ -14,6 +14,8 @@ COMMAND_TIMEOUT = 120.0
 
 MAX_COMMAND_TIMEOUT = 3600.0
 
+CHANGED_NOTE = "\n[the file had changed since you read or wrote it: read it again before you rely on the rest of it]"
+
 INTERRUPTED_NOTE = "[interrupted by the user: the command was killed]"
 
 READ_LINES = 2000
@@ -129,7 +131,7 @@ def _write(workspace: Workspace, redactor: Redactor) -> Tool:
 def _edit(workspace: Workspace, redactor: Redactor) -> Tool:
     async def call(arguments: dict[str, Any]) -> str:
         try:
-            count = await edit_file(
+            edited = await edit_file(
                 workspace,
                 redactor,
                 arguments["path"],
@@ -139,7 +141,8 @@ def _edit(workspace: Workspace, redactor: Redactor) -> Tool:
             )
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
-        return f"replaced {count} occurrence{'s' if count > 1 else ''} in {arguments['path']}"
+        note = CHANGED_NOTE if edited.had_changed else ""
+        return f"replaced {edited.count} occurrence{'s' if edited.count > 1 else ''} in {arguments['path']}{note}"
 
     return Tool(
         name="edit",

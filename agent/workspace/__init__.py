@@ -54,6 +54,16 @@ class CommandInterrupted(asyncio.CancelledError):
 
 
 @dataclass(frozen=True)
+class Edited:
+    """What an edit has done."""
+
+    count: int
+    """Replacements."""
+    had_changed: bool = False
+    """True when something else had changed the file since it was last read or written through the workspace."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One entry of a folder."""
 
@@ -93,8 +103,8 @@ class Workspace(Protocol):
         """Create or replace a text file, with the folders it needs."""
         ...
 
-    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
-        """Replace `old`, which must occur exactly once unless `replace_all`; returns the number of replacements."""
+    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> Edited:
+        """Replace `old`, which must occur exactly once unless `replace_all`."""
         ...
 
     async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Callable, Mapping, TypeVar  # noqa: UP035 - Python 3.9
 
-from agent.workspace import CommandInterrupted, CommandResult, Listing, WorkspaceError
+from agent.workspace import CommandInterrupted, CommandResult, Edited, Listing, WorkspaceError
 from agent.workspace.files import edit_file, read_lines, replace_file
 from agent.workspace.listing import list_folder
 from agent.workspace.output import Output
@@ -133,8 +133,8 @@ class LocalWorkspace:
 
         await _in_thread(work)
 
-    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
-        def work() -> int:
+    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> Edited:
+        def work() -> Edited:
             file = self._resolve(path)
             changed = self._seen.has_changed(file)
             try:
@@ -144,7 +144,7 @@ class LocalWorkspace:
                 raise WorkspaceError(f"{error}{note}") from error
             if not changed:  # otherwise the model still does not know the rest of it
                 self._seen.note(file)
-            return count
+            return Edited(count, changed)
 
         return await _in_thread(work)
 

@@ -21,6 +21,7 @@ from agent.workspace import (
     TAIL_LIMIT,
     CommandInterrupted,
     CommandResult,
+    Edited,
     Entry,
     Listing,
     WorkspaceError,
@@ -104,9 +105,9 @@ class SocketWorkspace:
     async def write(self, path: str, content: str) -> None:
         await self._call({"op": "write", "path": path, "content": content})
 
-    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> int:
+    async def edit(self, path: str, old: str, new: str, *, replace_all: bool = False) -> Edited:
         request = {"op": "edit", "path": path, "old": old, "new": new, "replace_all": replace_all}
-        return _checked(lambda found: int(found.line["result"]), await self._call(request))
+        return _checked(_edited, await self._call(request))
 
     async def list(self, path: str = ".", *, glob: str = "*", depth: int = 1) -> Listing:
         return _checked(_listing, await self._call({"op": "list", "path": path, "glob": glob, "depth": depth}))
@@ -259,6 +260,11 @@ def _command_result(answer: _Answer) -> CommandResult:
         truncated=bool(result["truncated"]),
         directory=None if (directory := result.get("directory")) is None else _text(directory, 4096),
     )
+
+
+def _edited(answer: _Answer) -> Edited:
+    result = answer.line["result"]
+    return Edited(int(result["count"]), bool(result["had_changed"]))
 
 
 def _listing(answer: _Answer) -> Listing:

@@ -11,7 +11,8 @@ no part of the JSON, because parsing it would block the agent's event loop.
         {"result": {"exit_code": 0, "timed_out": false, "truncated": false, "directory": null}, "text": 9}    and 9 bytes
     {"op": "read", "path": "a.txt", "offset": 1, "limit": null}              {"result": null, "text": 5}, and 5 bytes
     {"op": "write", "path": "a.txt", "content": "text"}                      {"result": null}
-    {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}    {"result": 1}
+    {"op": "edit", "path": "a.txt", "old": "x", "new": "y", "replace_all": false}
+        {"result": {"count": 1, "had_changed": false}}
     {"op": "list", "path": ".", "glob": "*", "depth": 1}
         {"result": {"entries": [{"path": "a.txt", "kind": "file", "size": 4}], "truncated": false}}
     {"op": "shutdown"}                                       {"result": null}, and the server exits with status 0

@@ -169,7 +169,7 @@ class Server:
             return {"result": None}, None
         raise ValueError(f"unknown op {op!r}")
 
-    async def _change(self, op: str, request: dict[str, Any]) -> int | None:
+    async def _change(self, op: str, request: dict[str, Any]) -> dict[str, Any] | None:
         path = str(request["path"])
         if self._guard is not None:
             if problem := await self._guard.disk_problem():
@@ -179,7 +179,8 @@ class Server:
             await self._workspace.write(path, str(request["content"]))
             return None
         replace_all = bool(request.get("replace_all", False))
-        return await self._workspace.edit(path, str(request["old"]), str(request["new"]), replace_all=replace_all)
+        edited = await self._workspace.edit(path, str(request["old"]), str(request["new"]), replace_all=replace_all)
+        return dataclasses.asdict(edited)
 
     async def _run(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         def stream(text: str) -> None:

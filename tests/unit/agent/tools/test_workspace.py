@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.tools.router import ToolRouter
-from agent.tools.workspace import workspace_tools
+from agent.tools.workspace import CHANGED_NOTE, workspace_tools
 from agent.workspace import LIST_LIMIT
 from agent.workspace.local import LocalWorkspace
 
@@ -44,5 +44,8 @@ async def test_the_tools_say_what_the_model_needs(workspace: LocalWorkspace, tmp
     moved = await router.call("bash", {"command": "mkdir sub; cd sub; export A=1"})
     assert moved.output == f"[no output]\n[working directory: {tmp_path / 'sub'}]"
     assert (await router.call("bash", {"command": "echo $A; cd .."})).output == "1\n"
+    await router.call("bash", {"command": "sed -i s/1/one/ a"})
+    edited = await router.call("edit", {"path": "a", "old": "line 2", "new": "line two"})
+    assert edited.output == f"replaced 1 occurrence in a{CHANGED_NOTE}"
     assert not (await router.call("write", {"path": "a"})).success
     assert not (await router.call("bash", {"command": "true", "timeout": 0})).success

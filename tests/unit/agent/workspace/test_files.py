@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.workspace import READ_LIMIT, WorkspaceError
+from agent.workspace import READ_LIMIT, Edited, WorkspaceError
 from agent.workspace.files import EDIT_LIMIT
 from agent.workspace.local import LocalWorkspace
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.anyio
 async def test_files_are_written_read_and_edited(workspace: LocalWorkspace, tmp_path: Path) -> None:
     await workspace.write("deep/er/a.txt", "one\ntwo\nthree\n")
     assert await workspace.read("deep/er/a.txt", offset=2, limit=1) == "two\n"
-    assert await workspace.edit("deep/er/a.txt", "two", "2") == 1
+    assert (await workspace.edit("deep/er/a.txt", "two", "2")).count == 1
     assert (tmp_path / "deep/er/a.txt").read_text() == "one\n2\nthree\n"
-    assert await workspace.edit("deep/er/a.txt", "e", "E", replace_all=True) == 3
+    assert (await workspace.edit("deep/er/a.txt", "e", "E", replace_all=True)).count == 3
     assert [p.name for p in (tmp_path / "deep/er").iterdir()] == ["a.txt"]  # nothing temporary is left
 
 
@@ -91,7 +91,7 @@ async def test_only_writable_regular_files_are_replaced(workspace: LocalWorkspac
 
 async def test_editing_keeps_line_ends_and_foreign_bytes(workspace: LocalWorkspace, tmp_path: Path) -> None:
     (tmp_path / "dos").write_bytes(b"a\r\nb\r\n\xff\r\n")
-    assert await workspace.edit("dos", "a\nb", "c\nd") == 1
+    assert (await workspace.edit("dos", "a\nb", "c\nd")).count == 1
     assert (tmp_path / "dos").read_bytes() == b"c\r\nd\r\n\xff\r\n"
 
 
@@ -154,10 +154,11 @@ async def test_a_file_that_something_else_changed_is_not_replaced_unread(workspa
         await workspace.write("a", "four")
     with pytest.raises(WorkspaceError, match=r"does not occur.*\n\[a has changed since you read or wrote it\]"):
         await workspace.edit("a", "two", "four")
-    assert await workspace.edit("a", "three", "3") == 1, "what it changes is there"
+    assert await workspace.edit("a", "three", "3") == Edited(1, had_changed=True), "what it changes is there"
     with pytest.raises(WorkspaceError, match="read it again"):
         await workspace.write("a", "four")
     assert await workspace.read("a") == "3\n"
+    assert await workspace.edit("a", "3", "4") == Edited(1)
     await workspace.write("a", "four")
     await workspace.run("rm a", timeout=60)
     await workspace.write("a", "five")

@@ -61,7 +61,7 @@ async def test_the_bundle_serves_with_nothing_else(short_path: Path, python: str
     async with server(short_path, program=(python, "-I", str(short_path / "workspace.pyz"))):
         workspace = SocketWorkspace(short_path / "w.sock")
         await workspace.write("sub/a.txt", "one\n")
-        assert await workspace.edit("sub/a.txt", "one", "two") == 1
+        assert (await workspace.edit("sub/a.txt", "one", "two")).count == 1
         assert await workspace.read("sub/a.txt") == "two\n"
         assert [entry.path for entry in (await workspace.list(depth=2)).entries] == ["sub", "sub/a.txt"]
         assert (await workspace.run("sleep 60", timeout=0.2)).timed_out

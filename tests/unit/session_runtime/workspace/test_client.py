@@ -85,6 +85,7 @@ NONSENSE = [
     b'{"result": {}}',
     b'{"result": []}',
     b'{"result": 1e999}',
+    b'{"result": {"count": 1e999, "had_changed": false}}',
     b'{"result": {"exit_code": "zero", "timed_out": false, "truncated": false}}',
     b'{"result": {"exit_code": 0, "timed_out": false, "truncated": false}}',
     b'{"result": {"entries": "abc", "truncated": false}}',

@@ -28,7 +28,7 @@ async def test_commands_and_files(short_path: Path) -> None:
         workspace = SocketWorkspace(short_path / "w.sock")
         await workspace.write("sub/a.txt", "one\ntwo\nthree \u00e9\n")
         assert await workspace.read("sub/a.txt", offset=2, limit=1) == "two\n"
-        assert await workspace.edit("sub/a.txt", "two", "2") == 1
+        assert (await workspace.edit("sub/a.txt", "two", "2")).count == 1
         result = await workspace.run("cat sub/a.txt; echo oops >&2; exit 3", timeout=10)
         assert (result.exit_code, result.output) == (3, "one\n2\nthree \u00e9\noops\n")
         with pytest.raises(WorkspaceError, match="no such file"):
@@ -122,7 +122,7 @@ async def test_bytes_that_are_not_text_survive(short_path: Path) -> None:
     async with server(short_path):
         workspace = SocketWorkspace(short_path / "w.sock")
         (short_path / "work" / "latin").write_bytes(b"caf\xe9 one")
-        assert await workspace.edit("latin", "one", "two") == 1
+        assert (await workspace.edit("latin", "one", "two")).count == 1
         assert (short_path / "work" / "latin").read_bytes() == b"caf\xe9 two"
         assert (await workspace.run(r"printf 'a\377b'", timeout=10)).output == "a\ufffdb"
 
