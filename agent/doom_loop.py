@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from agent.messages import Message, ToolCall
 
@@ -18,29 +19,42 @@ LONGEST_SEQUENCE = 5
 Pattern = tuple[tuple[str, str], ...]
 
 
-def find_loop(calls: Sequence[ToolCall]) -> Pattern | None:
-    """The names and arguments that the last calls repeat, None when they do not.
+class Done(NamedTuple):
+    """A call that was made, and what it gave: the same call with another result is progress, as in polling."""
+
+    name: str
+    arguments: str
+    result: str
+
+
+def find_loop(done: Sequence[Done]) -> Pattern | None:
+    """The names and arguments that the last calls repeat, with the same results; None when they do not.
 
     The pattern begins at its least call, so that a loop is the same one wherever in it the model is.
     """
-    done = [(call.name, call.arguments) for call in calls[-WINDOW:]]
+    done = done[-WINDOW:]
     if len(done) >= IDENTICAL and len(set(done[-IDENTICAL:])) == 1:
-        return (done[-1],)
+        return (done[-1][:2],)
     for length in range(2, LONGEST_SEQUENCE + 1):
         last, previous = done[-length:], done[-2 * length : -length]
-        if len(previous) == length and last == previous:
-            return min(tuple(last[at:] + last[:at]) for at in range(length))
+        if len(previous) == length and list(last) == list(previous):
+            pairs = [call[:2] for call in last]
+            return min(tuple(pairs[at:] + pairs[:at]) for at in range(length))
     return None
 
 
-def calls_of_turn(messages: Sequence[Message]) -> list[ToolCall]:
-    """The calls since a person last said something."""
-    calls: list[ToolCall] = []
+def calls_of_turn(messages: Sequence[Message]) -> list[Done]:
+    """The calls since a person last said something, in the order of their results."""
+    calls: dict[str, ToolCall] = {}
+    done: list[Done] = []
     for message in messages:
         if message.from_person:
-            calls = []
-        calls.extend(message.tool_calls)
-    return calls
+            done = []
+        calls |= {call.id: call for call in message.tool_calls}
+        if message.tool_call_id in calls:
+            call = calls[message.tool_call_id]
+            done.append(Done(call.name, call.arguments, message.content))
+    return done
 
 
 def warning(pattern: Pattern) -> str:

@@ -30,22 +30,39 @@ def usable_calls(
 ) -> tuple[tuple[ToolCall, ...], dict[str, str]]:
     """The calls as they can be stored and sent back to a provider, and for those that cannot be run, why.
 
-    Ids become unique in the conversation, where a model left them out or counts from 0 in each answer. Names are cut
-    to what the providers accept. Arguments that are no JSON object become `{}`, because providers parse them again
-    with every request.
+    Ids become unique in the conversation, where a model left them out or counts from 0 in each answer, and such as all
+    providers accept. So do names, without what models put around them. Arguments that are no JSON object become `{}`,
+    because providers parse them again with every request.
     """
     usable: list[ToolCall] = []
     problems: dict[str, str] = {}
     ids = set(taken)
     for call in calls:
-        call_id = call.id if call.id and call.id not in ids else new_id()
+        call_id = call.id if call.id not in ids and _can_be_sent_back(call.id) else new_id()
         ids.add(call_id)
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)[:64] or "unnamed"
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", _bare(call.name))[:64] or "unnamed"
         problem = malformed(call.arguments)
         if problem is not None:
             problems[call_id] = problem
         usable.append(ToolCall(call_id, name, "{}" if problem or not call.arguments.strip() else call.arguments))
     return tuple(usable), problems
+
+
+def _can_be_sent_back(call_id: str) -> bool:
+    """Whether all providers accept this id: at most 40 characters for OpenAI, of these for Anthropic.
+
+    litellm keeps Gemini's signed thoughts in the ids of calls, and takes them out again.
+    """
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,40}", call_id) is not None or "__thought__" in call_id
+
+
+def _bare(name: str) -> str:
+    """A tool's name without the namespace, number or channel that some models write with it.
+
+    As in `functions.echo` (OpenAI's), `functions.echo:0` (Kimi K2) and `echo<|channel|>commentary` (gpt-oss).
+    """
+    name = name.partition("<|")[0].strip()
+    return re.sub(r"^(functions?|tools?)[.:]|:\d+$", "", name)
 
 
 def malformed(arguments: str) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from agent.config import AgentConfig
-from agent.loop.calls import call_ids, masked, own_arguments, usable_calls, with_advice
+from agent.loop.calls import MALFORMED, call_ids, masked, own_arguments, usable_calls, with_advice
 from agent.loop.compaction import context_tokens, total_tokens
 from agent.loop.draft import Draft
 from agent.loop.interrupt import Interrupted
@@ -194,7 +194,11 @@ class ModelStep:
         if answer.usage.input_tokens:
             measured = (len(conversation.messages), answer.usage.input_tokens + answer.usage.output_tokens)
             conversation = replace(conversation, measured=measured)
-        cut_off = CUT_OFF if answer.finish_reason == "length" else ""
+        cut_off = ""
+        if answer.finish_reason == "length":
+            cut_off = CUT_OFF
+            if calls and not answer.tool_calls[-1].arguments.strip():
+                problems.setdefault(calls[-1].id, f"{MALFORMED}: they are missing.")
         unusable = {c.id: with_advice(problems[c.id], before, c) + cut_off for c in calls if c.id in problems}
         run.conversation = replace(conversation, unusable=unusable, masked=tuple(masked_calls))
         return message

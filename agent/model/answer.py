@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.messages import MAX_COUNT, Thought, ToolCall, Usage
 from agent.model.failure import ContextOverflowError, ModelUnavailableError, NoAnswerError, WithheldError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 FINISHES = {
     "end_turn": "stop",
@@ -41,7 +44,7 @@ FINISHES = {
 class ToolCallDelta:
     """A piece of a tool call. Pieces with the same `index` belong together; `arguments` are to be joined.
 
-    Not all servers count: one with the index of an earlier call, but with a name and another id, begins another call.
+    Not all servers count: one with the index of an earlier call may begin another call.
     """
 
     index: int
@@ -100,7 +103,7 @@ class Answer:
                 self._thinking = ""
         for piece in chunk.tool_calls:
             begun = self._calls.setdefault(piece.index, [])
-            if not begun or (piece.name and piece.id and begun[-1].id not in (None, "", piece.id)):
+            if not begun or _begins_another(begun[-1], piece):
                 begun.append(ToolCallDelta(piece.index))
             known = begun[-1]
             begun[-1] = ToolCallDelta(
@@ -111,7 +114,9 @@ class Answer:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in the model's order. Ids and names are as the model gave them, perhaps empty."""
         return tuple(
-            ToolCall(call.id or "", call.name or "", call.arguments) for at in sorted(self._calls) for call in self._calls[at]
+            ToolCall(call.id or "", call.name or "", paired(call.arguments))
+            for at in sorted(self._calls)
+            for call in self._calls[at]
         )
 
     def continued_by(self, part: Answer) -> Answer:
@@ -155,6 +160,49 @@ class Answer:
         calls = (call.name + call.arguments for call in self.tool_calls)
         thoughts = (thought.text for thought in self.thoughts)
         return "".join((self.text, *calls, *thoughts, self._thinking, self._reasoning))
+
+
+class SurrogatePairs:
+    """Joins the halves of characters that a server has split over two pieces of text.
+
+    Some servers cut text between the two UTF-16 code units of a character, as in `"\\ud83d"` and then `"\\ude00"`.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def join(self, chunk: ModelChunk) -> ModelChunk:
+        """The piece with what was held back of the last one, and without a first half at its end."""
+        text = self._held + chunk.text
+        self._held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and chunk.finish_reason is None else ""
+        text = paired(text[: len(text) - len(self._held)])
+        return chunk if text == chunk.text else replace(chunk, text=text)
+
+
+def paired(text: str) -> str:
+    """The text with surrogate pairs as the characters that they stand for. Single halves stay."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _begins_another(known: ToolCallDelta, piece: ToolCallDelta) -> bool:
+    """Whether a piece with the index of a call belongs to the next one: not all servers count, and not all have ids.
+
+    What has an id is told by it. Without ids, a name begins a call, unless it is the call's own in each of its pieces.
+    """
+    if not piece.name or not known.name:
+        return False
+    if piece.id and known.id:
+        return piece.id != known.id
+    return piece.name != known.name or _complete(known.arguments)
+
+
+def _complete(arguments: str) -> bool:
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_chunk(data: Mapping[str, Any], model: str) -> ModelChunk:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 from agent.messages import Message, Usage
-from agent.model.answer import ModelChunk, read_chunk
+from agent.model.answer import ModelChunk, SurrogatePairs, read_chunk
 from agent.model.failure import ModelError, ModelUnavailableError, RequestRefusedError, Where
 from agent.model.litellm_client import classify, client_without_redirects, load_litellm, loaded_litellm
 from agent.model.off_loop import off_loop
@@ -95,7 +95,7 @@ class LiteLLMModel:
         await loaded_litellm()
         effort = self._supported_effort()
         while True:
-            answering = False
+            answering, pairs = False, SurrogatePairs()
             try:
                 chunks = (
                     self._ask_directly(messages, tools, effort)
@@ -106,7 +106,7 @@ class LiteLLMModel:
                     async for chunk in chunks:
                         answering = True
                         self._effort = effort
-                        yield chunk
+                        yield pairs.join(chunk)
                 return
             except ModelError as failure:
                 if answering or effort is None or not _may_be_the_effort(failure):
