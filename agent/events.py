@@ -3,7 +3,7 @@
 | type | when | data |
 |---|---|---|
 | `ready` | the session can be talked to | `model`, `tools` (names), `problems` (texts) |
-| `processing` | work on a turn began, continues, or waits for the model | `status` (`started`, `resumed`, `retrying`, `waiting`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason`; with `waiting`: `seconds` (how long the model has sent nothing) |
+| `processing` | work on a turn began, continues, or waits for the model | `status` (`started`, `resumed`, `retrying`, `waiting`, `notice`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason`; with `waiting`: `seconds` (how long the model has sent nothing); with `notice`: `reason` (what a person should know) |
 | `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): discard the pieces of that message; it broke off and is requested again |
 | `assistant_message` | the model's answer is complete | `message_id`, `text` |
 | `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |

@@ -88,13 +88,15 @@ class ScriptedModel:
         self.requests: list[tuple[Message, ...]] = []
         self.tools: list[list[str]] = []
         self.streaming = 0
+        self.price = 0.0
+        """US dollars for each token that the script does not count."""
         self._replies = list(replies)
 
     async def context_window(self) -> int | None:
         return self._context_window
 
     def cost_usd(self, used: Usage) -> float:
-        return 0.0
+        return self.price * (used.input_tokens + used.output_tokens)
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:
         self.requests.append(tuple(messages))

@@ -19,7 +19,7 @@ from agent.loop.draft import Draft
 from agent.loop.interrupt import Interrupted
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.silence import Silence
-from agent.messages import Message, text_tokens
+from agent.messages import Message, Usage, text_tokens
 from agent.model.answer import Answer, ModelChunk
 from agent.model.failure import ModelError, ModelUnavailableError, NoAnswerError, WithheldError, cut
 from agent.model.waiting import Tries
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 INTERRUPTED = "[interrupted by the user]"
 WITHHELD = "[the rest was withheld by the provider's content filter]"
+UNPRICED = (
+    "The model {} has no known price, so its calls count as free: the budget of ${:.2f} limits only tools with a price. To "
+    "limit the model, set a budget of tokens."
+)
 CUT_OFF = "\nYour answer was cut off: it reached the limit for one answer. Send less at once."
 
 
@@ -142,6 +146,7 @@ class ModelStep:
                 draft.supersede()
             raise
         self._count(part, self._request_tokens())
+        await self._report_missing_price()
         return part
 
     async def _complete(self, messages: Sequence[Message]) -> str:
@@ -211,16 +216,24 @@ class ModelStep:
             self._run.conversation = self._run.conversation.with_message(message)
 
     def _count(self, answer: Answer, request_tokens: int) -> None:
-        """Count what an answer used: by the provider's count, and by an estimate where it gave none or the answer broke off."""
+        """Count what an answer used: by the provider's count, and by an estimate where it gave none, or where the answer broke
+        off, because a count on the way is behind what was written."""
         used = answer.usage
-        if not used.input_tokens or not used.output_tokens:
-            used = replace(
-                used,
-                input_tokens=used.input_tokens or request_tokens,
-                output_tokens=used.output_tokens or (text_tokens(answer.written) if answer.written else 0),
-            )
-            used = replace(used, cost_usd=used.cost_usd or self._run.model.cost_usd(used))
-        self._run.count(replace(used, llm_calls=1))
+        written = text_tokens(answer.written) if answer.written else 0
+        output = used.output_tokens or written if answer.finish_reason else max(used.output_tokens, written)
+        counted = replace(used, input_tokens=used.input_tokens or request_tokens, output_tokens=output)
+        if counted != used:
+            counted = replace(counted, cost_usd=max(used.cost_usd, self._run.model.cost_usd(counted)))
+        self._run.count(replace(counted, llm_calls=1))
+
+    async def _report_missing_price(self) -> None:
+        """Tell the person, once, that a budget in dollars does not limit this model. Only after an answer of it."""
+        model, budget = self._run.model, self._config.budget
+        if budget.cost_usd is None or budget.tokens is not None or model.name in self._run.unpriced:
+            return
+        if not model.cost_usd(Usage(input_tokens=10**6, output_tokens=10**6)):
+            self._run.unpriced.add(model.name)
+            await self._run.emit("processing", status="notice", reason=UNPRICED.format(model.name, budget.cost_usd))
 
     def _request_tokens(self) -> int:
         """An estimate of the tokens of the request that is under way."""

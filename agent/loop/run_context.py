@@ -46,6 +46,8 @@ class RunContext:
         self.model = model
         self.own_arguments: dict[str, dict[str, Any]] = {}
         """By ids of open calls: the arguments to run them with, where the conversation has a masked copy. In memory only."""
+        self.unpriced: set[str] = set()
+        """Models of which the person knows that they have no price."""
         self.signal: InterruptSignal | None = None
         """Set while a turn is worked on."""
 
@@ -105,6 +107,7 @@ class SubContext(RunContext):
     def __init__(self, outer: RunContext, call_id: str) -> None:
         super().__init__(outer.conversation.subagents[call_id], outer._emit, outer.redactor, outer.model)
         self.own_arguments = outer.own_arguments
+        self.unpriced = outer.unpriced
         self.signal = outer.signal
         self._outer = outer
         self._call_id = call_id

@@ -18,6 +18,7 @@ from agent.model.failure import ModelError, ModelUnavailableError, RequestRefuse
 from agent.model.litellm_client import classify, client_without_redirects, load_litellm, loaded_litellm
 from agent.model.off_loop import off_loop
 from agent.model.openai_chat import LINGER, OpenAIChat
+from agent.model.prompt_cache import marked, takes_marks
 from agent.reasoning import ReasoningEffort, lowered, supported
 
 logger = logging.getLogger(__name__)
@@ -188,9 +189,12 @@ class LiteLLMModel:
         tools: Sequence[Mapping[str, Any]],
         effort: ReasoningEffort | None,
     ) -> dict[str, Any]:
+        wire = [message.to_wire(self._name) for message in messages]
+        if takes_marks(self._routed_name, self._info):
+            wire = marked(wire, with_tools=bool(tools))
         request: dict[str, Any] = {
             "model": self._routed_name,
-            "messages": [message.to_wire(self._name) for message in messages],
+            "messages": wire,
             "stream": True,
             "stream_options": {"include_usage": True},
             "timeout": REQUEST_TIMEOUT,

@@ -206,6 +206,8 @@ class Terminal:
                 self._print(f"\n[{_brief(data['reason'])}; trying again in {data['wait_seconds']:g} s]")
             case "processing" if data["status"] == "waiting":
                 self._print(f"\n[the model has sent nothing for {data['seconds']:.0f} s; Ctrl-C interrupts]")
+            case "processing" if data["status"] == "notice":
+                self._print(f"\n[{_brief(data['reason'])}]")
             case "plan_update":
                 plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {visible(s['step'])}" for s in data["plan"])
                 self._print("\n".join(plan))

@@ -52,6 +52,8 @@ def _processing(data: Mapping[str, Any]) -> tuple[str, str] | None:
         return "retry", f"in {data.get('wait_seconds')} s: {flat(data.get('reason'), OUTPUT_CHARACTERS)}"
     if data.get("status") == "waiting":
         return "waiting", f"the model has sent nothing for {data.get('seconds')} s"
+    if data.get("status") == "notice":
+        return "notice", flat(data.get("reason"), OUTPUT_CHARACTERS)
     return ("user", flat(data["text"], MESSAGE_CHARACTERS)) if "text" in data else None
 
 

@@ -59,6 +59,8 @@ def test_a_retry_says_when_and_why() -> None:
     line = transcript.line(Draft("processing", data, NOW))
     assert line == "2026-01-02T03:04:05.000Z retry     in 5.0 s: overloaded"
     assert transcript.line(Draft("processing", {"status": "resumed"}, NOW)) is None
+    notice = transcript.line(Draft("processing", {"status": "notice", "reason": "no price"}, NOW))
+    assert notice == "2026-01-02T03:04:05.000Z notice    no price"
 
 
 @given(st.text(st.characters()), st.integers(1, 100))
