@@ -19,7 +19,7 @@ CLUSTER ?= agentsession
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export LITELLM_MODE := PRODUCTION
 
-.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime test-faults test-crash lint format manifests images bench bench-runtime bench-agent cluster-up cluster-down lock
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime test-faults test-crash lint format manifests images bench bench-scale bench-runtime bench-agent cluster-up cluster-down lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ images: ## build the container images (docker or buildah, whichever is there)
 
 bench: setup images ## benchmarks of the operator on a cluster of their own, as a table
 	@$(BIN)/python tests/bench/bench_cluster.py
+
+bench-scale: setup ## the operator with 1,000 to 10,000 sessions that wait, as a table (half an hour)
+	@$(BIN)/python tests/bench/bench_scale.py
 
 bench-runtime: setup ## benchmarks of the session runtime beside the bare libraries under it, as a table
 	@$(BIN)/python tests/bench/bench_runtime.py

@@ -4,7 +4,7 @@
 2. Writes to the API server for one session, from the API server's own metrics.
 3. The session pod: container start to ready, memory when idle.
 4. 1,000 sessions on fake nodes (kwok) beside 1,000 bare pods of the same spec: how many a second, the operator's and the API
-   server's CPU, the operator's writes and memory.
+   server's CPU, the operator's writes and memory, and where the operator's CPU goes.
 5. Sizes of the images.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pstats
 import re
 import statistics
 import sys
@@ -41,6 +42,7 @@ JSON = dict[str, Any]
 NAMESPACE = "bench"
 ROUNDS = 20
 SCALE = 1000
+PROFILED = 200
 FAKE_NODES = 20
 APPLIERS = 8
 
@@ -222,6 +224,56 @@ def scale(kubeconfig: Path) -> None:
                 )
         finally:
             operator.stop()
+        profile(api, kubeconfig, Path(directory))
+
+
+def profile(api: Api, kubeconfig: Path, directory: Path) -> None:
+    """Where the operator's own CPU time goes: by package, under cProfile, which slows it down."""
+    title(f"The operator's CPU by package, {PROFILED} more sessions (cProfile: shares count, not times)")
+    statistics_file = directory / "profile"
+    operator = OperatorProcess(kubeconfig, directory / "profiled.log", profile=statistics_file)
+    operator.start()
+
+    def apply(number: int) -> None:
+        body = session(f"p{number}", user=f"user-{number % 50}", mode="Interactive", prompt="Hello")
+        api.create(sessions_path(NAMESPACE), body)
+
+    try:
+        with ThreadPoolExecutor(APPLIERS) as appliers:
+            list(appliers.map(apply, range(PROFILED)))
+        path = sessions_path(NAMESPACE)
+        names = {f"p{number}" for number in range(PROFILED)}
+
+        def ready() -> bool:
+            items = api.get(path, resourceVersion="0")["items"]
+            return names <= {item["metadata"]["name"] for item in items if is_true(item, "Ready")}
+
+        eventually(ready, within=300, what="the sessions that are profiled")
+    finally:
+        operator.stop()
+    spent: Counter[str] = Counter()
+    for (file, _, name), (_, _, own, _, _) in pstats.Stats(str(statistics_file)).stats.items():  # type: ignore[attr-defined]
+        spent[package(file, name)] += round(own * 1000)
+    waited = spent.pop("waiting", 0)
+    row("waiting for the network (left out)", f"{waited / 1000:.1f} s")
+    for name, milliseconds in spent.most_common(12):
+        row(name, f"{100 * milliseconds / spent.total():.0f} %")
+
+
+def package(file: str, function: str) -> str:
+    """What a function belongs to: our room, a library, or the interpreter."""
+    if "poll" in function and file == "~":
+        return "waiting"
+    parts = Path(file).parts
+    if "agentsession_operator" in parts:
+        return f"ours: {parts[parts.index('agentsession_operator') + 1].removesuffix('.py')}"
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1].removesuffix(".py")
+    return (
+        "built-in functions"
+        if file == "~"
+        else f"standard library: {Path(file).parent.name if len(parts) > 5 else Path(file).stem}"
+    )
 
 
 def all_ready(api: Api, path: str, apply: Callable[[int], None]) -> float:
@@ -296,7 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["pods", "scale", "images"], help="one part instead of all")
     only = parser.parse_args().only
-    images = build_images()
+    images = build_images() if only != "scale" else {}
     if only in (None, "pods"):
         with cluster("agentsession-bench") as kubeconfig:
             load_images("agentsession-bench", images)

@@ -28,8 +28,16 @@ class OperatorProcess:
     """Start it, kill it, ask it."""
 
     def __init__(
-        self, kubeconfig: Path, log: Path, *, identity: str = "operator-under-test", image: str = RUNTIME_IMAGE
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *,
+        identity: str = "operator-under-test",
+        image: str = RUNTIME_IMAGE,
+        profile: Path | None = None,
     ) -> None:
+        """`profile` is where cProfile writes its statistics when the process ends."""
+        self._profile = profile
         self._kubeconfig, self.log, self._identity, self._image = kubeconfig, log, identity, image
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +55,8 @@ class OperatorProcess:
 
     def start(self, *, ready: bool = True) -> None:
         """Start, and wait until it is ready unless told otherwise."""
-        command = [sys.executable, "-m", "agentsession_operator", "--kubeconfig", str(self._kubeconfig)]
+        profiled = [] if self._profile is None else ["-m", "cProfile", "-o", str(self._profile)]
+        command = [sys.executable, *profiled, "-m", "agentsession_operator", "--kubeconfig", str(self._kubeconfig)]
         command += ["--namespace", NAMESPACE, "run", "--runtime-image", self._image, "--report-url", self.url]
         command += ["--http-host", "127.0.0.1", "--http-port", str(self.port), "--identity", self._identity]
         self.starts += 1
