@@ -265,6 +265,6 @@ class Agent:
             logger.exception("the event %s could not be emitted", event)
 
     async def _tell_end(self, calls: Iterable[BegunCall], result: str) -> None:
-        """Emit how calls ended that will not be gone on with."""
+        """Emit a tool_output for each abandoned call."""
         for call, parent in calls:
             await self._run.emit("tool_output", **tool_output(call, result, False, parent))

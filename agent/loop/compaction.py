@@ -59,7 +59,7 @@ def context_tokens(conversation: Conversation, overhead: int) -> int:
 class Cut:
     """A conversation in parts: `early` and `late` are to be summarised, the others stay as they are.
 
-    What a person said last stands between the two, so that undo still knows what came of it.
+    The person's last message is between the two, so that undo still finds the work that followed it.
     """
 
     first: tuple[Message, ...]

@@ -47,7 +47,7 @@ class RunContext:
         self.own_arguments: dict[str, dict[str, Any]] = {}
         """By ids of open calls: the arguments to run them with, where the conversation has a masked copy. In memory only."""
         self.unpriced: set[str] = set()
-        """Models of which the person knows that they have no price."""
+        """Models without a price that the person has been told about."""
         self.signal: InterruptSignal | None = None
         """Set while a turn is worked on."""
 

@@ -134,7 +134,7 @@ class OpenAIChat:
                     text,
                 )
             )
-        # A document that is whole has its end, whatever it says of it.
+        # A complete document has ended, even if it names no finish reason.
         return chunk if chunk.finish_reason else _ended(chunk)
 
     async def _events(self, begin: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[ModelChunk]:

@@ -126,7 +126,7 @@ def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:
     try:
         errors = sorted(validator.iter_errors(arguments), key=lambda e: e.json_path)
     except (Unresolvable, RecursionError):
-        return None  # a schema that cannot be followed; whoever wrote it checks the arguments itself
+        return None  # a schema that cannot be followed: its tool checks the arguments itself
     if not errors:
         return None
     problems = "; ".join(f"{error.json_path}: {cut_output(error.message, 400)}" for error in errors[:5])

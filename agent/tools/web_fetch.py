@@ -185,7 +185,7 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
-"""A piece of HTML. What has no end goes on to the end of the page: so a page is read in one pass, whatever is in it, where
+"""A piece of HTML. A piece without an end extends to the end of the page: so any page is read in one pass, where
 html.parser takes hours for a page of 2 MB that is made for that (https://github.com/python/cpython/issues/135462)."""
 
 HREF = re.compile(r"""(?<![\w-])href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Replacing text in a file's content, whatever its line ends are."""
+"""Replacing text in a file's content, with any line ends."""
 
 from __future__ import annotations
 

@@ -32,11 +32,11 @@ PRCTL = _prctl()
 
 
 def adopt_orphans() -> None:
-    """Make this process, a shell to be, the parent of whatever its descendants leave behind. To be called between fork and
-    exec, which keeps it.
+    """Make this process, a shell to be, the parent of all processes that its descendants leave behind. Call it between
+    fork and exec, which keeps the setting.
 
-    So all that a command has started stays below its shell for as long as the shell lives, whatever process group, session or
-    environment it gives itself: `timeout`, `setsid`, job control, a daemon.
+    So all that a command has started stays below its shell for as long as the shell lives, in any process group, session or
+    environment: `timeout`, `setsid`, job control, a daemon.
     """
     if PRCTL is not None:
         PRCTL(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -96,7 +96,7 @@ class HubClient:
 
 def _keep_quiet() -> None:
     """Nothing of the library between the lines of the conversation; what fails becomes a result. And no telemetry: it
-    would ask huggingface.co, whatever the endpoint, which agents there are, to tell on us in each request.
+    would ask huggingface.co, even with another endpoint, which agents exist, and report us in each request.
     """
     from huggingface_hub import constants  # late: it imports slowly, and most sessions make no call to the Hub
     from huggingface_hub.utils.tqdm import disable_progress_bars

@@ -77,7 +77,7 @@ def price(arguments: Mapping[str, Any], prices: JobPrices) -> float | None:
 
 
 def consent(arguments: Mapping[str, Any], prices: JobPrices) -> str | None:
-    """Whatever may cost money, and whatever ends work. The Hub has no free hardware now; if it gets some, that is free."""
+    """Calls that may cost money or end work ask. The Hub has no free hardware now; if it gets some, that does not ask."""
     action, hardware = arguments["action"], _hardware(arguments)
     if action not in ("run", "schedule"):
         return f"it would {action.replace('_', ' ')} job {arguments.get('job_id')} on the Hugging Face Hub"

@@ -1,7 +1,7 @@
 """What the cache keeps of a session: what decisions need, and equal parts once.
 
-A session's texts (a prompt of 64 Ki characters, instructions, rules) are for its pod alone: whoever creates the pod reads them
-from the API server. And ten thousand sessions that wait say the same of themselves in their conditions.
+A session's texts (a prompt of 64 Ki characters, instructions, rules) are for its pod alone: they are read from the API server
+when the pod is created. And ten thousand sessions that wait say the same of themselves in their conditions.
 """
 
 from __future__ import annotations

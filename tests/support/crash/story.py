@@ -1,4 +1,4 @@
-"""The story: 35 sessions of five users under two quotas, each of which lives through what its kind says.
+"""The story: 37 sessions of five users under two quotas; each lives through what its kind says.
 
 What happens to a session depends on that session alone, so the end of the story is the same in any order of events, and
 with any crash of the operator in between. People, kubelet and node are played here; they act once, on what they see.

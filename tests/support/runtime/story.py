@@ -38,7 +38,7 @@ class Plan:
     """Submission and type of the event that ends it."""
     session: Mapping[str, Any] = field(default_factory=dict)
     awaited: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By the id of a submission: which event (type) of which submission it is sent behind."""
+    """By the id of a submission: the submission and its event (type) after which it is sent."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ async def test_ctrl_c_ends_a_question_then_a_turn_and_then_leaves(tmp_path: Path
 
 async def test_ctrl_c_in_an_editor_is_for_the_editor(tmp_path: Path) -> None:
     editor = tmp_path / "editor"
-    # As in vim, which goes on, too.
+    # As in vim, which keeps running, too.
     editor.write_text('#!/bin/sh\ntrap "" INT\nkill -INT 0\necho \'{"command": "echo two >b"}\' >"$1"\n')
     editor.chmod(0o755)
     work = tmp_path / "work"
@@ -116,7 +116,7 @@ async def test_a_kill_in_a_call_is_resumed_and_the_model_told(tmp_path: Path) ->
             await until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text())
             person.kill()
             await person.exit_status()
-        os.killpg(int((tmp_path / "begun").read_text()), 9)  # the command goes on without its agent
+        os.killpg(int((tmp_path / "begun").read_text()), 9)  # the command keeps running without its agent
         async with console(*options(server, tmp_path, *session)) as person:
             await person.shows("the last thing you said: do it]\n[was cut off: bash ")
             await person.shows("I see.\n\n> ")

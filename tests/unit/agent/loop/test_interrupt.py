@@ -1,4 +1,4 @@
-"""An interrupt takes effect within 100 ms wherever the turn is, and leaves a conversation that can go on.
+"""An interrupt takes effect within 100 ms wherever the turn is, and leaves a conversation that can continue.
 
 The margin for a loaded machine is 400 ms on top; what is waited for would take minutes.
 """

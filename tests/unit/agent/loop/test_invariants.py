@@ -141,7 +141,7 @@ class Play:
         return None
 
     async def crash(self, task: asyncio.Task[TurnOutcome | None]) -> TurnOutcome | None:
-        """The process dies, and another one goes on from what was stored."""
+        """The process dies, and another one resumes from what was stored."""
         self.dead = True
         task.cancel()
         await asyncio.wait([task])
@@ -165,7 +165,7 @@ class Play:
         check_undo(before, after, told)
 
     def check_process(self) -> None:
-        """Whatever was stored could be gone on with, and the providers would have taken every request."""
+        """Every stored state could be resumed, and the providers would have taken every request."""
         for state in self.states:
             check_state(state)
         for request in self.stage.model.requests:
@@ -182,7 +182,7 @@ def decisions(conversation: Conversation, number: int) -> list[ApprovalDecision]
 
 
 def check_state(conversation: Conversation) -> None:
-    """At any event: it can be written and read back, and the agent and its sub-agents could go on from there."""
+    """At any event: it can be written and read back, and the agent and its sub-agents could resume from there."""
     assert Conversation.from_json(conversation.to_json()) == conversation
     ids = Counter(call.id for agent in (conversation, *conversation.subagents.values()) for call in calls_of(agent))
     assert not ids or max(ids.values()) == 1

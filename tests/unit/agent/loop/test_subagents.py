@@ -60,7 +60,7 @@ async def test_its_events_name_the_parent_call_and_its_words_stay_inside() -> No
         ("tool_output", "look", "call_1_0"),
         ("tool_output", "research", None),
     ]
-    assert s.data("tool_call")[1]["tool_call_id"] != "call_1_0"  # unique, whatever the model calls it
+    assert s.data("tool_call")[1]["tool_call_id"] != "call_1_0"  # unique, even if the model repeats its own
     assert "".join(d["text"] for d in s.data("assistant_chunk")) == "I ask.done"
     assert [d["text"] for d in s.data("assistant_message")] == ["I ask.", "done"]
     assert [d.get("parent") for d in s.data("usage")] == [None, "call_1_0", "call_1_0", None]

@@ -26,8 +26,8 @@ EMPTY = 'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content
 HELLO = Answer(({"content": "hello"},))
 
 SILENT = {
-    "comments for ever": Answer(raw=": OPENROUTER PROCESSING\n\n", repeats=": OPENROUTER PROCESSING\n\n"),
-    "empty pieces for ever": Answer(raw=EMPTY, repeats=EMPTY),
+    "endless comments": Answer(raw=": OPENROUTER PROCESSING\n\n", repeats=": OPENROUTER PROCESSING\n\n"),
+    "endless empty pieces": Answer(raw=EMPTY, repeats=EMPTY),
     "nothing at all": Answer(hangs=True),
     "nothing after a beginning": Answer(({"content": "Once upon"},), hangs=True),
     "headers only": Answer(raw=" ", stays_open=True),

@@ -1,5 +1,4 @@
-"""The event stream over real connections: every client sees the exact sequence, however often it breaks off, and whoever
-else is connected."""
+"""The event stream over real connections: every client sees the exact sequence, with any number of others connected."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ async def test_a_command_that_takes_too_much_memory_fails_alone(short_path: Path
         await workspace.run(f"{sleep} &", timeout=60)
         greedy = await workspace.run(f"{python('x = bytearray(400_000_000); input()')}; echo $?; sleep 1; echo on", timeout=60)
         assert greedy.exit_code == 0
-        assert "\n137\non\n" in "\n" + greedy.output, "the shell goes on"
+        assert "\n137\non\n" in "\n" + greedy.output, "the shell continues"
         assert re.search(
             r"\[python\S* \(process \d+\) was killed: all processes together took [2-9]\d\d MB of memory, and may take at most "
             r"200 MB\]",
