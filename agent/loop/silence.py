@@ -35,19 +35,20 @@ class Silence:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()  # not a cancellation: a report that has begun is made
         await self._task
-        self.over.cancel()
+        if not self.over.cancel() and not self.over.cancelled():
+            self.over.exception()  # it has been raised, or came too late to matter
 
     async def _watch(self) -> None:
         reported: float | None = None
         try:
             while not self._ended.is_set():
                 silent = self._now() - self._heard_at
-                if silent >= self._limit:
-                    self.over.set_result(None)
-                    return
                 if silent >= self._notice and reported != self._heard_at:
                     reported = self._heard_at
                     await self._report(silent)
+                if self._now() - self._heard_at >= self._limit:  # a report takes time, and content may have come meanwhile
+                    self.over.set_result(None)
+                    return
                 due = self._limit if reported == self._heard_at else min(self._notice, self._limit)
                 try:
                     async with asyncio.timeout_at(self._heard_at + due):

@@ -64,10 +64,8 @@ def reported_error(error: Mapping[str, Any], where: Where) -> ModelError:
     return _error(status, error, _words(error, text), where, _wait({}, text, datetime.min.replace(tzinfo=UTC)))
 
 
-def is_error(data: object) -> bool:
+def is_error(data: Mapping[str, Any]) -> bool:
     """Whether a piece of an answer is an error object, in any of the shapes that servers have for one."""
-    if not isinstance(data, Mapping):
-        return False
     if data.get("error") or data.get("object") == "error" or data.get("type") == "error":
         return True
     return not data.get("choices") and any(isinstance(data.get(name), str) for name in ("detail", "message", "error_message"))
@@ -208,7 +206,7 @@ def _words(error: object, body: str) -> str:
 def _page_words(body: str) -> str:
     """A page's words without its markup."""
     if body.lstrip()[:1] != "<":
-        return body
+        return body.strip()
     body = re.sub(r"<(script|style)\b.*?(</\1>|$)", " ", body[:20_000], flags=re.IGNORECASE | re.DOTALL)
     return re.sub(r"<[^>]*(>|$)", " ", body)
 

@@ -21,7 +21,7 @@ from support.agent.stage import interrupt, stage
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = Patience(notice=0.1, silence=0.4, first_wait=0.01)
+PATIENT = Patience(notice=0.4, silence=2.0, first_wait=0.01)
 EMPTY = 'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
 HELLO = Answer(({"content": "hello"},))
 
@@ -54,9 +54,11 @@ async def test_silence_is_shown_and_then_the_call_is_tried_again(name: str) -> N
     async with serve(SILENT[name], HELLO) as server:
         outcome, seen = await turn(server)
     assert outcome.message == "hello"
-    assert [data["status"] for data in seen] == ["waiting", "retrying"]
-    assert seen[0]["seconds"] >= 0.1
-    assert "no content for 0.4 s" in seen[1]["reason"]
+    *waiting, retrying = seen
+    assert {data["status"] for data in waiting} == {"waiting"}
+    assert waiting[0]["seconds"] >= 0.4
+    assert retrying["status"] == "retrying"
+    assert "no content for 2 s" in retrying["reason"]
 
 
 async def test_a_slow_answer_is_not_silence() -> None:
@@ -64,7 +66,7 @@ async def test_a_slow_answer_is_not_silence() -> None:
     thinks = Answer(raw=f"data: {said}\n\n", repeats=f"data: {said}\n\n")
     async with serve(thinks) as server:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(4.0):
                 await turn(server)
         assert len(server.requests) == 1
 

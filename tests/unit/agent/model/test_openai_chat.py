@@ -62,7 +62,7 @@ READABLE = {
     "a completion without finish reason": (Answer(raw=completion({"content": "Hello."}, None)), "Hello."),
     "JSON declared as text": (Answer(raw="\n " + completion({"content": "Hello."}), content_type="text/plain"), "Hello."),
     "a list of parts": (
-        Answer(raw=events(delta(content=[{"type": "text", "text": "Hel"}, "lo."]), delta("stop"))),
+        Answer(raw=events(delta(content=[{"type": "text", "text": "Hel"}, 1, "lo."]), delta("stop"))),
         "Hello.",
     ),
     "parts of thoughts and words": (
@@ -100,6 +100,8 @@ async def test_what_can_be_read_is_read(name: str) -> None:
 async def test_calls_are_read_from_a_whole_completion_and_from_the_old_field() -> None:
     read = await answer(Answer(raw=completion({"content": None, "tool_calls": [CALL, CALL | {"id": "b"}]}, "tool_calls")))
     assert read.tool_calls == (ToolCall("a", "look", '{"at": 1}'), ToolCall("b", "look", '{"at": 1}'))
+    junk = {"content": "x", "tool_calls": [None, {"function": None}, CALL]}
+    assert (await answer(Answer(raw=completion(junk)))).tool_calls == (ToolCall("a", "look", '{"at": 1}'),)
     old = delta("function_call", function_call={"name": "look", "arguments": {"at": 1}})
     assert (await answer(Answer(raw=events(old)))).tool_calls == (ToolCall("", "look", '{"at": 1}'),)
 
@@ -183,6 +185,9 @@ STATUSES: list[tuple[Answer, type[ModelError], str]] = [
     (Answer(status=408, raw="no"), ModelUnavailableError, "overloaded"),
     (Answer(status=529, error={"message": "Overloaded"}), ModelUnavailableError, "529"),
     (Answer(status=502, raw=HTML, content_type="text/html"), ModelUnavailableError, "Welcome"),
+    (Answer(status=599, raw=" "), ModelUnavailableError, "HTTP 599"),
+    (Answer(status=503, raw=" "), ModelUnavailableError, "Service Unavailable"),
+    (Answer(status=500, raw='{"error":' * 9 + '"deep"' + "}" * 9), ModelUnavailableError, "overloaded"),
     (Answer(status=400, error={"message": "no", "code": "content_filter"}), WithheldError, "Rephrase"),
     (Answer(status=422, raw='{"detail": [{"loc": ["body"], "msg": "field required"}]}'), RequestRefusedError, "field required"),
 ]

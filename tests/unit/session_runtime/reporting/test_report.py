@@ -321,3 +321,9 @@ async def test_a_session_reports_from_start_to_outcome(short_path: Path) -> None
         async with runtime(short_path, mode="Task", prompt="go", report_url=receiver.url) as again:
             assert await again.ended() == 0
         assert receiver.received[-1].sequence > last.sequence
+
+
+def test_impossible_counts_make_a_report_all_the_same() -> None:
+    used = reports.usage(Usage(input_tokens=10**30, output_tokens=-5, cost_usd=float("inf")))
+    assert (used.input_tokens, used.output_tokens) == (2**53, 0)
+    assert reports.usage(Usage(cost_usd=float("nan"))).cost_usd == 0
