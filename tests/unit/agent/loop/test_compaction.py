@@ -204,7 +204,7 @@ def test_pieces_of_a_text_are_the_text(text: str, tokens: int) -> None:
     assert len(first_piece("a" * 9999, 10, 2)[1]) < 200  # what is too much for all pieces is cut
 
 
-def test_a_long_first_message_is_carried_along_only_while_it_is_the_last() -> None:
+def test_a_long_first_message_is_kept_only_while_it_is_last() -> None:
     long = said("word " * 1000)
     assert choose_cut(long + answered("a"), 100).first == long
     cut = choose_cut(long + answered("a") + said("b"), 100)

@@ -151,7 +151,7 @@ async def test_a_refusal_for_another_reason_loses_nothing() -> None:
         assert len(server.requests) <= 20
 
 
-async def test_a_first_message_that_is_too_long_says_so_and_what_to_do() -> None:
+async def test_a_first_message_too_long_says_so_and_what_to_do() -> None:
     sees = Window(3000, REFUSALS["by code"])
     async with serve(by=sees) as server:
         talk = Talk(server)
