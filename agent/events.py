@@ -3,6 +3,7 @@
 | type | when | data |
 |---|---|---|
 | `ready` | the session can be talked to | `model`, `tools` (names), `problems` (texts) |
+| `tools_changed` | a server of tools came, went, or changed what it offers; belongs to no submission | `tools` (names), `problems` (texts) |
 | `processing` | work on a turn began, continues, or waits for the model | `status` (`started`, `resumed`, `retrying`, `waiting`, `notice`); with `started`: `text` (what the user said); with `retrying`: `attempt`, `wait_seconds`, `reason`; with `waiting`: `seconds` (how long the model has sent nothing); with `notice`: `reason` (what a person should know) |
 | `assistant_chunk` | a piece of the model's answer | `message_id`, `text`; or `message_id`, `superseded` (true): discard the pieces of that message; it broke off and is requested again |
 | `assistant_message` | the model's answer is complete | `message_id`, `text` |
@@ -22,7 +23,7 @@ Events of a sub-agent (its calls and their results, its retries, its compactions
 more field, `parent`: the id of the call that it works for. What it says comes as that call's result only. In `approvals`,
 `parent` is null for a call of the agent itself.
 
-The owner of the agent emits `ready` and `shutdown`, because only the owner knows when they are true.
+The owner of the agent emits `ready`, `tools_changed` and `shutdown`, because only the owner knows when they are true.
 """  # noqa: E501 - a table row is one line
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from agent.messages import ToolCall
 
 EventType = Literal[
     "ready",
+    "tools_changed",
     "processing",
     "assistant_chunk",
     "assistant_message",

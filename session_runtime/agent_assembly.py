@@ -16,7 +16,7 @@ from agent.approval import Action, Rule
 from agent.budget import Budget
 from agent.config import AgentConfig, Patience
 from agent.conversation import Conversation
-from agent.events import Emit
+from agent.events import Emit, Event
 from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
 from session_runtime.credentials import credentials, provider_environment, secret_values, without_line_break
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from agent.workspace import Workspace
 
 OpenModel = Callable[[AgentConfig], "Model"]
+
+TASK_WAIT: Final = 15.0
+"""Seconds that a Task waits for MCP servers that are not there yet."""
+
+CHANGES_SECONDS: Final = 0.5
+"""Seconds between two looks at what MCP servers offer, at least."""
 
 _ACTIONS: Final[Mapping[str, Action]] = {"Allow": "allow", "Ask": "ask", "Deny": "deny"}
 
@@ -91,12 +97,36 @@ def opener(config: SessionConfig, workspace: Workspace, open_model: OpenModel = 
         from agent.loop.agent import Agent
 
         async with _router(config.agent, workspace) as router:
+            if config.mode == "Task":  # nobody would call it again when a server has come
+                await router.wait_for_sources(TASK_WAIT)
             agent = Agent(settings, open_model(settings), router, emit, conversation)
-            names = [tool.name for tool in router.tools]
-            problems = [Redactor(settings.secrets).text(problem) for problem in router.problems]
-            yield OpenedAgent(agent, {"model": settings.model, "tools": names, "problems": problems})
+            offer = _offer(router, settings)
+            reporting = asyncio.create_task(_report_changes(router, settings, emit, offer))
+            try:
+                yield OpenedAgent(agent, {"model": settings.model, **offer})
+            finally:
+                reporting.cancel()
+                await asyncio.wait({reporting})
 
     return open_agent
+
+
+def _offer(router: ToolRouter, settings: AgentConfig) -> dict[str, object]:
+    """Which tools there are now, and what is wrong with where they come from."""
+    redactor = Redactor(settings.secrets)
+    problems = [redactor.text(problem) for problem in router.problems]
+    return {"tools": [tool.name for tool in router.tools], "problems": problems}
+
+
+async def _report_changes(router: ToolRouter, settings: AgentConfig, emit: Emit, known: dict[str, object]) -> None:
+    """Emit `tools_changed` at most every CHANGES_SECONDS; a server that comes and goes must not fill the log."""
+    while True:
+        await asyncio.sleep(CHANGES_SECONDS)
+        offer = _offer(router, settings)
+        if offer != known:
+            known = offer
+            await emit(Event("tools_changed", offer))
+        await router.changed()
 
 
 def _router(settings: AgentSettings, workspace: Workspace) -> ToolRouter:

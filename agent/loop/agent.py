@@ -66,7 +66,8 @@ class Agent:
         self._run = RunContext(conversation or Conversation(), emit, redactor, model)
 
         def system() -> str:
-            return system_prompt(config.instructions, tools=bool(tools.tools))
+            problems = [redactor.text(problem) for problem in tools.problems]
+            return system_prompt(config.instructions, tools=bool(tools.tools), problems=problems)
 
         self._turn = Turn(self._run, config, tools, system, SubAgents(self._run, config, tools))
         self._busy = asyncio.Lock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,11 @@ class ResearchTools:
     """Those tools of a router that change nothing, as a source of another router. A sub-agent has no sub-agents."""
 
     problem = None
+    ready = True
 
     def __init__(self, router: ToolRouter) -> None:
         self._router = router
+        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def tools(self) -> tuple[Tool, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -29,6 +30,14 @@ class ToolSource(Protocol):
         """What is wrong with it, for a person; None when all is well."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether its tools have been known, if only once."""
+        ...
+
+    on_change: Callable[[], None]
+    """To be called when `tools`, `problem` or `ready` have changed."""
+
     async def open(self) -> None:
         """Get ready; a failure is a `problem`, not an exception."""
         ...
@@ -51,6 +60,9 @@ class ToolRouter:
     ) -> None:
         self._sources = tuple(sources)
         self._selections = tuple(selections)
+        self._changes = asyncio.Event()
+        for source in self._sources:
+            source.on_change = self._changes.set
         self._tools: dict[str, Tool] = {}
         for tool in tools:
             if tool.name in self._tools:
@@ -88,6 +100,18 @@ class ToolRouter:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the sources, in words."""
         return tuple(source.problem for source in self._sources if source.problem is not None)
+
+    async def changed(self) -> None:
+        """Wait until a source has changed since the last time."""
+        await self._changes.wait()
+        self._changes.clear()
+
+    async def wait_for_sources(self, seconds: float) -> None:
+        """Wait until each source's tools are known, but not longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not all(source.ready for source in self._sources):
+                    await self.changed()
 
     def get(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)

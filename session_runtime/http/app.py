@@ -60,6 +60,8 @@ class SessionInfo(BaseModel):
     queued: int
     last_seq: int
     pending_approval: list[PendingApproval]
+    problems: list[str]
+    """What is wrong with the servers that tools come from; empty when all is well."""
     usage: Usage
     outcome: Outcome | None
     outcome_message: str | None
@@ -240,6 +242,7 @@ def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal:
                 PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments, reason=p.reason)
                 for p in now.pending
             ],
+            problems=list(now.problems),
             usage=usage(now.usage),
             outcome=None if now.ending is None else now.ending.outcome,
             outcome_message=None if now.ending is None else now.ending.message,

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from session_runtime.session.events import Draft
-from session_runtime.session.session import Snapshot
+from session_runtime.session.snapshot import Snapshot
 
 
 class Metrics:
@@ -66,6 +66,7 @@ class _SessionCollector(Collector):
         yield CounterMetricFamily("agentsession_tool_calls", "Calls of tools.", used.tool_calls)
         yield GaugeMetricFamily("agentsession_queued_submissions", "Submissions that wait.", now.queued)
         yield GaugeMetricFamily("agentsession_pending_approvals", "Calls that wait for a person.", len(now.pending))
+        yield GaugeMetricFamily("agentsession_tool_problems", "Servers of tools that do not work well.", len(now.problems))
         yield GaugeMetricFamily("agentsession_messages", "Messages in the conversation.", len(now.messages))
         yield GaugeMetricFamily("agentsession_last_event", "Number of the latest event.", now.last_seq)
         yield GaugeMetricFamily("agentsession_processing", "1 while a submission is worked on.", int(now.is_processing))

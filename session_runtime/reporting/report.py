@@ -8,7 +8,7 @@ from typing import Final
 from agent.budget import Budget
 from agent.conversation import PendingApproval as AgentApproval
 from agent.messages import Usage as AgentUsage
-from session_runtime.session.session import Snapshot
+from session_runtime.session.snapshot import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionConfig, SessionReport, Usage
 
 TERMINATION_BYTES: Final = 4096

@@ -7,21 +7,20 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
 from agent.approval import ApprovalDecision
-from agent.conversation import Conversation, PendingApproval
+from agent.conversation import Conversation
 from agent.events import Event, tool_output
-from agent.messages import Message, Usage
 from session_runtime.session.agent_protocol import Agent, OpenAgent
 from session_runtime.session.events import Draft, ends_submission, timestamp
 from session_runtime.session.facts import NO_FACTS, Facts, Resumes
 from session_runtime.session.journal import Change, Journal
 from session_runtime.session.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
+from session_runtime.session.snapshot import Snapshot
 from session_runtime.session.store import Commit, Loaded, Submitted
 from session_runtime.session.submission_queue import TURNS, SubmissionQueue
 from session_runtime.session.submissions import (
@@ -68,24 +67,6 @@ class QueueFull(SubmissionRefused):
     """Too many submissions wait already."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """What can be said of a session at one moment."""
-
-    activity: Activity
-    is_processing: bool
-    usage: Usage
-    messages: tuple[Message, ...]
-    last_message: str | None
-    pending: tuple[PendingApproval, ...]
-    queued: int
-    ended_turns: int
-    created_at: str
-    last_activity_time: datetime
-    last_seq: int
-    ending: Ending | None
-
-
 class Session:
     """Give it a journal that runs, `recover` it once, then `run` it to its end."""
 
@@ -106,6 +87,7 @@ class Session:
         self._restored = loaded.conversation
         self._agent: Agent | None = None
         self._submitted = asyncio.Event()
+        self._problems: tuple[str, ...] = ()
         self._resuming = False
         self._withheld: list[Change] = []
         facts = loaded.facts
@@ -143,6 +125,7 @@ class Session:
             messages=conversation.messages,
             last_message=conversation.last_message,
             pending=conversation.pending,
+            problems=self._problems,
             queued=queued,
             ended_turns=self._submissions.ended_turns,
             created_at=self._created_at,
@@ -354,6 +337,13 @@ class Session:
     async def _emit(self, event: Event) -> None:
         """Take an event of the agent; but for pieces of a message it is durable when this returns, together with the
         conversation after it, and with its effect on the submission and the session."""
+        problems = event.data.get("problems")
+        if isinstance(problems, list):
+            self._problems = tuple(map(str, problems))
+        if event.type == "tools_changed":
+            # It comes at any moment: the conversation may be ahead of the event that tells of it, and stays as it is stored.
+            await self._journal.write(Change(self._journal.draft(event.type, event.data, None)))
+            return
         running, data = self._submissions.running if event.type != "ready" else None, event.data
         shutting_down = any(waiting.type == "shutdown" for waiting in self._submissions.queued)
         if event.type == "interrupted" and shutting_down:

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 30.0
-"""Seconds for connecting, and for listing the tools. A server that `npx` or `uvx` starts may be downloaded first."""
+"""Seconds for connecting again, and for listing the tools. The first time has `McpServer.start_timeout`."""
+
+OPEN_WAIT = 10.0
+"""Seconds that a session waits for a server when it opens; a server that needs longer starts in the background."""
+
+CALL_WAIT = 10.0
+"""Seconds that a call waits for a server that is away."""
+
+WANTED_WAIT = 0.2
+"""Seconds before each try to reconnect while a call waits."""
 
 RECONNECT_WAITS = (1.0, 5.0, 15.0, 60.0)
 """Seconds before each try to reconnect; the last one repeats."""
@@ -66,9 +75,18 @@ class McpConnection:
         """What the server offered when it was last asked; kept while it is away, so that the model is not confused."""
         self.problem: str | None = None
         """What is wrong, with the server's name; None while all is well."""
+        self.ready = False
+        """Whether its tools have been listed, if only once."""
+        self.on_change: Callable[[], None] = lambda: None
         self._redactor = Redactor((*server.headers.values(), *server.environment.values()))
         """For what an error says of the connection: the HTTP client quotes a header that it will not send."""
         self._client: Client | None = None
+        """None while there is no connection that is known to work."""
+        self._live = asyncio.Event()
+        """There is a client."""
+        self._wanted = asyncio.Event()
+        self._waiting = 0
+        """Calls that wait for a client."""
         self._process: StdioServer | None = None
         """The latest one; None without a command, or before the first."""
         self._tried = asyncio.Event()
@@ -77,10 +95,14 @@ class McpConnection:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect; returns after the first try, whether or not it worked."""
+        """Connect; returns after the first try, whether or not it worked, or after OPEN_WAIT while it goes on."""
         # A task of its own: the client's cancel scopes must be left by the task that entered them.
         self._task = asyncio.create_task(self._keep())
-        await self._tried.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_WAIT):
+                await self._tried.wait()
+        if not self._tried.is_set():
+            self._report("is still starting; its tools are offered as soon as it answers")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -96,24 +118,61 @@ class McpConnection:
         failures = 0
         while True:
             began = loop.time()
+            connected = False
             try:
                 async with self._connected() as client:
+                    connected = True
                     await self._serve(client)
             except Exception as error:
-                self._client = None
+                self._set_client(None)
+                if connected and _is_lost_session(error):
+                    await asyncio.sleep(WANTED_WAIT)
+                    continue  # the server is there, and only its session is gone
                 self._report(f"cannot be reached: {await self._described(error)}")
             finally:
-                self._client = None
+                self._set_client(None)
             self._tried.set()
             failures = 1 if loop.time() - began > STABLE else failures + 1
-            await asyncio.sleep(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS)) - 1])
+            await self._pause(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS)) - 1])
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try: not for long once a call waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+                await asyncio.sleep(WANTED_WAIT)
+
+    def _set_client(self, client: Client | None) -> None:
+        self._client = client
+        if client is None:
+            self._live.clear()
+        else:
+            self._live.set()
+
+    async def _live_client(self) -> Client:
+        """A client; while there is none, the tries to reconnect come sooner. Raises ToolError after CALL_WAIT."""
+        self._waiting += 1
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(CALL_WAIT):
+                while self._client is None:
+                    await self._live.wait()
+            return self._client
+        except TimeoutError:
+            raise ToolError(self.problem or f"the MCP server {self.server.name} is not connected") from None
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted.clear()
 
     def _report(self, what: str | None) -> None:
         """Note what is wrong with the server, or that nothing is."""
         problem = None if what is None else self._redactor.text(f"the MCP server {self.server.name} {what}")
         if problem is not None and problem != self.problem:  # not once more with each try to reconnect
             logger.warning(problem)
-        self.problem = problem
+        changed, self.problem = problem != self.problem, problem
+        if changed:
+            self.on_change()
 
     async def _described(self, error: BaseException) -> str:
         """The error, and the last words of the process if it exited or never answered."""
@@ -128,11 +187,11 @@ class McpConnection:
         from mcp import Client  # late: it imports slowly, and most sessions have no MCP server
 
         async with AsyncExitStack() as stack:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with _within(CONNECT_TIMEOUT if self.ready else self.server.start_timeout):
                 client = Client(await self._transport(stack), message_handler=self._on_message, cache=None)
                 await stack.enter_async_context(client)
                 await self._list(client)
-            self._client = client
+            self._set_client(client)
             self._tried.set()
             yield client
 
@@ -157,6 +216,7 @@ class McpConnection:
                 await self._look_again.wait()
                 self._look_again.clear()
                 await self._list(client)
+                self._set_client(client)  # a call may have doubted it
                 await asyncio.sleep(LIST_WAIT)
         finally:
             watching.cancel()
@@ -199,18 +259,22 @@ class McpConnection:
         selection = ToolSelection(self.server.allow, self.server.deny)
         left_out = 0
         troubles: list[str] = []
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with _within(CONNECT_TIMEOUT):
             async for page in self._pages(client, troubles.append):
                 left_out += (page.meta or {}).get(wire.LEFT_OUT, 0)
                 for tool in page.tools:
                     if selection.offers(tool.name):
                         found.setdefault(tool_name(self.server.name, tool.name), tool)
+        before = [tool.definition() for tool in self.tools]
         self.tools = tuple(self._tool(name, tool) for name, tool in list(found.items())[:MAX_TOOLS])
         if left_out:
             troubles.append(f"lists {left_out} entries that are no tools; they are left out")
         if len(found) > MAX_TOOLS:
             troubles.append(f"has {len(found)} tools, and the first {MAX_TOOLS} are offered; allow only those that are needed")
+        self.ready = True
         self._report("; it ".join(troubles) if troubles else None)
+        if before != [tool.definition() for tool in self.tools]:
+            self.on_change()
 
     async def _pages(self, client: Client, report: Callable[[str], None]) -> AsyncIterator[mcp_types.ListToolsResult]:
         """The pages of the list of tools, up to the first that the server refuses to give."""
@@ -254,11 +318,19 @@ class McpConnection:
     async def _call(self, name: str, arguments: dict[str, Any]) -> str:
         from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
 
-        client = self._client
-        if client is None:
-            raise ToolError(self.problem or f"the MCP server {self.server.name} is not connected")
         try:
-            result = await client.call_tool(name, wire.clean(arguments))
+            client = await self._live_client()
+            try:
+                result = await client.call_tool(name, wire.clean(arguments))
+            except MCPError as error:
+                if error.data not in (wire.SESSION_LOST, wire.NOT_SENT):
+                    raise
+                # The server has not seen the call, so it can be made again.
+                if self._client is client:
+                    self._set_client(None)
+                self._look_again.set()
+                client = await self._live_client()
+                result = await client.call_tool(name, wire.clean(arguments))
         except asyncio.CancelledError:
             self._look_again.set()  # it took too long, or somebody interrupted it: perhaps the server hangs
             raise
@@ -273,18 +345,36 @@ class McpConnection:
         return text
 
 
-def _describe(error: BaseException) -> str:
-    """The first real error in what may be a group of them."""
-    from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
+@contextlib.asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
+
+def _first(error: BaseException) -> BaseException:
+    """The first real error in what may be a group of them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _is_lost_session(error: BaseException) -> bool:
+    return getattr(_first(error), "data", None) == wire.SESSION_LOST
+
+
+def _describe(error: BaseException) -> str:
+    from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
+
+    error = _first(error)
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT:g} s"
+        return str(error) or "no answer in time"
     if not isinstance(error, MCPError):
         return cut_output(f"{type(error).__name__}: {error}", ERROR_LIMIT)
     said, data = error.message, error.data
-    if data is not None and data != wire.SESSION_LOST:
+    if data is not None and data not in (wire.SESSION_LOST, wire.NOT_SENT):
         details = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
         said = said if details in said else f"{said} ({details})"
     return cut_output(said, ERROR_LIMIT)

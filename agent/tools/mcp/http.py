@@ -63,7 +63,7 @@ class McpHttpClient(httpx2.AsyncClient):
         official client gives up for good when it was refused twice, and no change of the tools would be noticed any more.
         """
         if request.method != "GET" or "text/event-stream" not in request.headers.get("accept", ""):
-            return await super().send(request, **options)
+            return await self._send(request, **options)
         failures = 0
         while True:
             try:
@@ -79,6 +79,19 @@ class McpHttpClient(httpx2.AsyncClient):
                 await response.aclose()
             await asyncio.sleep(STREAM_WAITS[min(failures, len(STREAM_WAITS) - 1)])
             failures += 1
+
+    async def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send. A connection that cannot be made is an error answer that says that the server has not seen the request."""
+        try:
+            return await super().send(request, **options)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
+            asked = _request(request)
+            if asked is None:
+                raise
+            said = f"no connection: {failure}" if str(failure) else f"no connection within {CONNECT_TIMEOUT:g} s"
+            error = {"code": INTERNAL_ERROR, "message": said, "data": wire.NOT_SENT}
+            body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
+            return httpx2.Response(502, headers={"content-type": "application/json"}, content=body, request=request)
 
 
 async def _bound(response: httpx2.Response) -> None:

@@ -24,6 +24,8 @@ class McpServer:
     deny: tuple[str, ...] = ()
     timeout: float = DEFAULT_TIMEOUT
     """Seconds that one call may take."""
+    start_timeout: float = 300.0
+    """Seconds until its first answer: a server that `npx` or `uvx` starts is downloaded first. The session does not wait."""
 
     def __post_init__(self) -> None:
         if (self.url is None) == (not self.command):

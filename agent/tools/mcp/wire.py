@@ -30,6 +30,9 @@ LEFT_OUT: Final = "agentsession.dev/left-out"
 SESSION_LOST: Final = "agentsession.dev/session-lost"
 """The `data` of the error for a session that the server has forgotten."""
 
+NOT_SENT: Final = "agentsession.dev/not-sent"
+"""The `data` of the error for a request that did not reach the server."""
+
 _READABLE_ELSEWHERE = ("annotations", "_meta", "icons", "size", "title")
 """Fields of a block that nothing here reads, and that could be malformed."""
 

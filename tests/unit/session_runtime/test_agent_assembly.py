@@ -164,6 +164,32 @@ async def test_only_an_mcp_server_itself_sees_its_header(short_path: Path) -> No
     assert TOKEN.encode() not in database
 
 
+async def test_a_server_that_comes_late_is_an_event_and_in_the_session(short_path: Path) -> None:
+    port = free_port()
+    servers = (McpServerSettings(name="late", url=f"http://127.0.0.1:{port}/mcp"),)
+    async with runtime(short_path, agent=AgentSettings(model="scripted", mcp_servers=servers)) as run:
+        [problem] = (await run.until("ready")).data["problems"]
+        assert (await run.http.get("/v1/session")).json()["problems"] == [problem]
+        assert b"agentsession_tool_problems 1.0" in (await run.http.get("/metrics")).content
+        async with http(mcp_app(), port):
+            changed = await run.until("tools_changed")
+            assert "late__add" in changed.data["tools"]
+            assert changed.data["problems"] == []
+            assert (await run.http.get("/v1/session")).json()["problems"] == []
+        gone = await run.until("tools_changed", changed.seq)
+        assert [told.partition(":")[0] for told in gone.data["problems"]] == ["the MCP server late cannot be reached"]
+
+
+async def test_a_task_waits_for_a_server_that_comes_late(short_path: Path) -> None:
+    port = free_port()
+    servers = (McpServerSettings(name="late", url=f"http://127.0.0.1:{port}/mcp"),)
+    settings = AgentSettings(model="scripted", mcp_servers=servers)
+    async with runtime(short_path, says("done"), mode="Task", prompt="go", agent=settings) as run, http(mcp_app(), port):
+        events = await run.events()
+        assert [event.data["tools"] for event in events if event.type == "ready" and "late__add" in event.data["tools"]]
+        assert await run.ended() == 0
+
+
 # Budgets.
 
 

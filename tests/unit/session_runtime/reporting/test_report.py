@@ -22,7 +22,7 @@ from session_runtime.reporting import report as reports
 from session_runtime.reporting import reporter as reporting
 from session_runtime.reporting.reporter import Reporter, sender
 from session_runtime.session.outcome import Ending
-from session_runtime.session.session import Snapshot
+from session_runtime.session.snapshot import Snapshot
 from session_runtime.wire import LAST_MESSAGE_BYTES, AgentSettings, Budget, SessionReport
 from support.control_plane.virtual_time import VIRTUAL_TIME
 from support.runtime.harness import DEADLINE, config, eventually, runtime
@@ -39,6 +39,7 @@ SNAPSHOT = Snapshot(
     messages=(Message("user", "hi"), Message("assistant", "hello")),
     last_message="hello",
     pending=(),
+    problems=(),
     queued=0,
     ended_turns=1,
     created_at="2026-01-02T00:00:00.000Z",

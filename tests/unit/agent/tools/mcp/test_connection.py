@@ -98,10 +98,6 @@ async def test_a_server_that_dies_in_a_call_is_reported_and_comes_back(
         died = await router.call("local__die", {})
         assert died.output == "the MCP server local failed: Connection closed. The server's process exited with status 3."
         await until(lambda: router.problems)
-        away = await router.call("local__add", {"a": 1, "b": 1})
-        assert not away.success
-        assert "the MCP server local cannot be reached" in away.output
-        await until(lambda: not router.problems)
         assert (await router.call("local__add", {"a": 1, "b": 1})).output == "2"
 
 
@@ -131,10 +127,8 @@ async def test_an_http_server_that_has_forgotten_its_sessions_is_connected_anew(
     seen: list[dict[str, str]] = []
     try:
         async with http(mcp_app(seen, legacy=True), port):
-            assert not (await router.call("remote__add", {"a": 1, "b": 1})).success
-            await until(lambda: any(headers.get("mcp-method") == "server/discover" for headers in seen))
-            await until(lambda: connection.problem is None)
             assert (await router.call("remote__add", {"a": 1, "b": 1})).output == "2"
+            assert any(headers.get("mcp-method") == "server/discover" for headers in seen)
     finally:
         await connection.close()
 
@@ -201,9 +195,8 @@ async def test_a_header_that_cannot_be_sent_is_not_told() -> None:
     assert "secret-token" not in problem
 
 
-async def test_a_server_that_never_answers_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp, "CONNECT_TIMEOUT", 0.2)
-    silent = McpServer("silent", command=(sys.executable, "-c", "import sys; sys.stdin.read()"))
+async def test_a_server_that_never_answers_holds_up_nobody_for_long() -> None:
+    silent = McpServer("silent", command=(sys.executable, "-c", "import sys; sys.stdin.read()"), start_timeout=0.2)
     async with ToolRouter(sources=(McpConnection(silent),)) as router:
         assert router.problems == ("the MCP server silent cannot be reached: no answer within 0.2 s",)
 

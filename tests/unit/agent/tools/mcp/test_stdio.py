@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.tools.mcp import connection, stdio, wire
+from agent.tools.mcp import stdio, wire
 from agent.tools.mcp.connection import McpConnection
 from agent.tools.mcp.server import McpServer
 from agent.tools.router import ToolRouter
@@ -117,12 +118,12 @@ async def test_only_the_end_of_much_stderr_is_kept() -> None:
     assert len(problem) < 5_000
 
 
-async def test_a_server_that_does_not_answer_the_handshake_shows_its_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 1.0)
+async def test_a_server_that_does_not_answer_the_handshake_shows_its_stderr() -> None:
     text = "import sys; print('waiting for a license', file=sys.stderr, flush=True); sys.stdin.read()"
-    async with ToolRouter(sources=(McpConnection(script(text)),)) as router:
+    server = replace(script(text), start_timeout=2.0)
+    async with ToolRouter(sources=(McpConnection(server),)) as router:
         [problem] = router.problems
-    assert "no answer within 1 s. The end of its stderr: waiting for a license" in problem
+    assert "no answer within 2 s. The end of its stderr: waiting for a license" in problem
 
 
 async def test_half_a_character_in_the_arguments_is_replaced(tmp_path: Path) -> None:
@@ -135,7 +136,6 @@ async def test_a_server_that_ignores_the_end_of_its_stdin_is_killed(monkeypatch:
     mark = tmp_path / "pid"
     text = f"import os, signal, time; signal.signal(15, signal.SIG_IGN); open({str(mark)!r}, 'w').write(str(os.getpid()))\n"
     text += "while True: time.sleep(1)"
-    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 60.0)
     source = McpConnection(script(text))
     opening = asyncio.create_task(source.open())
     await until(lambda: mark.exists() and mark.read_text())
