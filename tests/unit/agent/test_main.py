@@ -118,7 +118,7 @@ async def test_a_kill_in_a_call_is_resumed_and_the_model_told(tmp_path: Path) ->
             await person.exit_status()
         os.killpg(int((tmp_path / "begun").read_text()), 9)  # the command keeps running without its agent
         async with console(*options(server, tmp_path, *session)) as person:
-            await person.shows("the last thing you said: do it]\n[was cut off: bash ")
+            await person.shows("your last message: do it]\n[was cut off: bash ")
             await person.shows("I see.\n\n> ")
             person.type("/undo\n")
             await person.shows("[taken back: do it]")

@@ -54,7 +54,7 @@ def with_cache(answer: Answer) -> Answer:
     return replace(answer, raw=str(answer.raw).replace(usage, json.dumps(counted)))
 
 
-async def test_each_step_of_a_turn_with_claude_reads_the_last_one_from_the_cache() -> None:
+async def test_each_step_with_claude_reads_the_last_one_from_the_cache() -> None:
     call: list[dict[str, Any]] = [
         {"type": "tool_use", "id": "toolu_1", "name": "echo", "input": {}},
         {"type": "input_json_delta", "partial_json": '{"text": "again"}'},

@@ -125,7 +125,7 @@ async def test_an_edit_of_a_huge_file_names_the_limit(workspace: LocalWorkspace,
         await workspace.edit("huge", "a", "b")
 
 
-async def test_a_link_to_a_file_that_is_not_there_yet_is_written_through(workspace: LocalWorkspace, tmp_path: Path) -> None:
+async def test_a_link_to_a_missing_file_is_written_through(workspace: LocalWorkspace, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
     await workspace.write("link", "x")
     assert (tmp_path / "target").read_text() == "x"

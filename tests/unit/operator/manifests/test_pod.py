@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from agentsession_operator.api.session import MAX_PROMPT
 from agentsession_operator.api.workspace import WorkspaceStatus
 from agentsession_operator.manifests.claim import session_claim
 from agentsession_operator.manifests.ownership import is_owned
-from agentsession_operator.manifests.pod import session_config, session_pod
+from agentsession_operator.manifests.pod import session_config
 from session_runtime.wire import (
     CONFIG_ENV,
     CREDENTIAL_PREFIX,
@@ -28,32 +27,12 @@ from session_runtime.wire import (
     config_from_environment,
 )
 from support.control_plane.builders import INSTALLATION, JSON, resolved, session
+from support.control_plane.pods import KEPT, containers, environment, manifest, persistent
 from support.control_plane.strategies import session_names, uids
 
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 LONGEST_STRING = 128 * 1024
 """Linux' MAX_ARG_STRLEN: execve refuses a longer string, its name and its end counted."""
-
-
-def manifest(of: Session | None = None, **class_spec: Any) -> JSON:
-    of = of or session()
-    return session_pod(of, resolved(of, **class_spec), INSTALLATION)
-
-
-KEPT = WorkspaceStatus(claim_name="demo-claim", size="5Gi")
-
-
-def persistent(of: Session | None = None) -> JSON:
-    of = of or session()
-    return session_pod(of, resolved(of), INSTALLATION, KEPT)
-
-
-def containers(pod: JSON) -> dict[str, JSON]:
-    return {container["name"]: container for container in pod["spec"]["containers"]}
-
-
-def environment(pod: JSON) -> dict[str, str]:
-    return {item["name"]: item["value"] for item in containers(pod)["agent"]["env"]}
 
 
 def round_trip(of: Session) -> None:
@@ -347,56 +326,3 @@ def test_no_container_has_a_reference_that_the_kubelet_expands() -> None:
     pod = manifest(session(prompt="$(AGENTSESSION_CREDENTIAL_OPENAI_API_KEY)", agent={"model": "$(X)", "instructions": "$(Y)"}))
     for item in pod["spec"]["containers"]:
         assert "$(" not in json.dumps([item.get("env"), item.get("command"), item.get("args")])
-
-
-# What the class decides.
-
-
-def test_a_class_chooses_image_and_where_it_comes_from() -> None:
-    pod = manifest(image="acme/agent:2", imagePullPolicy="Always", imagePullSecrets=["registry"])
-    assert {(item["image"], item["imagePullPolicy"]) for item in pod["spec"]["containers"]} == {("acme/agent:2", "Always")}
-    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-
-
-def test_without_that_the_installations_image_is_used() -> None:
-    pod = manifest()
-    assert {item["image"] for item in pod["spec"]["containers"]} == {INSTALLATION.runtime_image}
-    assert "imagePullSecrets" not in pod["spec"]
-
-
-def test_a_class_chooses_nodes_and_runtime() -> None:
-    tolerations = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    spec = manifest(runtimeClassName="gvisor", nodeSelector={"pool": "agents"}, tolerations=tolerations)["spec"]
-    assert (spec["runtimeClassName"], spec["nodeSelector"], spec["tolerations"]) == ("gvisor", {"pool": "agents"}, tolerations)
-    assert not {"runtimeClassName", "nodeSelector", "tolerations"} & manifest()["spec"].keys()
-
-
-def test_a_class_can_set_the_resources_of_one_container_alone() -> None:
-    wanted = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
-    found = containers(manifest(resources={"workspace": wanted}))
-    assert found["workspace"]["resources"] == wanted
-    assert found["agent"]["resources"] == containers(manifest())["agent"]["resources"]
-
-
-@pytest.mark.parametrize("name", ["agent", "workspace"])
-def test_without_a_class_that_says_otherwise_memory_and_disk_are_limited(name: str) -> None:
-    resources = containers(manifest())[name]["resources"]
-    assert resources["limits"].keys() >= {"memory", "ephemeral-storage"}
-    assert resources["requests"].keys() >= {"cpu", "memory"}
-
-
-def disk_limits(**of_class: Any) -> list[str]:
-    arguments: list[str] = containers(manifest(**of_class))["workspace"]["args"]
-    return arguments[arguments.index("--disk") :]
-
-
-def test_the_workspace_keeps_its_files_below_the_eviction_limit() -> None:
-    assert disk_limits() == ["--disk", "10Gi"]
-    assert disk_limits(resources={"workspace": {"limits": {"ephemeral-storage": "50Gi"}}}) == ["--disk", "50Gi"]
-    assert disk_limits(resources={"workspace": {"limits": {"memory": "8Gi"}}}) == ["--disk", "10Gi"]
-
-
-def test_on_a_claim_the_files_leave_room_for_the_sessions_database() -> None:
-    claim = WorkspaceStatus(claim_name="claim", size="5Gi")
-    arguments = containers(session_pod(session(), resolved(session()), INSTALLATION, claim))["workspace"]["args"]
-    assert arguments[-4:] == ["--disk", "10Gi", "--volume", "5Gi"]
