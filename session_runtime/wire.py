@@ -204,6 +204,8 @@ class SessionReport(_Wire):
     last_activity_time: datetime | None = None
     last_message: str | None = None
     pending_approvals: tuple[PendingApproval, ...] = ()
+    tool_problems: tuple[str, ...] = ()
+    """What is wrong with the servers of the session's tools, a sentence each. Empty once the session has ended."""
     budget_used_up: str | None = None
     """Which limit of its budget the session has reached, in words. No further model calls are made."""
     outcome: Outcome | None = None

@@ -18,7 +18,7 @@ from agent.tools.router import ToolRouter
 
 
 class Turn:
-    """Goes on with a conversation from wherever it is: an agent's turn with a person, or a sub-agent's whole work."""
+    """Continues a conversation from any state: an agent's turn with a person, or a sub-agent's whole work."""
 
     def __init__(
         self,

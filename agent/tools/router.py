@@ -117,7 +117,7 @@ class ToolRouter:
         return next((tool for tool in self.tools if tool.name == name), None)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Run one call. Whatever goes wrong in it is its result; only a cancellation gets out.
+        """Run one call. Any error in it is its result; only a cancellation gets out.
 
         The output comes whole: the loop cuts it, because secrets must be masked first.
         """

@@ -22,6 +22,11 @@ ARGUMENT_CHARACTERS: Final = 500
 
 MAX_APPROVALS: Final = 16
 
+MAX_PROBLEMS: Final = 8
+
+PROBLEM_BYTES: Final = 300
+"""Longest text of a problem with a server of tools; the whole is at `GET /v1/session`."""
+
 
 def build(snapshot: Snapshot, config: SessionConfig, sequence: int = 0) -> SessionReport:
     """The report of this moment. Its outcome is set as soon as it is decided."""
@@ -35,10 +40,15 @@ def build(snapshot: Snapshot, config: SessionConfig, sequence: int = 0) -> Sessi
         last_activity_time=snapshot.last_activity_time,
         last_message=None if snapshot.last_message is None else cut(snapshot.last_message, LAST_MESSAGE_BYTES),
         pending_approvals=tuple(_brief(approval) for approval in snapshot.pending[:MAX_APPROVALS]),
+        tool_problems=_tool_problems(snapshot) if ending is None else (),
         budget_used_up=_budget_used_up(config, snapshot),
         outcome=None if ending is None else ending.outcome,
         outcome_message=None if ending is None else ending.message,
     )
+
+
+def _tool_problems(snapshot: Snapshot) -> tuple[str, ...]:
+    return tuple(cut(problem, PROBLEM_BYTES) for problem in snapshot.problems[:MAX_PROBLEMS])
 
 
 def _budget_used_up(config: SessionConfig, snapshot: Snapshot) -> str | None:

@@ -1,4 +1,4 @@
-"""Whatever cannot be read or decided concerns that object alone."""
+"""An object that cannot be read or decided concerns itself alone."""
 
 from __future__ import annotations
 

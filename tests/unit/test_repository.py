@@ -104,6 +104,18 @@ def test_the_pure_rooms_are_those_whose_coverage_is_gated() -> None:
     assert pure == {path.removeprefix("operator/").removesuffix("/*").removesuffix(".py").replace("/", ".") for path in gated}
 
 
+OLD_WORDS = re.compile(
+    r"\b(goes on|gone on|anew|whoever|whatever|for ever|what came of|so often at most|of which)\b", re.IGNORECASE
+)
+"""Words that a reader in a second language stumbles over; CONTRIBUTING.md has what to write instead."""
+
+
+def test_the_prose_is_plain() -> None:
+    about = {Path("tests/unit/test_repository.py"), Path("CONTRIBUTING.md")}
+    prose = [(path, text) for path, text in texts() if path.suffix in (".py", ".md", ".yaml") and path not in about]
+    assert not [f"{path}: {line.strip()}" for path, text in prose for line in text.splitlines() if OLD_WORDS.search(line)]
+
+
 def test_a_tests_name_has_at_most_twelve_words() -> None:
     names = [name for path in modules("tests") for name in re.findall(r"def (test_\w+)", path.read_text())]
     assert not [name for name in names if len([word for word in name.split("_") if word]) > 13]

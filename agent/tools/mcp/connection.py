@@ -95,7 +95,7 @@ class McpConnection:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect; returns after the first try, whether or not it worked, or after OPEN_WAIT while it goes on."""
+        """Connect; returns after the first try, whether or not it worked, or after OPEN_WAIT while the try continues."""
         # A task of its own: the client's cancel scopes must be left by the task that entered them.
         self._task = asyncio.create_task(self._keep())
         with contextlib.suppress(TimeoutError):

@@ -95,7 +95,7 @@ class McpHttpClient(httpx2.AsyncClient):
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Put a bounded, mended body in the place of the response's own, before anybody reads it."""
+    """Put a bounded, repaired body in the place of the response's own, before anybody reads it."""
     assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - an async client has no others
     encoding = response.headers.pop("content-encoding", "identity").strip().lower()
     response.headers.pop("content-length", None)
@@ -109,8 +109,8 @@ async def _bound(response: httpx2.Response) -> None:
     elif content_type.startswith("text/event-stream"):
         response.stream = _Events(_Unpacked(response.stream, encoding), endless=response.request.method == "GET")
     else:
-        mend = content_type.startswith("application/json") and request is not None
-        response.stream = _Bounded(_Unpacked(response.stream, encoding), mend=mend)
+        repair = content_type.startswith("application/json") and request is not None
+        response.stream = _Bounded(_Unpacked(response.stream, encoding), repair=repair)
 
 
 def _request(request: httpx2.Request) -> Mapping[str, Any] | None:
@@ -219,11 +219,11 @@ class _Unpacked(_Body):
 
 
 class _Bounded(_Body):
-    """A body of at most MAX_ANSWER bytes; mended when it is a JSON-RPC message."""
+    """A body of at most MAX_ANSWER bytes; repaired when it is a JSON-RPC message."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, mend: bool) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, repair: bool) -> None:
         super().__init__(inner)
-        self._mend = mend
+        self._repair = repair
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = bytearray()
@@ -232,11 +232,11 @@ class _Bounded(_Body):
             if len(content) > wire.MAX_ANSWER:
                 await self.aclose()
                 raise AnswerTooLargeError(f"its answer is larger than {wire.MAX_ANSWER} bytes")
-        yield await mended_in_a_thread(bytes(content)) if self._mend else bytes(content)
+        yield await mended_in_a_thread(bytes(content)) if self._repair else bytes(content)
 
 
 class _Events(_Body):
-    """An event stream whose messages are mended, line by line. An event that is too large is left to who reads it."""
+    """An event stream whose messages are repaired, line by line. An event that is too large is left to who reads it."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, endless: bool) -> None:
         super().__init__(inner)

@@ -45,7 +45,7 @@ _IMAGES: Final = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "i
 """How the base64 of an image begins."""
 
 
-def mended(raw: bytes) -> bytes:
+def repaired(raw: bytes) -> bytes:
     """One JSON-RPC message as the official client can read it; what is no such message stays as it is."""
     text = raw.decode("utf-8", "replace")
     try:
@@ -63,8 +63,8 @@ def mended(raw: bytes) -> bytes:
 
 
 async def mended_in_a_thread(raw: bytes) -> bytes:
-    """As `mended`, without holding up the event loop when the message is large."""
-    return await asyncio.to_thread(mended, raw) if len(raw) > IN_A_THREAD else mended(raw)
+    """As `repaired`, without holding up the event loop when the message is large."""
+    return await asyncio.to_thread(repaired, raw) if len(raw) > IN_A_THREAD else repaired(raw)
 
 
 def clean(value: Any) -> Any:

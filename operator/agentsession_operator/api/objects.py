@@ -180,8 +180,8 @@ class Pod:
 
     @classmethod
     def of(cls, body: JSON) -> Pod:
-        """Raises UnreadableObject for what carries none of our marks. Whatever else is odd in it (a status can be written by
-        anybody who may) is read as absent."""
+        """Raises UnreadableObject for what carries none of our marks. Other odd fields (a status can be written by
+        anyone who may) count as absent."""
         try:
             meta, spec, status = body["metadata"], _mapping(body.get("spec")), _mapping(body.get("status"))
             annotations, labels = _mapping(meta.get("annotations")), _mapping(meta.get("labels"))
@@ -237,7 +237,7 @@ class Pod:
 def is_ours(pod: Pod, key: bytes) -> bool:
     """Whether the operator created the pod: it bears the operator's mark for exactly this name, session and user.
 
-    Whoever may create pods can write any name, label and annotation; the mark cannot be made without the key.
+    Anyone who may create pods can write any name, label and annotation; the mark cannot be made without the key.
     """
     meta = pod.meta
     return meta.name == pod_name(pod.session_name, pod.session_uid) and is_mac(

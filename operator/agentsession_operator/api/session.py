@@ -159,5 +159,8 @@ class AgentSessionStatus(Schema):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["toolCallId"]}),
     ] = []
     """Tool calls that wait for approval."""
+    tool_problems: list[str] = []
+    """What is wrong with the session's tool servers, at most 8 sentences. The agent works without their tools meanwhile, and
+    connects again by itself."""
     last_message: str | None = None
     """The agent's last message, cut at 4 KiB."""

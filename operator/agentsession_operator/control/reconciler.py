@@ -78,7 +78,7 @@ class Reconciler:
                 level = logging.INFO if not conflict and self._errors.is_news(uid, error) else logging.DEBUG
                 log.log(level, "session %s: trying again: %s", self._name(uid), error)
             except Exception as error:
-                # Whatever cannot be read or decided concerns this session alone.
+                # An error in reading or deciding concerns this session alone.
                 metrics.RECONCILES.labels("error").inc()
                 level = logging.ERROR if self._errors.is_news(uid, error) else logging.DEBUG
                 log.log(level, "session %s: cannot be reconciled, trying again: %r", self._name(uid), error, exc_info=True)

@@ -183,7 +183,7 @@ class _Release:
         try:
             await self._api.remove_finalizer(path, SESSION_FINALIZER, uid=meta["uid"])
         except ApiError as error:
-            # Whatever it was, the next list says whether the pod still has the finalizer: an answer may be lost, and another
+            # In any case the next list says whether the pod still has the finalizer: an answer may be lost, and another
             # pod may have the name by now.
             self._left[_name(pod)] = str(error)
             return

@@ -71,6 +71,7 @@ def decide(facts: Facts, now: datetime) -> Decision:
     if standing.end is not None:
         standing.finish_time = standing.stamp
         standing.pending_approvals = []
+        standing.tool_problems = []
     status = standing.status(conditions.as_list())
     word = phase(conditions, started=standing.start_time is not None, persistent=standing.workspace is not None)
     return Decision(status.model_copy(update={"phase": word}), standing.actions, standing.look_again)

@@ -17,5 +17,5 @@ def merge_patch(current: object, desired: object) -> object:
 
 
 def only_activity(patch: dict[str, object]) -> bool:
-    """Whether a status patch only says that the agent keeps working, which may wait for others to be written with it."""
-    return patch.keys() <= {"usage", "messageCount", "lastMessage", "lastActivityTime"}
+    """Whether a status patch only says how the agent's work proceeds, which may wait for others to be written with it."""
+    return patch.keys() <= {"usage", "messageCount", "lastMessage", "lastActivityTime", "toolProblems"}

@@ -15,6 +15,7 @@ def take_report(standing: Standing, report: SessionReport | None) -> None:
     standing.usage = _usage(report.usage)
     standing.message_count = report.message_count
     standing.pending_approvals = _pending(report.pending_approvals)
+    standing.tool_problems = list(report.tool_problems)
     if report.last_message is not None:
         standing.last_message = report.last_message
     if (moment := report.last_activity_time) is not None:

@@ -86,6 +86,7 @@ class Standing:
     usage: UsageStatus | None
     message_count: int | None
     pending_approvals: list[PendingApprovalStatus]
+    tool_problems: list[str]
     last_message: str | None
 
     slot: Slot | None = None
@@ -118,6 +119,7 @@ class Standing:
             usage=status.usage,
             message_count=status.message_count,
             pending_approvals=list(status.pending_approvals),
+            tool_problems=list(status.tool_problems),
             last_message=status.last_message,
         )
 
@@ -138,6 +140,7 @@ class Standing:
             usage=self.usage,
             message_count=self.message_count,
             pending_approvals=self.pending_approvals,
+            tool_problems=self.tool_problems,
             last_message=self.last_message,
         )
 

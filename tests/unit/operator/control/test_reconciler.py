@@ -140,7 +140,7 @@ async def test_progress_alone_is_written_at_most_every_10_s() -> None:
     assert stage.server.objects[SESSION]["status"]["messageCount"] == 20
 
 
-# Whatever the answers are.
+# With any answers.
 
 
 @pytest.mark.parametrize("code", [404, 409, 422, 429, 500])

@@ -132,7 +132,7 @@ async def test_whatever_the_answer_was_a_pod_is_tried_again(server: ApiServer, c
         stop(verb, path)
         if verb == "PATCH" and path == paths[1] and refusals < 3:
             refusals += 1
-            raise ApiError(code, "Whatever", "not now")
+            raise ApiError(code, "Unavailable", "not now")
 
     server.answer = refuse_at_first
     await release(server)

@@ -84,7 +84,7 @@ async def test_a_restarted_operator_adopts_the_pod_it_created_before() -> None:
     ],
 )
 async def test_a_pod_of_another_owner_fails_the_creation_and_nothing_else(body: JSON) -> None:
-    """Whoever may create pods in the namespace can take the name: that must harm their own session only."""
+    """Anyone who may create pods in the namespace can take the name: that must harm their own session only."""
     stage = new_stage()
     if body["metadata"].get("annotations", {}).get("agentsession.dev/user") == "mallory":
         body["metadata"]["annotations"]["agentsession.dev/mac"] = "0" * 64

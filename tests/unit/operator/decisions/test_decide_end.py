@@ -71,8 +71,9 @@ def test_a_task_that_was_never_seen_ready_has_its_times() -> None:
 
 
 def test_nothing_is_pending_when_the_session_has_finished() -> None:
-    last = report(outcome="Failed", pending_approvals=[{"tool": "bash", "tool_call_id": "1"}])
-    assert not decided(admitted(), pod=pod(status=ended(message=last.model_dump_json()))).status.pending_approvals
+    last = report(outcome="Failed", pending_approvals=[{"tool": "bash", "tool_call_id": "1"}], tool_problems=["docs: away"])
+    status = decided(admitted(), pod=pod(status=ended(message=last.model_dump_json()))).status
+    assert (status.pending_approvals, status.tool_problems) == ([], [])
 
 
 @pytest.mark.parametrize(

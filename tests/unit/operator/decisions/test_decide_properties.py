@@ -349,7 +349,7 @@ def test_only_a_finished_session_has_a_finish_time(of: Session, life: list[Momen
 
 @given(new_sessions, lives)
 def test_a_session_that_is_over_never_lingers_unwatched(of: Session, life: list[Moment]) -> None:
-    """Whoever has said the outcome is looked at again within the grace, is finished, or is going."""
+    """A session that has said the outcome is looked at again within the grace, is finished, or is going."""
     for _, moment, decision in live(of, life):
         admitted = holds(decision.status, "Admitted") and not holds(decision.status, "Finished")
         over = moment.received is not None and moment.received.report.outcome is not None

@@ -64,6 +64,7 @@ def test_a_report_fills_the_status() -> None:
         message_count=7,
         last_activity_time="2026-05-04T11:59:58Z",
         last_message="Done.",
+        tool_problems=["docs: cannot be reached"],
         pending_approvals=[
             {"tool": "bash", "tool_call_id": "call_1", "arguments": {"command": "rm -r /"}, "reason": "it deletes"},
             {"tool": "bash", "tool_call_id": "call_2"},
@@ -80,6 +81,7 @@ def test_a_report_fills_the_status() -> None:
     }
     assert (wire["messageCount"], wire["lastMessage"]) == (7, "Done.")
     assert wire["lastActivityTime"] == "2026-05-04T11:59:58Z"
+    assert wire["toolProblems"] == ["docs: cannot be reached"]
     assert wire["pendingApprovals"] == [
         {"tool": "bash", "toolCallId": "call_1", "reason": "it deletes"},
         {"tool": "bash", "toolCallId": "call_2"},

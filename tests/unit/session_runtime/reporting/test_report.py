@@ -60,6 +60,7 @@ def test_a_report_says_what_the_session_is() -> None:
         "last_activity_time": NOW,
         "last_message": "hello",
         "pending_approvals": (),
+        "tool_problems": (),
         "budget_used_up": None,
         "outcome": None,
         "outcome_message": None,
@@ -69,6 +70,14 @@ def test_a_report_says_what_the_session_is() -> None:
 def test_a_budget_that_is_used_up_is_told() -> None:
     small = config(agent=AgentSettings(model="m", budget=Budget(tokens=15)))
     assert reports.build(SNAPSHOT, small).budget_used_up == "the session's budget of 15 tokens is used up (15 used)"
+
+
+def test_problems_with_tools_are_told_in_brief_until_the_end() -> None:
+    snapshot = replace(SNAPSHOT, problems=tuple(f"server{number}: {'x' * 1000}" for number in range(20)))
+    told = reports.build(snapshot, CONFIG).tool_problems
+    assert [problem.partition(":")[0] for problem in told] == [f"server{number}" for number in range(8)]
+    assert all(len(problem.encode()) <= 300 for problem in told)
+    assert reports.build(replace(snapshot, ending=Ending("Completed", "")), CONFIG).tool_problems == ()
 
 
 def test_only_what_matters_makes_a_difference() -> None:

@@ -1,4 +1,4 @@
-"""Messages of MCP servers, mended so that the official client reads them."""
+"""Messages of MCP servers, repaired so that the official client reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcp_types.methods import validate_server_result
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from agent.tools.mcp.translation import definition, render
-from agent.tools.mcp.wire import LEFT_OUT, MAX_DEPTH, mended
+from agent.tools.mcp.wire import LEFT_OUT, MAX_DEPTH, repaired
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -38,7 +38,7 @@ TOOLS = st.fixed_dictionaries(
 
 def read(result: str) -> dict[str, Any]:
     """A result as the official client gets it from its parser."""
-    message = jsonrpc_message_adapter.validate_json(mended(f'{{"jsonrpc":"2.0","id":1,"result":{result}}}'.encode()))
+    message = jsonrpc_message_adapter.validate_json(repaired(f'{{"jsonrpc":"2.0","id":1,"result":{result}}}'.encode()))
     assert isinstance(message, JSONRPCResponse)
     return message.result
 
@@ -88,7 +88,7 @@ def test_half_an_emoji_is_replaced() -> None:
 
 def test_bytes_that_are_not_utf_8_are_replaced() -> None:
     raw = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"caf\xe9"}]}}'
-    message = jsonrpc_message_adapter.validate_json(mended(raw))
+    message = jsonrpc_message_adapter.validate_json(repaired(raw))
     assert isinstance(message, JSONRPCResponse)
     assert message.result["content"] == [{"type": "text", "text": "caf\ufffd"}]
 
@@ -122,7 +122,7 @@ def test_structured_content_without_content_is_shown() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"1", b"null", b"[" * 200_000, b'{"a":' + b"[" * 2_000_000])
 def test_what_is_no_message_stays_as_it_is(raw: bytes) -> None:
-    assert mended(raw) == raw
+    assert repaired(raw) == raw
 
 
 def test_an_error_and_a_request_are_kept() -> None:
@@ -130,4 +130,4 @@ def test_an_error_and_a_request_are_kept() -> None:
         {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "m", "data": [1]}},
         {"id": 2, "method": "ping"},
     ):
-        assert json.loads(mended(json.dumps(message).encode())) == message
+        assert json.loads(repaired(json.dumps(message).encode())) == message
