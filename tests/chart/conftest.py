@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from chart.rendered import ROOT, Helm, Objects, Render, objects, template
+from support.rendered import ROOT, Helm, Objects, Render, objects, template
 
 
 @pytest.fixture(scope="session")

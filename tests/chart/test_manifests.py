@@ -16,7 +16,7 @@ import pytest
 from agentsession_operator.api.objects import SessionClass
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.decisions.resolve import Resolved, resolve
-from chart.rendered import CHART, ROOT, Objects, Render, is_hook, objects, only
+from support.rendered import CHART, ROOT, Objects, Render, is_hook, objects, only
 
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
 

@@ -11,9 +11,9 @@ from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SE
 from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.control.release_pods import DEPLOYMENT
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
-from chart.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, is_hook, objects, only
 from session_runtime.local_model import serve
 from session_runtime.wire import RUNTIME_PORT, ToolSelection
+from support.rendered import CHART, NAMESPACE, ROOT, Helm, Objects, Render, container, is_hook, objects, only
 
 
 def environment(deployment: dict[str, Any]) -> dict[str, str]:

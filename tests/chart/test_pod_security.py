@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chart.rendered import Objects
+from support.rendered import Objects
 
 ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 

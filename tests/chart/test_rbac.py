@@ -10,7 +10,7 @@ import pytest
 from agentsession_operator.api import meta
 from agentsession_operator.cluster import lease, token_key
 from agentsession_operator.control import release_pods
-from chart.rendered import NAMESPACE, ROOT, Objects, Render, is_hook, only
+from support.rendered import NAMESPACE, ROOT, Objects, Render, is_hook, only
 
 CLUSTER = {
     # (API group, resource, verb): who asks for it

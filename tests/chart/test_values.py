@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart.rendered import CHART, Helm, template
+from support.rendered import CHART, Helm, template
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())

@@ -116,6 +116,14 @@ def test_the_prose_is_plain() -> None:
     assert not [f"{path}: {line.strip()}" for path, text in prose for line in text.splitlines() if OLD_WORDS.search(line)]
 
 
+def test_helpers_of_tests_are_in_support_and_conftest() -> None:
+    imported = re.compile(r"^(?:from|import) (?:unit|api|chart|faults|crash|e2e)\.(?!conftest)\S+", re.MULTILINE)
+    folders = ("unit", "api", "chart", "faults", "crash", "e2e")
+    of_tests = [path for path in modules("tests") if path.relative_to(ROOT).parts[1] in folders]
+    assert not [str(path) for path in of_tests if imported.search(path.read_text())]
+    assert not [str(path) for path in of_tests if not path.name.startswith(("test_", "conftest", "__init__"))]
+
+
 def test_a_tests_name_has_at_most_twelve_words() -> None:
     names = [name for path in modules("tests") for name in re.findall(r"def (test_\w+)", path.read_text())]
     assert not [name for name in names if len([word for word in name.split("_") if word]) > 13]

@@ -21,8 +21,8 @@ from session_runtime.http.app import _stream
 from session_runtime.reporting.metrics import Metrics
 from session_runtime.session.submissions import UserInput
 from support.runtime.harness import DEADLINE, TOKEN, Runtime, eventually, runtime
+from support.runtime.life import life
 from support.runtime.sse import Follower
-from unit.session_runtime.session.test_session import life
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,8 @@ from session_runtime.session.journal import VOLUME_FULL, Change
 from session_runtime.session.store import DATABASE, Commit, Store
 from session_runtime.session.store_errors import StoreError, VolumeFullError
 from support.runtime.harness import DEADLINE, eventually, runtime_process
+from support.runtime.journals import open_journal
 from support.runtime.volume import fill, small_volume
-from unit.session_runtime.session.test_journal import open_journal
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from session_runtime.session.facts import Facts
 from session_runtime.session.store import DATABASE, Commit, Store, Submitted
 from session_runtime.session.submissions import Interrupt, Undo, UserInput, canonical
 from support.runtime.harness import DEADLINE, AnsweringModel, eventually, runtime_process
-from unit.session_runtime.session.test_session import RESEARCH, life
+from support.runtime.life import RESEARCH, life
 
 pytestmark = pytest.mark.anyio
 

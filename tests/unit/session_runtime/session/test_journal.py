@@ -7,8 +7,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,32 +28,15 @@ from session_runtime.session.journal import (
     assemble,
     chunk_seconds,
 )
-from session_runtime.session.store import Store, Submitted
+from session_runtime.session.store import Submitted
 from support.runtime.harness import eventually
+from support.runtime.journals import NOW, open_journal
 
 pytestmark = pytest.mark.anyio
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
 
 
 def chunk(text: str, message_id: str = "m", submission: str = "s") -> Draft:
     return Draft("assistant_chunk", {"message_id": message_id, "text": text}, NOW, submission)
-
-
-@asynccontextmanager
-async def open_journal(folder: Path, **options: int) -> AsyncIterator[Journal]:
-
-    store = Store(folder)
-    journal = Journal(store, store.load().last_seq, lambda: NOW, **options)
-    running = asyncio.create_task(journal.run())
-    try:
-        yield journal
-    finally:
-        journal.close()
-        running.cancel()
-        with suppress(asyncio.CancelledError, sqlite3.Error):
-            await running
-        await journal.release()
 
 
 async def collect(journal: Journal, after: int = 0, pause: float = 0.0) -> list[Frame]:

@@ -4,92 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.approval import Rule
-from agent.config import AgentConfig
 from agent.conversation import Conversation
-from agent.events import Emit
-from agent.loop.agent import Agent
 from agent.messages import Message, ToolCall
-from agent.model.model import Model
-from agent.testing import Reply, calls, says
-from agent.tools.research import research_tool
-from agent.tools.router import ToolRouter
-from agent.tools.tool import Tool, parameters
-from session_runtime.session.agent_protocol import OpenedAgent
+from agent.testing import calls, says
 from session_runtime.session.events import Draft
 from session_runtime.session.facts import Facts, Resumes
-from session_runtime.session.journal import Journal
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
-from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, IdReused, QueueFull, Session, SessionFinished
+from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, IdReused, QueueFull, SessionFinished
 from session_runtime.session.store import Commit, Store, Submitted
-from session_runtime.session.submissions import Approval, Decision, Shutdown, Submission, Undo, UserInput, canonical
-from support.runtime.harness import AnsweringModel, ConversationModel, config, eventually
+from session_runtime.session.submissions import Approval, Decision, Shutdown, Undo, UserInput, canonical
+from support.runtime.harness import AnsweringModel, eventually
+from support.runtime.life import RESEARCH, life
 
 pytestmark = pytest.mark.anyio
 
 SCRIPT = (calls(("buy", {"what": "tea"}), ("buy", {"what": "cake"})), says("bought"))
-
-
-@dataclass
-class Life:
-    """One process's worth of a session."""
-
-    session: Session
-    journal: Journal
-    bought: list[str]
-    running: asyncio.Task[None]
-
-    async def idle(self) -> None:
-        await eventually(lambda: self.session.snapshot().activity != "Processing")
-
-    async def submit(self, submission: Submission) -> None:
-        await self.session.submit(submission)
-        await self.idle()
-
-
-@asynccontextmanager
-async def life(
-    folder: Path, bought: list[str], *replies: Reply, model: Model | None = None, **fields: Any
-) -> AsyncIterator[Life]:
-    """A session that runs, with tools that need consent; at the end it is cut off as by a kill."""
-
-    async def buy(arguments: dict[str, Any]) -> str:
-        bought.append(arguments["what"])
-        return "yours"
-
-    @asynccontextmanager
-    async def open_agent(emit: Emit, conversation: Conversation) -> AsyncIterator[OpenedAgent]:
-        what = parameters("what", what={"type": "string"})
-        tools = (Tool("buy", "Buy it.", what, buy), Tool("look", "Look it up.", what, buy, read_only=True), research_tool())
-        settings = AgentConfig("scripted", rules=(Rule("buy", "ask"), Rule("look", "ask")))
-        async with ToolRouter(tools) as router:
-            agent = Agent(settings, model or ConversationModel(*replies), router, emit, conversation)
-            yield OpenedAgent(agent, {"model": "scripted", "tools": ["buy"], "problems": []})
-
-    store = Store(folder)
-    loaded = store.load()
-    journal = Journal(store, loaded.last_seq, lambda: datetime.now(UTC))
-    session = Session(config(**fields), journal, loaded, open_agent, lambda: datetime.now(UTC))
-    writing = asyncio.create_task(journal.run())
-    await session.recover()
-    running = asyncio.create_task(session.run())
-    try:
-        yield Life(session, journal, bought, running)
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        writing.cancel()
-        await asyncio.wait([writing])
-        await journal.release()
 
 
 async def test_a_pending_approval_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
@@ -108,12 +44,6 @@ async def test_a_pending_approval_survives_a_restart_and_is_decided(tmp_path: Pa
         snapshot = now.session.snapshot()
         assert (snapshot.activity, snapshot.last_message, snapshot.pending) == ("Idle", "bought", ())
         assert snapshot.ending is None
-
-
-RESEARCH = {
-    "go": (calls(("research", {"task": "find tea"})), says("done")),
-    "find tea": (calls(("look", {"what": "tea"})), says("found")),
-}
 
 
 async def test_a_question_of_a_sub_agent_survives_a_restart_and_is_decided(tmp_path: Path) -> None:
