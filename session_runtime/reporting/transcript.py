@@ -85,8 +85,14 @@ def _ready(data: Mapping[str, Any]) -> tuple[str, str]:
     return "ready", f"model {data['model']}, tools: {', '.join(data['tools']) or 'none'}{problems}"
 
 
+def _tools_changed(data: Mapping[str, Any]) -> tuple[str, str]:
+    problems = "".join(f"; {flat(problem, OUTPUT_CHARACTERS)}" for problem in data["problems"])
+    return "tools", f"{', '.join(data['tools']) or 'none'}{problems}"
+
+
 _RENDERERS: Final[Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str] | None]]] = {
     "ready": _ready,
+    "tools_changed": _tools_changed,
     "processing": _processing,
     "assistant_message": lambda data: ("assistant", flat(data["text"], MESSAGE_CHARACTERS)),
     "tool_call": _tool_call,

@@ -13,7 +13,7 @@ import httpx2
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
 
 from agent.tools.mcp import wire
-from agent.tools.mcp.wire import mended_in_a_thread
+from agent.tools.mcp.wire import repaired_in_a_thread
 
 MAX_ERROR: Final = 64 << 10
 """Bytes of an error's body that are read."""
@@ -232,7 +232,7 @@ class _Bounded(_Body):
             if len(content) > wire.MAX_ANSWER:
                 await self.aclose()
                 raise AnswerTooLargeError(f"its answer is larger than {wire.MAX_ANSWER} bytes")
-        yield await mended_in_a_thread(bytes(content)) if self._repair else bytes(content)
+        yield await repaired_in_a_thread(bytes(content)) if self._repair else bytes(content)
 
 
 class _Events(_Body):
@@ -266,4 +266,4 @@ async def _mended_line(line: bytes) -> bytes:
     if not line.startswith(b"data:"):
         return line
     said = line[5:].strip()
-    return b"data: " + await mended_in_a_thread(said) if said.startswith(b"{") else line
+    return b"data: " + await repaired_in_a_thread(said) if said.startswith(b"{") else line

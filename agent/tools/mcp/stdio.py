@@ -23,7 +23,7 @@ from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, JSONRPCRequest, J
 
 from agent.tools.mcp import wire
 from agent.tools.mcp.server import McpServer
-from agent.tools.mcp.wire import mended_in_a_thread
+from agent.tools.mcp.wire import repaired_in_a_thread
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -180,7 +180,7 @@ class _Pipes:
         problem = f"its answer is larger than {wire.MAX_ANSWER} bytes"
         if whole:
             try:
-                message = jsonrpc_message_adapter.validate_json(await mended_in_a_thread(line), by_name=False)
+                message = jsonrpc_message_adapter.validate_json(await repaired_in_a_thread(line), by_name=False)
             except ValueError:
                 problem = "its answer is not a JSON-RPC message"
             else:

@@ -62,7 +62,7 @@ def repaired(raw: bytes) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-async def mended_in_a_thread(raw: bytes) -> bytes:
+async def repaired_in_a_thread(raw: bytes) -> bytes:
     """As `repaired`, without holding up the event loop when the message is large."""
     return await asyncio.to_thread(repaired, raw) if len(raw) > IN_A_THREAD else repaired(raw)
 

@@ -220,13 +220,20 @@ def test_wrong_options_are_one_clear_line(given: tuple[str, ...], told: str, tmp
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (Answer(status=401, error={"message": "Incorrect key", "code": "invalid_api_key"}), "Incorrect key"),
-        (Answer(status=404, error={"message": "No such model", "code": "model_not_found"}), "No such model"),
+        (
+            Answer(status=401, error={"message": "Incorrect key", "code": "invalid_api_key"}),
+            "does not accept the API key (HTTP 401). Check the key in the session's credentials. It said: Incorrect key]",
+        ),
+        (
+            Answer(status=404, error={"message": "No such model", "code": "model_not_found"}),
+            "does not know the model some-model or this address (HTTP 404). Check the model's name and baseURL (it usually "
+            "ends with /v1). It said: No such model]",
+        ),
     ],
 )
 async def test_what_the_provider_refuses_is_one_clear_line(answer: Answer, told: str, tmp_path: Path) -> None:
     async with serve(answer) as server, console(*options(server, tmp_path, "--prompt", "hi")) as person:
-        await person.shows(f"[error: {told} (model some-model at {server.url})]\n")
+        await person.shows(f"[error: The model server at {server.url} {told}\n")
         assert await person.exit_status() == 1
         assert "Traceback" not in person.screen
 
@@ -234,7 +241,7 @@ async def test_what_the_provider_refuses_is_one_clear_line(answer: Answer, told:
 async def test_a_missing_key_is_told_at_once(tmp_path: Path) -> None:
     none = {"OPENAI_API_KEY": None, "OPENAI_ADMIN_KEY": None}
     async with console("--model", "openai/gpt-5-mini", "--workdir", str(tmp_path), "--prompt", "hi", **none) as person:
-        await person.shows("[error: Missing credentials")
+        await person.shows("[error: There is no API key for the model provider openai. Add it")
         assert await person.exit_status() == 1
         assert "trying again" not in person.screen
 

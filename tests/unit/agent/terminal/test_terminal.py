@@ -58,7 +58,7 @@ async def test_a_chat_with_commands() -> None:
         "shout  Say it loud",
         "[taken back: hello]",
         "[there is nothing to undo]",
-        "[error: the conversation cannot be made any shorter]",
+        "[error: The conversation cannot be made any shorter.",
         "the model is scripted",
         "there is no command /what; /help lists them",
     ):

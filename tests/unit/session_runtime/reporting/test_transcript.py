@@ -19,6 +19,7 @@ CALL = {"tool_call_id": "c", "tool": "bash", "arguments": {"command": "ls"}}
 
 EVENTS: dict[str, tuple[dict[str, Any], str | None]] = {
     "ready": ({"model": "m", "tools": [], "problems": ["no search"]}, "ready     model m, tools: none; no search"),
+    "tools_changed": ({"tools": ["bash"], "problems": ["docs: away"]}, "tools     bash; docs: away"),
     "processing": ({"status": "started", "text": " Do\n it. "}, "user      Do ⏎ it."),
     "assistant_chunk": ({"message_id": "1", "text": "a"}, None),
     "assistant_message": ({"message_id": "1", "text": "Done."}, "assistant Done."),

@@ -118,7 +118,8 @@ async def test_a_thousand_followers_see_everything_and_stuck_ones_resume(short_p
 
 async def test_what_waits_for_stuck_followers_is_bounded(short_path: Path, many_files: None) -> None:
     """10 MB of events: for a hundred followers that is 1 GB, if all of it waited for them."""
-    async with runtime_process(short_path, *outputs(4, 100)) as run, run.client() as client:
+    patient = {"STUCK_MILLISECONDS": "600000"}  # the turn takes longer than a minute on a busy machine
+    async with runtime_process(short_path, *outputs(4, 100), environment=patient) as run, run.client() as client:
         await run.until("ready")
         stuck = [StuckFollower(run.url) for _ in range(STUCK)]
         await eventually(lambda: _follow(run, STUCK))

@@ -201,7 +201,8 @@ async def test_a_server_that_never_answers_holds_up_nobody_for_long() -> None:
         assert router.problems == ("the MCP server silent cannot be reached: no answer within 0.2 s",)
 
 
-async def test_what_is_opened_is_closed_when_opening_is_cancelled(tmp_path: Path) -> None:
+async def test_what_is_opened_is_closed_when_opening_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.tools.mcp.stdio.EXIT_TIMEOUT", 60)  # on a busy machine an interpreter takes seconds to end
     begun = tmp_path / "begun"
     silent = f"import sys; open({str(begun)!r}, 'w').close(); sys.stdin.read(); open({str(begun)!r}, 'w').write('ended')"
     router = ToolRouter(sources=(McpConnection(McpServer("silent", command=(sys.executable, "-c", silent))),))
