@@ -83,7 +83,8 @@ def test_it_reads_neither_credentials_nor_tokens_nor_the_private_volume(sessions
     assert "AGENTSESSION_CONFIG" not in seen
     assert "eyJ" not in seen, "no service-account token"
     assert "session.db" not in seen
-    assert seen.split("SOCKET\n")[1].split("LOG\n")[0].split() == ["workspace.sock"]
+    # Beside the socket is what commands leave to one another: their directory and exported variables.
+    assert seen.split("SOCKET\n")[1].split("LOG\n")[0].split() == ["workspace.sock", "workspace.sock.shell"]
     mounts = {line.split(" ")[1] for line in seen.split("MOUNTS\n")[1].splitlines() if " " in line}
     assert "/workspace" in mounts
     assert not [path for path in mounts if path.startswith(("/var/lib/agentsession", "/var/run", "/run/secrets"))]
