@@ -39,7 +39,7 @@ def test_a_prompt_cannot_ask_the_kubelet_for_a_credential(sessions: Sessions, cl
     secret = "sk-very-secret-9876543210"
     cluster("-n", NAMESPACE, "delete", "secret", "keys", "--ignore-not-found")
     cluster("-n", NAMESPACE, "create", "secret", "generic", "keys", f"--from-literal=OPENAI_API_KEY={secret}")
-    prompt = "$(OPENAI_API_KEY) $(AGENTSESSION_CREDENTIAL_OPENAI_API_KEY) $$ $(HOME) \u20ac " + "long " * 15_000
+    prompt = "$(OPENAI_API_KEY) $(AGENTSESSION_CREDENTIAL_OPENAI_API_KEY) $$ $(HOME) \u20ac " + "long " * 13_000
     sessions.apply("dollar", model="quick", prompt=prompt, credentials={"secretName": "keys"})
     sessions.wait_for_phase("dollar", "Completed")
     asked = json.dumps(sessions.requests("quick")[-1], ensure_ascii=False)
