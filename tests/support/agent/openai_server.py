@@ -64,7 +64,12 @@ class OpenAIServer:
                 await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        except asyncio.IncompleteReadError as ended:
+            if ended.partial:
+                raise
+            return  # a client that gave up before it had asked
         length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
         self.requests.append(json.loads(await reader.readexactly(length)))
         self.headers.append(head)

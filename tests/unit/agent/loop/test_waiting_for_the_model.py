@@ -54,9 +54,10 @@ async def test_silence_is_shown_and_then_the_call_is_tried_again(name: str) -> N
     async with serve(SILENT[name], HELLO) as server:
         outcome, seen = await turn(server)
     assert outcome.message == "hello"
-    *waiting, retrying = seen
-    assert {data["status"] for data in waiting} == {"waiting"}
-    assert waiting[0]["seconds"] >= 0.4
+    *before, retrying = seen
+    # On a busy machine a try can end before the server has its request: then it is tried once more.
+    assert {data["status"] for data in before} <= {"waiting", "retrying"}
+    assert next(data for data in before if data["status"] == "waiting")["seconds"] >= 0.4
     assert retrying["status"] == "retrying"
     assert "no content for 2 s" in retrying["reason"]
 
