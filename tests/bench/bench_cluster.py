@@ -74,6 +74,17 @@ def make_namespace(api: Api) -> None:
     eventually(lambda: _exists(api, f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"), what="the service account")
 
 
+def install_kinds(kubeconfig: Path) -> Api:
+    """The operator's kinds and a namespace for the benchmark, without the operator."""
+    api, kubectl = Api(kubeconfig), Kubectl(kubeconfig)
+    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
+    wanted = [item for item in objects if item["kind"] in ("CustomResourceDefinition", "Namespace")]
+    kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(wanted))
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    make_namespace(api)
+    return api
+
+
 def _exists(api: Api, path: str) -> bool:
     try:
         return bool(api.get(path))
@@ -184,13 +195,7 @@ def session_pod(api: Api, kubectl: Kubectl) -> None:
 def scale(kubeconfig: Path) -> None:
     """1,000 sessions at once on fake nodes, the operator as a process of this machine."""
     title(f"The operator with {SCALE:,} sessions on {FAKE_NODES} fake nodes (kwok)")
-    api, kubectl = Api(kubeconfig), Kubectl(kubeconfig)
-
-    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
-    wanted = [item for item in objects if item["kind"] in ("CustomResourceDefinition", "Namespace")]
-    kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(wanted))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    make_namespace(api)
+    api = install_kinds(kubeconfig)
     meta = {"apiVersion": "agentsession.dev/v1alpha1"}
     spec: JSON = {"maxSessions": 2 * SCALE, "maxSessionsPerUser": 2 * SCALE}
     api.create(f"{GROUP}/sessionquotas", {**meta, "kind": "SessionQuota", "metadata": {"name": "all"}, "spec": spec})

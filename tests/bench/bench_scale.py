@@ -18,21 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench.bench_cluster import cluster, usage  # noqa: E402 - after the path
+from bench.bench_cluster import NAMESPACE, cluster, install_kinds, usage  # noqa: E402 - after the path
 from bench.table import row, title  # noqa: E402
 from support.api import GROUP, Api, pods_path, session, sessions_path  # noqa: E402
-from support.installation import Kubectl  # noqa: E402
 from support.operator_process import OperatorProcess  # noqa: E402
 from support.waiting import eventually  # noqa: E402
 
 JSON = dict[str, Any]
 NAME = "agentsession-bench-scale"
-NAMESPACE = "bench"
 SIZES = (1_000, 5_000, 10_000)
 USERS = 50
 PROMPT = "Read the report, and say what is missing in it. " * 85
@@ -43,13 +39,7 @@ MINUTE = 60.0
 
 
 def set_up(kubeconfig: Path) -> Api:
-    api, kubectl = Api(kubeconfig), Kubectl(kubeconfig)
-    objects = [item for item in yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text()) if item]
-    wanted = [item for item in objects if item["kind"] in ("CustomResourceDefinition", "Namespace")]
-    kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(wanted))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-    eventually(lambda: api.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"), what="the service account")
+    api = install_kinds(kubeconfig)
     meta = {"apiVersion": "agentsession.dev/v1alpha1"}
     default = {"name": "default", "annotations": {"agentsession.dev/is-default-class": "true"}}
     spec = {"agent": {"model": "openai/none"}}

@@ -15,7 +15,6 @@ MAX_CHARACTERS: Final = 78_000
 """Of all texts of one spec together: values of fields, and keys and values of maps. The API server stores a character in at
 most six bytes (`\\u003c`), so that a spec is at most 512 KiB long with all its punctuation, numbers and field names."""
 
-
 VARIABLES: Final = "xyz"
 """Names of CEL variables, by the depth of the list or map."""
 

@@ -257,3 +257,11 @@ def quota(name: str = "default", *, version: int = 1, status: JSON | None = None
 
 def report(of: str = "demo", sequence: int = 1, activity: str = "Idle", **fields: Any) -> SessionReport:
     return SessionReport.model_validate({"session_uid": f"uid-of-{of}", "sequence": sequence, "activity": activity, **fields})
+
+
+CRASHED = pod_status(
+    "Running",
+    container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=2),
+    container("workspace", running(), ready=True),
+)
+"""The status of a pod whose agent crashes again and again."""

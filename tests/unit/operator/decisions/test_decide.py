@@ -17,6 +17,7 @@ from agentsession_operator.decisions.decision import CreatePod
 from agentsession_operator.decisions.patch import only_activity
 from agentsession_operator.decisions.persistent import TOLERATED
 from support.control_plane.builders import (
+    CRASHED,
     EARLIER,
     JSON,
     NO_CLASS,
@@ -29,18 +30,11 @@ from support.control_plane.builders import (
     pod,
     pod_status,
     resolved,
-    running,
     session,
-    terminated,
     waiting,
 )
 from support.control_plane.decided import creates, decided, deletes, reasons, releases, told, written
 
-CRASHED = pod_status(
-    "Running",
-    container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=2),
-    container("workspace", running(), ready=True),
-)
 QUEUED = Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "Queued: all slots are in use (50/50 sessions).", 3)
 
 

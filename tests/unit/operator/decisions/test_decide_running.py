@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.control_plane.builders import (
+    CRASHED,
     CREATED,
     EARLIER,
     READY,
@@ -18,16 +19,8 @@ from support.control_plane.builders import (
     resolved,
     running,
     session,
-    terminated,
-    waiting,
 )
 from support.control_plane.decided import decided, reasons, told, written
-
-CRASHED = pod_status(
-    "Running",
-    container("agent", waiting("CrashLoopBackOff"), last=terminated(1), restarts=2),
-    container("workspace", running(), ready=True),
-)
 
 
 def test_a_ready_pod_makes_a_session_that_can_be_talked_to() -> None:
