@@ -101,6 +101,13 @@ def pods_path(namespace: str, name: str = "") -> str:
     return f"/api/v1/namespaces/{namespace}/pods" + (f"/{name}" if name else "")
 
 
+def pod_ended(pod: JSON) -> bool:
+    """Whether a pod runs nothing more: it has ended, or it was deleted with no grace and only finalizers keep its object."""
+    meta, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
+    forced = "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds") == 0
+    return phase in ("Succeeded", "Failed") or forced
+
+
 def condition(body: JSON, kind: str) -> JSON:
     """A condition of an object; an empty one where it is not there."""
     conditions = body.get("status", {}).get("conditions", [])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from support.api import GROUP, JSON, Api, condition, pods_path, sessions_path
+from support.api import GROUP, JSON, Api, condition, pod_ended, pods_path, sessions_path
 
 
 class Quota:
@@ -25,6 +25,23 @@ class Quota:
         return self._api.get(self.path)
 
 
+def over_the_caps(sessions: list[JSON], pods: list[JSON], cap: int, per_user: int) -> list[str]:
+    """How sessions and pods, listed in this order, break the caps."""
+    broken = []
+    holders = {
+        item["metadata"]["uid"]: item["spec"]["user"]
+        for item in sessions
+        if condition(item, "Admitted").get("status") == "True"
+    }
+    users = Counter(holders.values())
+    if len(holders) > cap or any(number > per_user for number in users.values()):
+        broken.append(f"{len(holders)} sessions are admitted: {users}")
+    running = [pod for pod in pods if not pod_ended(pod)]
+    if len(running) > cap:
+        broken.append(f"{len(running)} pods run")
+    return broken
+
+
 @contextmanager
 def watching(api: Api, namespace: str, cap: int, per_user: int) -> Iterator[list[str]]:
     """A list of every moment at which a watcher of sessions and pods could count more holders than the caps."""
@@ -36,17 +53,7 @@ def watching(api: Api, namespace: str, cap: int, per_user: int) -> Iterator[list
             # Sessions before pods: a pod that is counted and whose session is not in the list was deleted in between.
             sessions = api.get(sessions_path(namespace))["items"]
             pods = api.get(pods_path(namespace))["items"]
-            holders = {
-                item["metadata"]["uid"]: item["spec"]["user"]
-                for item in sessions
-                if condition(item, "Admitted").get("status") == "True"
-            }
-            users = Counter(holders.values())
-            if len(holders) > cap or any(number > per_user for number in users.values()):
-                broken.append(f"{len(holders)} sessions are admitted: {users}")
-            alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-            if len(alive) > cap:
-                broken.append(f"{len(alive)} pods run")
+            broken.extend(over_the_caps(sessions, pods, cap, per_user))
 
     thread = threading.Thread(target=count)
     thread.start()

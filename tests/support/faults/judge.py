@@ -2,8 +2,8 @@
 
 All resources of a cluster that are kept in one etcd share its revisions, so events of sessions and of pods compare by
 resourceVersion, and sorted by it they are what happened, in the order in which it happened. A holder is a session with a pod
-of ours that has not ended (Succeeded, Failed, or gone), or one whose status says Admitted=True. A pod holds its slot even when
-its session is gone.
+of ours that has not ended (Succeeded, Failed, forced, or gone), or one whose status says Admitted=True. A pod holds its slot
+even when its session is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
+
+from support.api import pod_ended
 
 JSON: TypeAlias = "Mapping[str, Any]"
 
@@ -304,7 +306,7 @@ def _pod(event: Event, before: PodSeen | None) -> PodSeen:
         namespace=meta.get("namespace", ""),
         session=before.session if before else labels.get(UID_LABEL, ""),
         user=before.user if before else annotations.get(USER_ANNOTATION, ""),
-        ended=status.get("phase") in ("Succeeded", "Failed"),
+        ended=pod_ended(dict(event.body)),
         gone=event.kind == "DELETED",
         deleting="deletionTimestamp" in meta,
         started=_has_started(status) or (before is not None and before.started),

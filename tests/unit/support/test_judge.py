@@ -57,7 +57,8 @@ def test_a_deleted_session_holds_no_longer_by_its_status() -> None:
 def test_a_pod_holds_until_it_has_ended_or_is_gone() -> None:
     assert holding(session(1, "a"), pod(2, "p")) == {"a"}
     assert holding(session(1, "a"), pod(2, "p"), pod(3, "p", deletionTimestamp="now")) == {"a"}
-    for end in (pod(3, "p", phase="Succeeded"), pod(3, "p", phase="Failed"), pod(3, "p", "DELETED")):
+    forced = pod(3, "p", deletionTimestamp="now", deletionGracePeriodSeconds=0)
+    for end in (pod(3, "p", phase="Succeeded"), pod(3, "p", phase="Failed"), pod(3, "p", "DELETED"), forced):
         assert holding(session(1, "a"), pod(2, "p"), end) == set()
 
 
