@@ -93,6 +93,7 @@ class McpConnection:
         self._look_again = asyncio.Event()
         """Its tools may have changed, or it may have gone: asking for the tools tells."""
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def open(self) -> None:
         """Connect; returns after the first try, whether or not it worked, or after OPEN_WAIT while the try continues."""
@@ -105,6 +106,7 @@ class McpConnection:
             self._report("is still starting; its tools are offered as soon as it answers")
 
     async def close(self) -> None:
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             _, pending = await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT)
@@ -125,6 +127,8 @@ class McpConnection:
                     await self._serve(client)
             except Exception as error:
                 self._set_client(None)
+                if self._closing:
+                    return  # an answer that came late: the official client's error took the place of the cancellation
                 if connected and _is_lost_session(error):
                     await asyncio.sleep(WANTED_WAIT)
                     continue  # the server is there, and only its session is gone

@@ -116,3 +116,36 @@ async def test_the_model_is_told_of_a_server_that_is_away() -> None:
     [request] = model.requests
     assert request[0].role == "system"
     assert "the MCP server gone cannot be reached" in request[0].content
+
+
+async def test_an_answer_that_comes_while_closing_does_not_connect_again() -> None:
+    """The official client fails over such an answer, and its error takes the place of the cancellation."""
+    called, goodbye, answered, greetings = asyncio.Event(), asyncio.Event(), asyncio.Event(), 0
+
+    async def late(request: dict[str, Any], send: Any) -> bool:
+        nonlocal greetings
+        if request.get("method") == "initialize":
+            greetings += 1
+            body = {"jsonrpc": "2.0", "id": request["id"], "result": json.loads(HELLO)}
+            await reply(send, 200, json.dumps(body).encode(), "application/json", (b"mcp-session-id", b"one"))
+            return True
+        if request["_method"] == "DELETE":
+            goodbye.set()
+            await answered.wait()
+        if request.get("method") == "tools/call":
+            called.set()
+            await goodbye.wait()
+            await reply(send, 200, json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": {"content": []}}).encode())
+            answered.set()
+            return True
+        return False
+
+    async with http(canned_app(ANSWERS, respond=late)) as url:
+        source = McpConnection(McpServer("a", url=url))
+        await source.open()
+        call = asyncio.create_task(ToolRouter(sources=(source,)).call("a__t", {}))
+        await called.wait()
+        async with asyncio.timeout(5):  # a second cancellation comes after CLOSE_TIMEOUT
+            await source.close()
+        await call
+    assert greetings == 1
