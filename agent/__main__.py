@@ -211,6 +211,7 @@ def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> Age
         rules=tuple(rules),
         auto_approve_usd=arguments.auto_approve_usd,
         budget=Budget(cost_usd=arguments.budget_usd),
+        somebody_answers=arguments.prompt is None,
         secrets=secrets,
     )
 

@@ -54,5 +54,7 @@ class AgentConfig:
     """Tokens; None means what the price table says of the model, if anything."""
     reasoning_effort: ReasoningEffort | None = None
     """How much the model should think, where it can be told; None leaves it to the provider."""
+    somebody_answers: bool = True
+    """Whether there is a person who answers what tools' servers ask in the middle of a call; if not, it is declined."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must appear in no event, no message and no log."""

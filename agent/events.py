@@ -10,6 +10,8 @@
 | `tool_call` | a tool call begins | `tool_call_id`, `tool`, `arguments` |
 | `tool_output` | its result; exactly one for each `tool_call` | `tool_call_id`, `tool`, `output`, `success` |
 | `approval_required` | ends a turn until a person has decided | `approvals` (list of `tool_call_id`, `tool`, `arguments`, `reason`, `parent`) |
+| `question` | a tool's server asks the person in the middle of a call; open until `question_closed`, or until the `tool_output` of the call | `question_id`, `tool_call_id`, `tool`, `server`, `message`, `form` (JSON Schema, or null), `url` (to visit, or null); `declined` (why) when it was declined at once, because nobody answers questions in this session |
+| `question_closed` | it was answered | `question_id`, `tool_call_id`, `action` (`accept`, `decline`, `cancel`) |
 | `turn_complete` | ends a turn | `message` (the model's last words or null) |
 | `interrupted` | ends a turn that was interrupted or abandoned | `reason` |
 | `error` | ends a turn that failed; the session continues | `kind` (about the model: `unavailable`, `rate_limited`, `quota`, `auth`, `context_overflow`, `content_filter`, `no_answer`, `refused`, `model`; others: `budget`, `iteration_limit`, `compaction`, `nothing_pending`, `internal`), `message` |
@@ -19,7 +21,7 @@
 | `usage` | after each model call | `input_tokens`, `output_tokens`, `cached_tokens`, `cost_usd`, `tool_cost_usd`, `llm_calls`, `tool_calls`, all since the session began |
 | `shutdown` | the session is over | `reason` |
 
-Events of a sub-agent (its calls and their results, its retries, its compactions, the usage after its model calls) have one
+Events of a sub-agent (its calls and their results, questions in them, its retries, its compactions, the usage after its model calls) have one
 more field, `parent`: the id of the call that it works for. What it says comes as that call's result only. In `approvals`,
 `parent` is null for a call of the agent itself.
 
@@ -43,6 +45,8 @@ EventType = Literal[
     "tool_call",
     "tool_output",
     "approval_required",
+    "question",
+    "question_closed",
     "turn_complete",
     "interrupted",
     "error",

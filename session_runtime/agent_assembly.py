@@ -57,6 +57,7 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
             unavailable=settings.model_retries.unavailable_seconds,
             rate_limited=settings.model_retries.rate_limited_seconds,
         ),
+        somebody_answers=config.mode != "Task",
         secrets=secret_values(environment),
     )
 

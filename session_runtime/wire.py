@@ -178,14 +178,28 @@ class Usage(_Wire):
     tool_calls: Count = 0
 
 
+class PendingQuestion(_Wire):
+    """What a tool's server asks a person in the middle of a call."""
+
+    id: str
+    server: str
+    message: str
+    form: dict[str, object] | None = None
+    """JSON Schema of the values that are asked for; left out of reports."""
+    url: str | None = None
+    """An address that the person is asked to visit."""
+
+
 class PendingApproval(_Wire):
-    """A tool call that waits for a person's decision."""
+    """A tool call that waits for a person's decision or, in the middle of the call, for an answer."""
 
     tool: str
     tool_call_id: str
     arguments: dict[str, object] = Field(default_factory=dict)
     reason: str = ""
     """Why a person is asked."""
+    question: PendingQuestion | None = None
+    """Set when the call runs and waits for an answer."""
 
 
 class SessionReport(_Wire):

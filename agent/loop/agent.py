@@ -16,6 +16,7 @@ from agent.conversation import BegunCall, Conversation, PendingApproval
 from agent.events import Emit, EventType, tool_output
 from agent.loop.interrupt import Interrupted, InterruptSignal
 from agent.loop.model_step import INTERRUPTED
+from agent.loop.questions import Questions
 from agent.loop.run_context import ConsentNeeded, RunContext, TurnFailed
 from agent.loop.subagents import SubAgents
 from agent.loop.turn import Turn
@@ -23,6 +24,7 @@ from agent.messages import Message, Usage
 from agent.model.failure import ModelError, cut
 from agent.model.model import Model
 from agent.prompt import system_prompt
+from agent.question import OpenQuestion, QuestionAnswer
 from agent.redaction import MASK, Redactor, UnclearMask, without_surrogates
 from agent.tools.router import ToolRouter
 
@@ -46,7 +48,7 @@ class TurnOutcome:
 
 
 class Agent:
-    """One session's agent. Its methods run one at a time; `interrupt` may be called while another one runs.
+    """One session's agent. Its methods run one at a time; `interrupt` and `answer` may be called while another one runs.
 
     The conversation is changed before the event that reports it is emitted, so that the caller who stores
     `agent.conversation` inside `emit` stores exactly what the events so far have told. A conversation stored that way
@@ -63,7 +65,8 @@ class Agent:
         conversation: Conversation | None = None,
     ) -> None:
         redactor = Redactor((*config.secrets, *([config.api_key] if config.api_key else [])))
-        self._run = RunContext(conversation or Conversation(), emit, redactor, model)
+        questions = Questions(config.somebody_answers)
+        self._run = RunContext(conversation or Conversation(), emit, redactor, model, questions)
 
         def system() -> str:
             problems = [redactor.text(problem) for problem in tools.problems]
@@ -83,6 +86,11 @@ class Agent:
     @property
     def pending_approvals(self) -> tuple[PendingApproval, ...]:
         return self._run.conversation.pending
+
+    @property
+    def questions(self) -> tuple[OpenQuestion, ...]:
+        """What tools' servers ask the person in the calls that run now."""
+        return self._run.questions.open
 
     @property
     def last_message(self) -> str | None:
@@ -195,6 +203,18 @@ class Agent:
         self._run.signal.set()
         return True
 
+    async def answer(self, question_id: str, answer: QuestionAnswer) -> bool:
+        """Answer a question; the call that asked continues. False when it is not open. Raises ValueError for an answer that
+        does not fit. May be called while a turn runs.
+        """
+        question = self._run.questions.settle(question_id, answer)
+        if question is None:
+            return False
+        parent = {} if question.parent is None else {"parent": question.parent}
+        closed = {"question_id": question.id, "tool_call_id": question.tool_call_id, "action": answer.action}
+        await self._run.emit("question_closed", **closed, **parent)
+        return True
+
     # -- one turn --------------------------------------------------------------------------------------------------
 
     async def _guarded(self, turn: Callable[[], Awaitable[TurnOutcome]]) -> TurnOutcome:
@@ -213,6 +233,7 @@ class Agent:
                 return await self._fail("internal", f"{type(error).__name__}: {error}")
             finally:
                 self._run.signal = None
+                self._run.questions.dismiss()
 
     def _decided(self, decisions: Sequence[ApprovalDecision]) -> Conversation:
         """The conversation with these decisions, masked as everything that a person says. Arguments that a person gives are run

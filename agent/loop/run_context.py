@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from agent.conversation import Conversation, PendingApproval
 from agent.events import Emit, Event, EventType
 from agent.loop.interrupt import InterruptSignal
+from agent.loop.questions import Questions
 from agent.messages import Usage
 from agent.model.model import Model
 from agent.redaction import Redactor
@@ -39,11 +40,14 @@ class ConsentNeeded(Exception):
 class RunContext:
     """One agent's mutable state: `conversation` is replaced by a new value, first, and then reported by an event."""
 
-    def __init__(self, conversation: Conversation, emit: Emit, redactor: Redactor, model: Model) -> None:
+    def __init__(
+        self, conversation: Conversation, emit: Emit, redactor: Redactor, model: Model, questions: Questions | None = None
+    ) -> None:
         self._conversation = conversation
         self._emit = emit
         self.redactor = redactor
         self.model = model
+        self.questions = questions or Questions(somebody=True)
         self.own_arguments: dict[str, dict[str, Any]] = {}
         """By ids of open calls: the arguments to run them with, where the conversation has a masked copy. In memory only."""
         self.unpriced: set[str] = set()
@@ -105,7 +109,7 @@ class SubContext(RunContext):
     """A sub-agent's, for one turn of its parent: its conversation is a part of the parent's, and so is what it uses."""
 
     def __init__(self, outer: RunContext, call_id: str) -> None:
-        super().__init__(outer.conversation.subagents[call_id], outer._emit, outer.redactor, outer.model)
+        super().__init__(outer.conversation.subagents[call_id], outer._emit, outer.redactor, outer.model, outer.questions)
         self.own_arguments = outer.own_arguments
         self.unpriced = outer.unpriced
         self.signal = outer.signal

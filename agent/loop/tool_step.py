@@ -181,10 +181,13 @@ class ToolStep:
         await self._run.emit("tool_call", tool_call_id=call.id, tool=call.name, arguments=arguments)
 
     async def _call(self, prepared: _Prepared) -> ToolResult:
+        call = prepared.call
         if prepared.delegate is not None:
-            result = await prepared.delegate.work(prepared.call.id)
+            result = await prepared.delegate.work(call.id)
         else:
-            result = await self._tools.call(prepared.call.name, prepared.arguments)
+            run = self._run
+            ask = run.questions.of_call(run, call.id, call.name, lambda: run.redactor.value(prepared.arguments))
+            result = await self._tools.call(call.name, prepared.arguments, ask)
         return replace(result, output=prepared.note + result.output)
 
     async def _finish(self, prepared: _Prepared, result: ToolResult) -> None:

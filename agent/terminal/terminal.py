@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from agent.approval import ApprovalDecision
 from agent.config import AgentConfig
@@ -16,8 +17,12 @@ from agent.events import Event
 from agent.loop.agent import Agent, TurnOutcome
 from agent.loop.calls import read_json
 from agent.model.model import Model
+from agent.question import CANCELLED
+from agent.terminal.form import fill_in
 from agent.terminal.line_reader import InputInterrupted, LineReader, edit
 from agent.tools.router import ToolRouter
+
+T = TypeVar("T")
 
 SHOWN_LINES = 12
 """Lines of a tool's output that are shown."""
@@ -58,6 +63,9 @@ class Terminal:
         self._interrupted = False
         """Ctrl-C was pressed since the person was last asked for something."""
         self._in_editor = False
+        self._asked: set[asyncio.Task[None]] = set()
+        """Servers' questions in the calls that run now."""
+        self._one_question = asyncio.Lock()
 
     def interrupt(self) -> None:
         """What Ctrl-C does: ends the turn, or the question about a call. A second one leaves, as one at the prompt."""
@@ -69,9 +77,9 @@ class Terminal:
 
     async def one_turn(self, prompt: str) -> int:
         """Work on one prompt; the exit status. Nobody is there to consent, so what needs consent is denied."""
-        outcome = await self._agent.run_turn(prompt)
+        outcome = await self._work(self._agent.run_turn(prompt))
         while outcome.status == "awaiting_approval":
-            outcome = await self._agent.decide([])
+            outcome = await self._work(self._agent.decide([]))
         return 0 if outcome.status == "complete" else 1
 
     async def chat(self) -> int:
@@ -81,7 +89,7 @@ class Terminal:
             self._print(f"[resuming an earlier conversation; your last message: {_brief(said[-1])}]")
         for call, _ in self._agent.conversation.begun_calls:
             self._print(f"[was cut off: {call.name} {_brief(call.arguments)}]")
-        await self._settle(await self._agent.resume())
+        await self._settle(await self._work(self._agent.resume()))
         while (line := await self._ask("\n> ")) is not None:
             text = line.strip()
             if text == "/quit":
@@ -89,8 +97,17 @@ class Terminal:
             if line.startswith("/"):
                 await self._command(*text.split(maxsplit=1))
             elif text:
-                await self._settle(await self._agent.run_turn(text))
+                await self._settle(await self._work(self._agent.run_turn(text)))
         return 0
+
+    async def _work(self, turn: Awaitable[T]) -> T:
+        """The outcome of a turn, whose questions end with it."""
+        try:
+            return await turn
+        finally:
+            for task in self._asked:
+                task.cancel()
+            await asyncio.gather(*self._asked, return_exceptions=True)
 
     # -- consent ---------------------------------------------------------------------------------------------------
 
@@ -104,7 +121,29 @@ class Terminal:
                 return
             except EOFError:
                 return  # the question stays, for the person who resumes the session
-            outcome = await self._agent.decide(decisions)
+            outcome = await self._work(self._agent.decide(decisions))
+
+    def _put(self, question_id: str) -> None:
+        """Put a server's question to the person while its call waits."""
+        task = asyncio.create_task(self._answer_question(question_id))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _answer_question(self, question_id: str) -> None:
+        async with self._one_question:
+            asked = next((each for each in self._agent.questions if each.id == question_id), None)
+            if asked is not None:
+                self._print("")
+                try:
+                    answer = await fill_in(
+                        asked.question,
+                        asked.tool,
+                        lambda prompt: self._ask(visible(prompt)),
+                        lambda text: self._print(visible(text)),
+                    )
+                except EOFError:  # nobody is there any more, and the turn has to end
+                    answer = CANCELLED
+                await self._agent.answer(question_id, answer)
 
     async def _consent(self, pending: PendingApproval) -> ApprovalDecision:
         self._print(f"\n? {pending.tool}: {_brief(pending.reason)}\n{_whole(pending.arguments)}")
@@ -208,6 +247,10 @@ class Terminal:
                 self._print(f"\n[the model has sent nothing for {data['seconds']:.0f} s; Ctrl-C interrupts]")
             case "processing" if data["status"] == "notice":
                 self._print(f"\n[{_brief(data['reason'])}]")
+            case "question" if "declined" in data:
+                self._print(f"\n[{data['server']} asks: {_brief(data['message'])}; declined, as {data['declined']}]")
+            case "question":
+                self._put(data["question_id"])
             case "plan_update":
                 plan = (f"  [{'x' if s['status'] == 'done' else ' '}] {visible(s['step'])}" for s in data["plan"])
                 self._print("\n".join(plan))

@@ -13,8 +13,9 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from agent.question import Question, QuestionAnswer
 from agent.tools.selection import ToolSelection
-from agent.tools.tool import Tool, ToolError, ToolResult, cut_output
+from agent.tools.tool import Ask, Tool, ToolError, ToolResult, asking, cut_output, nobody
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,8 @@ class ToolRouter:
     def get(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Run one call. Any error in it is its result; only a cancellation gets out.
+    async def call(self, name: str, arguments: dict[str, Any], ask: Ask = nobody) -> ToolResult:
+        """Run one call, which may `ask` a person. Any error in it is its result; only a cancellation gets out.
 
         The output comes whole: the loop cuts it, because secrets must be masked first.
         """
@@ -130,7 +131,11 @@ class ToolRouter:
             return ToolResult(problem, False)
         try:
             async with asyncio.timeout(tool.timeout) as deadline:
-                return ToolResult(await tool.call(arguments))
+                before = asking.set(_off_the_clock(ask, deadline))
+                try:
+                    return ToolResult(await tool.call(arguments))
+                finally:
+                    asking.reset(before)
         except ToolError as error:
             return ToolResult(str(error), False)
         except Exception as error:
@@ -141,6 +146,32 @@ class ToolRouter:
 
     def _offers(self, name: str) -> bool:
         return all(selection.offers(name) for selection in self._selections)
+
+
+def _off_the_clock(ask: Ask, deadline: asyncio.Timeout) -> Ask:
+    """The same, with the deadline put off for as long as a person is asked: it measures the tool."""
+    loop = asyncio.get_running_loop()
+    waiting, left = 0, 0.0
+
+    async def asked(question: Question) -> QuestionAnswer:
+        nonlocal waiting, left
+        if not waiting:
+            left = (deadline.when() or loop.time()) - loop.time()
+        waiting += 1
+        try:
+            _reschedule(deadline, None)
+            return await ask(question)
+        finally:
+            waiting -= 1
+            if not waiting:
+                _reschedule(deadline, loop.time() + left)
+
+    return asked
+
+
+def _reschedule(deadline: asyncio.Timeout, when: float | None) -> None:
+    with contextlib.suppress(RuntimeError):  # the call is over
+        deadline.reschedule(when)
 
 
 def argument_problem(tool: Tool, arguments: dict[str, Any]) -> str | None:

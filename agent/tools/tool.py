@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+from agent.question import DECLINED, Question, QuestionAnswer
 
 DEFAULT_TIMEOUT = 300.0
 """Seconds that a tool call may take, unless the tool says otherwise."""
 
 OUTPUT_LIMIT = 25_000
 """Characters of a tool's output that the model gets to see."""
+
+
+Ask = Callable[[Question], Awaitable[QuestionAnswer]]
+"""Puts a question to the person and waits for the answer, for as long as the call lasts."""
+
+
+async def nobody(question: Question) -> QuestionAnswer:
+    """Answers where no person is asked."""
+    return DECLINED
+
+
+asking: ContextVar[Ask] = ContextVar("asking", default=nobody)
+"""What the call that this code works for asks a person through. A context variable, because MCP's official client runs what a
+server asks in the context of the request that it came with."""
 
 
 class ToolError(Exception):

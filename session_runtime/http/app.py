@@ -17,10 +17,18 @@ from session_runtime.http import api_page, problems
 from session_runtime.http.auth import LimitBody, RequireToken
 from session_runtime.http.problems import ProblemError
 from session_runtime.reporting.metrics import Metrics
-from session_runtime.reporting.report import usage
+from session_runtime.reporting.report import pending, usage
 from session_runtime.session.events import slices
 from session_runtime.session.journal import Journal
-from session_runtime.session.session import IdReused, QueueFull, Session, SessionFinished, SubmissionRefused
+from session_runtime.session.refusals import (
+    AnswerDoesNotFit,
+    IdReused,
+    QuestionClosed,
+    QueueFull,
+    SessionFinished,
+    SubmissionRefused,
+)
+from session_runtime.session.session import Session
 from session_runtime.session.submissions import AnySubmission, Receipt
 from session_runtime.wire import Activity, Outcome, PendingApproval, SessionConfig, Usage
 
@@ -128,7 +136,7 @@ def _add_health(app: FastAPI, problems_of: Callable[[], Mapping[str, str]]) -> N
 def _add_submissions(api: APIRouter, session: Session) -> None:
     @api.post("/v1/submissions", status_code=202, responses=problems.documented(400, 401, 403, 408, 409, 413, 415, 422, 429))
     async def submit(submission: Annotated[AnySubmission, Body()]) -> Receipt:
-        """Submit input or a command. Submissions run in order; `interrupt` and `shutdown` take effect at once.
+        """Submit input or a command. Submissions run in order; `answer`, `interrupt` and `shutdown` take effect at once.
 
         A submission with the same `id` is acknowledged, but does not run again.
         """
@@ -150,6 +158,17 @@ def _problem(refused: SubmissionRefused) -> ProblemError:
             field = problems.FieldProblem(field="body.id", detail="another submission has this id")
             detail = "body.id: another submission has this id. Send this one with a different id."
             return ProblemError(422, "id-reused", "The id is taken", detail, errors=[field])
+        case QuestionClosed():
+            detail = "body.question_id: no question with this id is open. It was answered, or its call has ended."
+            return ProblemError(409, "question-closed", "The question is closed", detail)
+        case AnswerDoesNotFit():
+            fields = [
+                problems.FieldProblem(field=f"body.content.{name}".removesuffix("."), detail=problem)
+                for name, problem in list(refused.problems.items())[: problems.MAX_FIELDS]
+            ]
+            said = "; ".join(f"{field.field}: {field.detail}" for field in fields)
+            detail = f"Correct these fields and send the answer again: {said}"
+            return ProblemError(422, "invalid", "The answer does not fit the question", detail, errors=fields)
     raise AssertionError(refused)
 
 
@@ -215,7 +234,7 @@ def _has_ended(session: Session, submission_id: str, after: int) -> bool:
 def _has_nothing(session: Session, submission_id: str, after: int) -> bool:
     """Whether there is nothing to send about the submission, and never will be."""
     submitted = session.submission(submission_id)
-    silent = submitted is not None and submitted.type == "interrupt"
+    silent = submitted is not None and submitted.type in ("interrupt", "answer")
     return silent or _has_ended(session, submission_id, after)
 
 
@@ -238,10 +257,7 @@ def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal:
             message_count=len(now.messages),
             queued=now.queued,
             last_seq=now.last_seq,
-            pending_approval=[
-                PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments, reason=p.reason)
-                for p in now.pending
-            ],
+            pending_approval=pending(now),
             problems=list(now.problems),
             usage=usage(now.usage),
             outcome=None if now.ending is None else now.ending.outcome,

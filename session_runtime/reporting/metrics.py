@@ -58,6 +58,7 @@ class _SessionCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         now, used = self._snapshot, self._snapshot.usage
+        waiting = len(now.pending) + len(now.questions)
         yield CounterMetricFamily("agentsession_turns", "Inputs and approvals worked on.", now.ended_turns)
         yield CounterMetricFamily("agentsession_input_tokens", "Tokens sent to the model.", used.input_tokens)
         yield CounterMetricFamily("agentsession_output_tokens", "Tokens from the model.", used.output_tokens)
@@ -65,7 +66,7 @@ class _SessionCollector(Collector):
         yield CounterMetricFamily("agentsession_model_calls", "Calls of the model.", used.llm_calls)
         yield CounterMetricFamily("agentsession_tool_calls", "Calls of tools.", used.tool_calls)
         yield GaugeMetricFamily("agentsession_queued_submissions", "Submissions that wait.", now.queued)
-        yield GaugeMetricFamily("agentsession_pending_approvals", "Calls that wait for a person.", len(now.pending))
+        yield GaugeMetricFamily("agentsession_pending_approvals", "Calls that wait for a person.", waiting)
         yield GaugeMetricFamily("agentsession_tool_problems", "Servers of tools that do not work well.", len(now.problems))
         yield GaugeMetricFamily("agentsession_messages", "Messages in the conversation.", len(now.messages))
         yield GaugeMetricFamily("agentsession_last_event", "Number of the latest event.", now.last_seq)

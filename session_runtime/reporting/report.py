@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.budget import Budget
-from agent.conversation import PendingApproval as AgentApproval
 from agent.messages import Usage as AgentUsage
 from session_runtime.session.snapshot import Snapshot
-from session_runtime.wire import LAST_MESSAGE_BYTES, PendingApproval, SessionConfig, SessionReport, Usage
+from session_runtime.wire import (
+    LAST_MESSAGE_BYTES,
+    PendingApproval,
+    PendingQuestion,
+    SessionConfig,
+    SessionReport,
+    Usage,
+)
 
 TERMINATION_BYTES: Final = 4096
 """The kubelet reads no more of a termination message (per container; 12 KiB in all)."""
@@ -39,12 +45,37 @@ def build(snapshot: Snapshot, config: SessionConfig, sequence: int = 0) -> Sessi
         message_count=len(snapshot.messages),
         last_activity_time=snapshot.last_activity_time,
         last_message=None if snapshot.last_message is None else cut(snapshot.last_message, LAST_MESSAGE_BYTES),
-        pending_approvals=tuple(_brief(approval) for approval in snapshot.pending[:MAX_APPROVALS]),
+        pending_approvals=tuple(_brief(approval) for approval in pending(snapshot)[:MAX_APPROVALS]),
         tool_problems=_tool_problems(snapshot) if ending is None else (),
         budget_used_up=_budget_used_up(config, snapshot),
         outcome=None if ending is None else ending.outcome,
         outcome_message=None if ending is None else ending.message,
     )
+
+
+def pending(snapshot: Snapshot) -> list[PendingApproval]:
+    """What waits for a person: calls for a decision, and calls that run for an answer."""
+    approvals = [
+        PendingApproval(tool=p.tool, tool_call_id=p.tool_call_id, arguments=p.arguments, reason=p.reason)
+        for p in snapshot.pending
+    ]
+    questions = [
+        PendingApproval(
+            tool=q.tool,
+            tool_call_id=q.tool_call_id,
+            arguments=q.arguments,
+            reason=q.question.reason,
+            question=PendingQuestion(
+                id=q.id,
+                server=q.question.server,
+                message=q.question.message,
+                form=None if q.question.form is None else dict(q.question.form),
+                url=q.question.url,
+            ),
+        )
+        for q in snapshot.questions
+    ]
+    return [*questions, *approvals]
 
 
 def _tool_problems(snapshot: Snapshot) -> tuple[str, ...]:
@@ -125,12 +156,17 @@ def _shortened(report: SessionReport, field: str, limit: int) -> SessionReport:
     return report.model_copy(update={field: cut(value, low) if value is not None and low else None})
 
 
-def _brief(approval: AgentApproval) -> PendingApproval:
+def _brief(approval: PendingApproval) -> PendingApproval:
+    question = approval.question
+    if question is not None:
+        message, url = cut(question.message, ARGUMENT_CHARACTERS), question.url and cut(question.url, ARGUMENT_CHARACTERS)
+        question = question.model_copy(update={"message": message, "url": url, "form": None})
     return PendingApproval(
         tool=approval.tool,
         tool_call_id=approval.tool_call_id,
         arguments=_brief_arguments(approval.arguments),
         reason=cut(approval.reason, ARGUMENT_CHARACTERS),
+        question=question,
     )
 
 

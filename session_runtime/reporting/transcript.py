@@ -76,6 +76,13 @@ def _approval(data: Mapping[str, Any]) -> tuple[str, str]:
     return "approval", f"a person must decide on: {'; '.join(calls)}"
 
 
+def _question(data: Mapping[str, Any]) -> tuple[str, str]:
+    asked = flat(data["message"], OUTPUT_CHARACTERS)
+    visit = f" {flat(data['url'], OUTPUT_CHARACTERS)}" if data["url"] else ""
+    declined = f" (declined: {data['declined']})" if "declined" in data else ""
+    return "question", f"{data['server']} asks, for {data['tool']}: {asked}{visit}{declined}"
+
+
 def _plan(data: Mapping[str, Any]) -> tuple[str, str]:
     return "plan", flat("; ".join(f"[{step['status']}] {step['step']}" for step in data["plan"]), MESSAGE_CHARACTERS)
 
@@ -98,6 +105,8 @@ _RENDERERS: Final[Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str] | N
     "tool_call": _tool_call,
     "tool_output": _tool_output,
     "approval_required": _approval,
+    "question": _question,
+    "question_closed": lambda data: ("answer", data["action"]),
     "turn_complete": lambda data: ("done", "the turn is complete"),
     "interrupted": lambda data: ("stopped", flat(data.get("reason", ""), OUTPUT_CHARACTERS)),
     "error": lambda data: ("error", flat(data["message"], MESSAGE_CHARACTERS)),

@@ -10,6 +10,7 @@ from typing import Protocol
 from agent.approval import ApprovalDecision
 from agent.conversation import Conversation
 from agent.events import Emit
+from agent.question import OpenQuestion, QuestionAnswer
 
 
 class Agent(Protocol):
@@ -17,6 +18,9 @@ class Agent(Protocol):
 
     @property
     def conversation(self) -> Conversation: ...
+
+    @property
+    def questions(self) -> Sequence[OpenQuestion]: ...
 
     async def run_turn(self, text: str) -> object: ...
 
@@ -29,6 +33,8 @@ class Agent(Protocol):
     async def undo(self) -> object: ...
 
     async def compact(self) -> object: ...
+
+    async def answer(self, question_id: str, answer: QuestionAnswer) -> bool: ...
 
     def interrupt(self) -> bool: ...
 

@@ -15,15 +15,18 @@ from pydantic import TypeAdapter
 from agent.approval import ApprovalDecision
 from agent.conversation import Conversation
 from agent.events import Event, tool_output
+from agent.question import CANCELLED, OpenQuestion, QuestionAnswer, problems_with
 from session_runtime.session.agent_protocol import Agent, OpenAgent
 from session_runtime.session.events import Draft, ends_submission, timestamp
 from session_runtime.session.facts import NO_FACTS, Facts, Resumes
 from session_runtime.session.journal import Change, Journal
 from session_runtime.session.outcome import CUT_OFF, ON_REQUEST, SHUT_DOWN_EARLY, Ending, after_turn
+from session_runtime.session.refusals import AnswerDoesNotFit, IdReused, QuestionClosed, QueueFull, SessionFinished
 from session_runtime.session.snapshot import Snapshot
 from session_runtime.session.store import Commit, Loaded, Submitted
 from session_runtime.session.submission_queue import TURNS, SubmissionQueue
 from session_runtime.session.submissions import (
+    Answer,
     AnySubmission,
     Approval,
     Compact,
@@ -49,22 +52,6 @@ MAX_RESUMES: Final = 3
 """How many times an interrupted submission is resumed. The submission itself may be what ends the process."""
 
 _SUBMISSION: Final[TypeAdapter[Submission]] = TypeAdapter(AnySubmission)
-
-
-class SubmissionRefused(Exception):
-    """The session does not take this submission."""
-
-
-class SessionFinished(SubmissionRefused):
-    """The session is over, or about to be."""
-
-
-class IdReused(SubmissionRefused):
-    """The id belongs to a submission that says something else."""
-
-
-class QueueFull(SubmissionRefused):
-    """Too many submissions wait already."""
 
 
 class Session:
@@ -114,17 +101,23 @@ class Session:
         """What became of a submission; None when there never was one of this id."""
         return self._submissions.get(submission_id)
 
+    @property
+    def _questions(self) -> Sequence[OpenQuestion]:
+        """What a person is asked in the call that runs now."""
+        return () if self._agent is None else self._agent.questions
+
     def snapshot(self) -> Snapshot:
-        conversation, running = self.conversation, self._submissions.running
+        conversation, running, questions = self.conversation, self._submissions.running, self._questions
         queued = len(self._submissions.queued)
-        activity: Activity = "AwaitingApproval" if conversation.pending else "Idle"
+        activity: Activity = "AwaitingApproval" if questions or conversation.pending else "Idle"
         return Snapshot(
-            activity="Processing" if running or queued else activity,
+            activity="Processing" if (running or queued) and not questions else activity,
             is_processing=running is not None,
             usage=conversation.usage,
             messages=conversation.messages,
             last_message=conversation.last_message,
             pending=conversation.pending,
+            questions=tuple(questions),
             problems=self._problems,
             queued=queued,
             ended_turns=self._submissions.ended_turns,
@@ -153,10 +146,15 @@ class Session:
             raise SessionFinished(self._ending.message)
         if isinstance(submission, Interrupt):
             await self._accept_interrupt(submission_id, body)
+        elif isinstance(submission, Answer):
+            await self._accept_answer(submission_id, submission, body)
         else:
             if len(self._submissions.queued) >= MAX_QUEUE:
                 raise QueueFull(submission_id)
             await self._accept(submission_id, submission.type, body)
+            if isinstance(submission, UserInput) and self._agent is not None:
+                for question in self._questions:  # something else was said instead, as with calls that wait for approval
+                    await self._agent.answer(question.id, CANCELLED)
         return self._receipt(submission_id)
 
     async def _accept(self, submission_id: str, type_: str, body: str) -> None:
@@ -177,6 +175,21 @@ class Session:
         self._interrupt()
         facts = Facts(interrupted=self._interrupted)
         await self._journal.write(Change(accepted=submitted, ended=(submission_id,), facts=facts))
+
+    async def _accept_answer(self, submission_id: str, submission: Answer, body: str) -> None:
+        """Answer a question of the call that runs: at once, as the queue waits for that call."""
+        question = next((asked for asked in self._questions if asked.id == submission.question_id), None)
+        if question is None or self._agent is None:
+            raise QuestionClosed(submission.question_id)
+        answer = QuestionAnswer(submission.action, submission.content)
+        problems = problems_with(question.question, answer)
+        if problems:
+            raise AnswerDoesNotFit(problems)
+        submitted = Submitted(submission_id, "answer", body, self._touch())
+        self._submissions.add(submitted)
+        self._submissions.end(submission_id, self._journal.last_seq)
+        await self._agent.answer(question.id, answer)
+        await self._journal.write(Change(accepted=submitted, ended=(submission_id,)))
 
     def _interrupt(self) -> None:
         """End the running turn, if there is one."""
@@ -340,11 +353,12 @@ class Session:
         problems = event.data.get("problems")
         if isinstance(problems, list):
             self._problems = tuple(map(str, problems))
-        if event.type == "tools_changed":
+        running, data = self._submissions.running if event.type not in ("ready", "tools_changed") else None, event.data
+        if event.type in ("tools_changed", "question", "question_closed"):
             # It comes at any moment: the conversation may be ahead of the event that tells of it, and stays as it is stored.
-            await self._journal.write(Change(self._journal.draft(event.type, event.data, None)))
+            draft = self._journal.draft(event.type, event.data, None if running is None else running.id)
+            await self._journal.write(Change(draft))
             return
-        running, data = self._submissions.running if event.type != "ready" else None, event.data
         shutting_down = any(waiting.type == "shutdown" for waiting in self._submissions.queued)
         if event.type == "interrupted" and shutting_down:
             data = {"reason": "the session is being shut down"}

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from agent.conversation import PendingApproval
 from agent.messages import Message, Usage
+from agent.question import OpenQuestion
 from session_runtime.session.outcome import Ending
 from session_runtime.wire import Activity
 
@@ -21,6 +22,8 @@ class Snapshot:
     messages: tuple[Message, ...]
     last_message: str | None
     pending: tuple[PendingApproval, ...]
+    questions: tuple[OpenQuestion, ...]
+    """What a person is asked in the call that runs now."""
     problems: tuple[str, ...]
     """What is wrong with the servers that tools come from."""
     queued: int

@@ -80,6 +80,19 @@ class Approval(_Submission):
     decisions: list[Decision] = Field(max_length=256)
 
 
+class Answer(_Submission):
+    """Answers what a tool's server asks in the middle of a call. An answer is not queued: the call continues at once."""
+
+    type: Literal["answer"] = "answer"
+    question_id: str = Field(min_length=1, max_length=256)
+    action: Literal["accept", "decline", "cancel"] = Field(
+        description="`decline` refuses; `cancel` dismisses the question without a choice."
+    )
+    content: Arguments | None = Field(
+        default=None, description="For `accept`: the values of the form. What is missing has the form's default."
+    )
+
+
 class Undo(_Submission):
     """Removes the last input and everything after it from the conversation. Effects of tool calls stay."""
 
@@ -104,7 +117,7 @@ class Shutdown(_Submission):
     type: Literal["shutdown"] = "shutdown"
 
 
-Submission = UserInput | Approval | Undo | Compact | Interrupt | Shutdown
+Submission = UserInput | Approval | Answer | Undo | Compact | Interrupt | Shutdown
 
 AnySubmission = Annotated[Submission, Field(discriminator="type")]
 

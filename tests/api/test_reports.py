@@ -46,7 +46,11 @@ def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, nam
     kubelet.ready(pod)
     token = token_for(api, namespace, pod)
     stays = {"command": "the arguments stay in the pod"}
-    calls = [{"tool": "bash", "tool_call_id": "call-1", "arguments": stays, "reason": "it deletes"}]
+    question = {"id": "question_1", "server": "docs", "message": "Which one?", "form": None, "url": None}
+    calls = [
+        {"tool": "bash", "tool_call_id": "call-1", "arguments": stays, "reason": "it deletes"},
+        {"tool": "docs__get", "tool_call_id": "call-2", "reason": "docs asks: Which one?", "question": question},
+    ]
     usage = {"input_tokens": 5, "output_tokens": 2, "cost_usd": 0.25, "llm_calls": 1, "tool_calls": 0}
     report = report_of(body, 1, activity="AwaitingApproval", pending_approvals=calls, usage=usage)
     assert send(operator, body, token, report) == 204
@@ -58,7 +62,10 @@ def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, nam
 
     status = eventually(seen, what="the report in the status")
     assert status["usage"]["costUSD"] == "0.25"
-    assert status["pendingApprovals"] == [{"tool": "bash", "toolCallId": "call-1", "reason": "it deletes"}]
+    assert status["pendingApprovals"] == [
+        {"tool": "bash", "toolCallId": "call-1", "reason": "it deletes"},
+        {"tool": "docs__get", "toolCallId": "call-2", "reason": "docs asks: Which one?", "questionId": "question_1"},
+    ]
 
     assert send(operator, body, token, report_of(body, 2, activity="Idle", last_message="Done.")) == 204
     assert send(operator, body, token, report_of(body, 1, activity="Processing")) == 204, "an old one is dropped in silence"

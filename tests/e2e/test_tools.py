@@ -53,6 +53,23 @@ def test_a_task_waits_for_consent_to_a_call_of_an_mcp_server(sessions: Sessions,
     assert TOKEN not in json.dumps(done) + sessions.logs("asks")
 
 
+def test_a_servers_question_is_in_the_status_until_it_is_answered(sessions: Sessions, notes: dict[str, Any]) -> None:
+    sessions.script("seats", [{"tools": [{"name": "notes__seat", "arguments": {}}]}, {"content": "It is booked."}])
+    agent = {"model": "openai/seats", "mcpServers": [notes]}
+    sessions.apply("seated", className="scripted", mode="Interactive", prompt="Book a seat.", agent=agent)
+    waiting = sessions.wait_for_phase("seated", "AwaitingApproval")
+    (pending,) = waiting["status"]["pendingApprovals"]
+    assert (pending["tool"], pending["reason"]) == ("notes__seat", "the MCP server notes asks: Which seat?")
+
+    answer = {"type": "answer", "question_id": pending["questionId"], "action": "accept"}
+    assert sessions.ask("seated", "/v1/submissions", answer)["state"] == "done"
+    done = sessions.wait_for_phase("seated", "Idle")
+    assert done["status"]["lastMessage"] == "It is booked."
+    assert not done["status"].get("pendingApprovals")
+    (result,) = [message for message in sessions.requests("seats")[-1]["messages"] if message["role"] == "tool"]
+    assert result["content"] == "accept {'seat': 'aisle'}"
+
+
 def test_a_header_without_its_secret_is_named(sessions: Sessions, notes: dict[str, Any]) -> None:
     header = {"name": "Authorization", "secretKeyRef": {"name": "nowhere", "key": "value"}}
     servers = [{**notes, "headers": [header]}]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.redaction import Redactor
 from agent.tools.mcp import wire
+from agent.tools.mcp.elicitation import AskingCalls
+from agent.tools.mcp.errors import describe, is_lost_session, within
 from agent.tools.mcp.server import McpServer
 from agent.tools.mcp.translation import definition, render, tool_name
 from agent.tools.selection import ToolSelection
-from agent.tools.tool import Tool, ToolError, cut_output
+from agent.tools.tool import Tool, ToolError
 
 if TYPE_CHECKING:
     import mcp_types
@@ -58,15 +59,12 @@ MAX_TOOLS = 100
 MAX_PAGES = 100
 """Pages of a list of tools that are read; a list without an end must not keep us."""
 
-ERROR_LIMIT = 1_000
-"""Characters of an error's text."""
-
 
 class McpConnection:
     """Keeps a connection to a server, and reconnects when it is lost; a source of tools for `ToolRouter`.
 
-    What a server asks of its client in the middle of a call (sampling, elicitation, roots) is declined by the official
-    client, as it has nobody to ask.
+    What a server asks of the person in the middle of a call (elicitation) is put to them through that call. What it asks of a
+    model (sampling, roots) is declined by the official client.
     """
 
     def __init__(self, server: McpServer) -> None:
@@ -80,6 +78,7 @@ class McpConnection:
         self.on_change: Callable[[], None] = lambda: None
         self._redactor = Redactor((*server.headers.values(), *server.environment.values()))
         """For what an error says of the connection: the HTTP client quotes a header that it will not send."""
+        self._calls = AskingCalls()
         self._client: Client | None = None
         """None while there is no connection that is known to work."""
         self._live = asyncio.Event()
@@ -129,7 +128,7 @@ class McpConnection:
                 self._set_client(None)
                 if self._closing:
                     return  # an answer that came late: the official client's error took the place of the cancellation
-                if connected and _is_lost_session(error):
+                if connected and is_lost_session(error):
                     await asyncio.sleep(WANTED_WAIT)
                     continue  # the server is there, and only its session is gone
                 self._report(f"cannot be reached: {await self._described(error)}")
@@ -180,7 +179,7 @@ class McpConnection:
 
     async def _described(self, error: BaseException) -> str:
         """The error, and the last words of the process if it exited or never answered."""
-        said = _describe(error)
+        said = describe(error)
         if self._process is not None and (self._client is None or self._process.exited):
             words = await self._process.last_words()
             said = f"{said}. {words}" if words else said
@@ -191,8 +190,13 @@ class McpConnection:
         from mcp import Client  # late: it imports slowly, and most sessions have no MCP server
 
         async with AsyncExitStack() as stack:
-            async with _within(CONNECT_TIMEOUT if self.ready else self.server.start_timeout):
-                client = Client(await self._transport(stack), message_handler=self._on_message, cache=None)
+            async with within(CONNECT_TIMEOUT if self.ready else self.server.start_timeout):
+                client = Client(
+                    await self._transport(stack),
+                    message_handler=self._on_message,
+                    elicitation_callback=self._elicit,
+                    cache=None,
+                )
                 await stack.enter_async_context(client)
                 await self._list(client)
             self._set_client(client)
@@ -263,7 +267,7 @@ class McpConnection:
         selection = ToolSelection(self.server.allow, self.server.deny)
         left_out = 0
         troubles: list[str] = []
-        async with _within(CONNECT_TIMEOUT):
+        async with within(CONNECT_TIMEOUT):
             async for page in self._pages(client, troubles.append):
                 left_out += (page.meta or {}).get(wire.LEFT_OUT, 0)
                 for tool in page.tools:
@@ -293,7 +297,7 @@ class McpConnection:
             except MCPError as error:
                 if number == 0 or error.code == CONNECTION_CLOSED or error.data == wire.SESSION_LOST:
                     raise
-                report(f"does not list all its tools, and those of the first {number} pages are offered: {_describe(error)}")
+                report(f"does not list all its tools, and those of the first {number} pages are offered: {describe(error)}")
                 return
             yield page
             cursor = page.next_cursor
@@ -320,6 +324,10 @@ class McpConnection:
         )
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> str:
+        with self._calls.running():
+            return await self._answer_of(name, arguments)
+
+    async def _answer_of(self, name: str, arguments: dict[str, Any]) -> str:
         from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
 
         try:
@@ -348,37 +356,7 @@ class McpConnection:
             raise ToolError(text)
         return text
 
-
-@contextlib.asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first real error in what may be a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _is_lost_session(error: BaseException) -> bool:
-    return getattr(_first(error), "data", None) == wire.SESSION_LOST
-
-
-def _describe(error: BaseException) -> str:
-    from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
-
-    error = _first(error)
-    if isinstance(error, TimeoutError):
-        return str(error) or "no answer in time"
-    if not isinstance(error, MCPError):
-        return cut_output(f"{type(error).__name__}: {error}", ERROR_LIMIT)
-    said, data = error.message, error.data
-    if data is not None and data not in (wire.SESSION_LOST, wire.NOT_SENT):
-        details = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
-        said = said if details in said else f"{said} ({details})"
-    return cut_output(said, ERROR_LIMIT)
+    async def _elicit(
+        self, context: object, params: mcp_types.ElicitRequestParams
+    ) -> mcp_types.ElicitResult | mcp_types.ErrorData:
+        return await self._calls.elicit(self.server.name, params, self._redactor)

@@ -208,7 +208,7 @@ def _rows() -> Iterator[Documented]:
 
     active, doing = ConditionType.ACTIVE, ActiveReason
     yield Documented(active, "True", doing.PROCESSING, "the agent is at work; the message reports a budget that is used up")
-    yield Documented(active, "True", doing.AWAITING_APPROVAL, "a tool call waits for a person's decision")
+    yield Documented(active, "True", doing.AWAITING_APPROVAL, "a tool call waits for a person's decision or answer")
     yield Documented(active, "True", doing.IDLE, "the agent has finished its turn and waits for input")
     yield Documented(active, "False", doing.NOT_STARTED, "the agent has not started yet")
     yield Documented(active, "False", doing.STOPPED, "the agent does not run at the moment, or no longer")

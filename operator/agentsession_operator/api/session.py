@@ -108,14 +108,17 @@ class UsageStatus(Schema):
 
 
 class PendingApprovalStatus(Schema):
-    """A tool call that waits for approval."""
+    """A tool call that waits for approval or, in the middle of the call, for an answer."""
 
     tool: str
     """The tool's name."""
     tool_call_id: str
     """The call's id. Name it to approve or deny the call."""
     reason: str | None = None
-    """Why approval is needed. The call's arguments are in the session's own API only."""
+    """Why approval is needed, or what the tool's server asks. The call's arguments and the form to fill in are in the session's
+    own API only."""
+    question_id: str | None = None
+    """Set when the tool's server asks a question in the middle of the call. Name it to answer."""
 
 
 class AgentSessionStatus(Schema):
@@ -158,7 +161,7 @@ class AgentSessionStatus(Schema):
         list[PendingApprovalStatus],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["toolCallId"]}),
     ] = []
-    """Tool calls that wait for approval."""
+    """Tool calls that wait for approval or for an answer."""
     tool_problems: list[str] = []
     """What is wrong with the session's tool servers, at most 8 sentences. The agent works without their tools meanwhile, and
     connects again by itself."""

@@ -37,6 +37,11 @@ def _pending(calls: tuple[PendingApproval, ...]) -> list[PendingApprovalStatus]:
     """A map by id, in the schema; but not every model gives its calls different ones."""
     first = {call.tool_call_id: call for call in reversed(calls)}
     return [
-        PendingApprovalStatus(tool=call.tool, tool_call_id=call.tool_call_id, reason=call.reason or None)
+        PendingApprovalStatus(
+            tool=call.tool,
+            tool_call_id=call.tool_call_id,
+            reason=call.reason or None,
+            question_id=None if call.question is None else call.question.id,
+        )
         for call in reversed(first.values())
     ]

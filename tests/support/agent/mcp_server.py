@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from mcp.server.lowlevel.server import NotificationOptions
@@ -20,6 +20,11 @@ from mcp_types import (
     CallToolResult,
     CreateMessageRequest,
     CreateMessageRequestParams,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
     ErrorData,
     ImageContent,
     InputRequiredResult,
@@ -34,8 +39,8 @@ from pydantic import BaseModel
 READS = ToolAnnotations(read_only_hint=True)
 
 
-class Confirmation(BaseModel):
-    sure: bool
+class Seat(BaseModel):
+    seat: Literal["window", "aisle"] = "aisle"
 
 
 def make() -> MCPServer:
@@ -111,9 +116,23 @@ def _add_demanding_tools(server: MCPServer) -> None:
             time.sleep(1)  # noqa: ASYNC251 - that is the point
 
     @server.tool(annotations=READS)
-    async def ask(ctx: Context[Any, Any]) -> str:
-        """Ask the person behind the client."""
-        return (await ctx.elicit("Are you sure?", Confirmation)).action
+    async def seat(ctx: Context[Any, Any], where: str) -> CallToolResult | InputRequiredResult:
+        """Ask the person for a seat."""
+        form = ElicitRequestFormParams(message=f"Which seat to {where}?", requested_schema=Seat.model_json_schema())
+        answer = await _asked(ctx, form)
+        if isinstance(answer, InputRequiredResult):
+            return answer
+        return CallToolResult(content=[TextContent(type="text", text=f"{where}: {answer.action} {answer.content}")])
+
+    @server.tool(annotations=READS)
+    async def visit(ctx: Context[Any, Any]) -> CallToolResult | InputRequiredResult:
+        """Ask the person to visit an address."""
+        answer = await _asked(
+            ctx, ElicitRequestURLParams(message="Pay there.", url="https://pay.example/1", elicitation_id="1")
+        )
+        if isinstance(answer, InputRequiredResult):
+            return answer
+        return CallToolResult(content=[TextContent(type="text", text=answer.action)])
 
     @server.tool(annotations=READS)
     async def think() -> InputRequiredResult:
@@ -121,6 +140,21 @@ def _add_demanding_tools(server: MCPServer) -> None:
         message = SamplingMessage(role="user", content=TextContent(type="text", text="think"))
         request = CreateMessageRequest(params=CreateMessageRequestParams(messages=[message], max_tokens=10))
         return InputRequiredResult(input_requests={"thought": request})
+
+
+async def _asked(ctx: Context[Any, Any], params: ElicitRequestParams) -> ElicitResult | InputRequiredResult:
+    """The person's answer: in the protocol of 2026 it comes with the call made once more."""
+    if ctx.request_context.protocol_version >= "2026":
+        answer = (ctx.input_responses or {}).get("question")
+        return (
+            answer
+            if isinstance(answer, ElicitResult)
+            else InputRequiredResult(input_requests={"question": ElicitRequest(params=params)})
+        )
+    session = ctx.request_context.session
+    if isinstance(params, ElicitRequestURLParams):
+        return await session.elicit_url(params.message, params.url, "1", ctx.request_id)
+    return await session.elicit_form(params.message, params.requested_schema, ctx.request_id)
 
 
 async def serve_legacy() -> None:

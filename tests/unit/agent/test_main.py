@@ -188,6 +188,30 @@ async def test_an_mcp_server_on_stdio_with_a_secret_of_its_own(tmp_path: Path) -
         assert {t["function"]["name"].split("__")[0] for t in server.requests[0]["tools"]} == {"local"}
 
 
+async def test_a_servers_question_waits_for_the_person_or_for_ctrl_c(tmp_path: Path) -> None:
+    function = {"name": "local__seat", "arguments": '{"where": "Rome"}'}
+    asks = Answer(({"tool_calls": [{"index": 0, "id": "a", "function": function}]},), "tool_calls")
+    mcp = ("--mcp", f"local={sys.executable} {mcp_server.__file__}")
+    async with serve(asks, asks, says("Done.")) as server, console(*options(server, tmp_path, *mcp)) as person:
+        await person.shows("\n> ")
+        person.type("go\n")
+        await person.shows("? local asks, for local__seat: Which seat to Rome?")
+        await person.shows("Seat [aisle]: ")
+        person.press_ctrl_c()
+        await person.shows("[interrupted: by the user]\n\n> ")
+        person.type("once more\n")
+        await person.shows("Seat [aisle]: ")
+        person.type("roof\n")
+        await person.shows("Seat must be of: window, aisle")
+        await person.shows("Seat [aisle]: ")
+        person.type("1\n")
+        await person.shows("  | Rome: accept {'seat': 'window'}")
+        await person.shows("Done.\n\n> ")
+        person.press_ctrl_c()
+        assert await person.exit_status() == 130
+        assert "Traceback" not in person.screen
+
+
 WRONG = {
     "no model": ((), "the following arguments are required: --model"),
     "no server": (("--model", "m", "--base-url", "localhost:8000"), "'localhost:8000' does not start with http"),

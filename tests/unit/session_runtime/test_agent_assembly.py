@@ -58,6 +58,12 @@ def test_policy_budget_and_effort_become_the_agents() -> None:
     assert found.budget == Budget(tokens=10, cost_usd=0.5)
 
 
+def test_nobody_answers_questions_in_a_task() -> None:
+    settings = AgentSettings(model="m")
+    assert agent_config(config(agent=settings), {}).somebody_answers
+    assert not agent_config(config(agent=settings, mode="Task", prompt="go"), {}).somebody_answers
+
+
 def test_how_long_the_model_is_waited_for_becomes_the_agents() -> None:
     retries = wire.ModelRetries(silence_seconds=600, unavailable_seconds=0, rate_limited_seconds=3600)
     found = agent_config(config(agent=AgentSettings(model="m", model_retries=retries)), {})

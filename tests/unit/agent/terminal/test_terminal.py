@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.terminal.terminal import Terminal
 from agent.testing import Reply, ScriptedModel, calls, says
 from agent.tools.router import ToolRouter
 from agent.tools.tool import Tool, parameters
+from support.agent.asking import SEAT, asking_tool
 
 pytestmark = pytest.mark.anyio
 
@@ -28,15 +30,15 @@ async def shout(arguments: dict[str, Any]) -> str:
 SHOUT = Tool("shout", "Say it loud. And clear.", parameters("text", text={"type": "string"}), shout)
 
 
-async def chat(typed: str, *replies: Reply, editor: str | None = None, **settings: Any) -> str:
+async def chat(typed: str, *replies: Reply, editor: str | None = None, tools: tuple[Tool, ...] = (), **settings: Any) -> str:
     """What the screen shows when this is typed."""
     keyboard, hand = os.pipe()
     os.write(hand, typed.encode())
     os.close(hand)
     screen = io.StringIO()
     model = ScriptedModel(*replies)
-    config, tools = AgentConfig("scripted", **settings), ToolRouter((SHOUT,))
-    terminal = Terminal(config, lambda name: model, tools, source=keyboard, screen=screen, editor=editor)
+    config, router = AgentConfig("scripted", **settings), ToolRouter((SHOUT, *tools))
+    terminal = Terminal(config, lambda name: model, router, source=keyboard, screen=screen, editor=editor)
     try:
         assert await terminal.chat() == 0
     finally:
@@ -109,6 +111,44 @@ async def test_nothing_that_is_shown_gives_orders_to_the_terminal() -> None:
     screen = await chat("go\n", calls(("shout", {"text": orders})), says(f"so {orders}"))
     assert "so \\u001b]52;c;c3VkbyBybQ==\\u0007\\u009b2J" in screen
     assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", screen)
+
+
+async def test_a_servers_question_is_put_to_the_person_in_the_call() -> None:
+    screen = await chat("go\n1\nnext\n", calls(("book", {"to": "Rome"})), says("done"), says("ok"), tools=(asking_tool(),))
+    assert "? travel asks, for book: Which seat?\n" in screen
+    assert "    1. window\n    2. aisle\n  seat [aisle]: " in screen
+    assert "  | accept {'seat': 'window'}\n" in screen
+    assert "done" in screen
+
+
+async def test_a_servers_questions_come_one_after_the_other() -> None:
+    twice = calls(("book", {"to": "Rome"}), ("book", {"to": "Oslo"}))
+    screen = await chat("go\n1\n2\n", twice, says("done"), tools=(asking_tool(read_only=True),))
+    assert "  | accept {'seat': 'window'}\n" in screen
+    assert "  | accept {'seat': 'aisle'}\n" in screen
+
+
+async def test_a_servers_question_gives_no_orders_to_the_terminal() -> None:
+    evil = replace(SEAT, message="sure?\r\x1b[2K fine", form={"properties": {"a": {"type": "string", "title": "b\x1b[2K"}}})
+    screen = await chat("go\n/decline\n", calls(("book", {"to": "Rome"})), says("done"), tools=(asking_tool(evil),))
+    assert "sure?\\u000d\\u001b[2K fine" in screen
+    assert "b\\u001b[2K: " in screen
+    assert "  | decline None\n" in screen
+
+
+async def test_the_end_of_the_input_dismisses_a_servers_question() -> None:
+    screen = await chat("go\n", calls(("book", {"to": "Rome"})), says("done"), tools=(asking_tool(),))
+    assert "  | cancel None\n" in screen
+
+
+async def test_without_a_person_a_servers_question_is_declined() -> None:
+    screen = io.StringIO()
+    model = ScriptedModel(calls(("book", {"to": "Rome"})), says("so be it"))
+    config = AgentConfig("scripted", somebody_answers=False)
+    terminal = Terminal(config, lambda name: model, ToolRouter((asking_tool(),)), screen=screen)
+    assert await terminal.one_turn("go") == 0
+    assert "[travel asks: Which seat?; declined, as nobody answers questions in this session]" in screen.getvalue()
+    assert "  | decline None\n" in screen.getvalue()
 
 
 async def test_a_session_file_brings_the_conversation_back(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_a_report_fills_the_status() -> None:
         pending_approvals=[
             {"tool": "bash", "tool_call_id": "call_1", "arguments": {"command": "rm -r /"}, "reason": "it deletes"},
             {"tool": "bash", "tool_call_id": "call_2"},
+            {
+                "tool": "docs__book",
+                "tool_call_id": "call_3",
+                "reason": "the MCP server docs asks: Which seat?",
+                "question": {"id": "question_1", "server": "docs", "message": "Which seat?"},
+            },
         ],
     )
     wire = decided(admitted(), pod=pod(status=READY), said=said).status.to_wire()
@@ -78,6 +84,12 @@ def test_a_report_fills_the_status() -> None:
     assert wire["pendingApprovals"] == [
         {"tool": "bash", "toolCallId": "call_1", "reason": "it deletes"},
         {"tool": "bash", "toolCallId": "call_2"},
+        {
+            "tool": "docs__book",
+            "toolCallId": "call_3",
+            "reason": "the MCP server docs asks: Which seat?",
+            "questionId": "question_1",
+        },
     ]
 
 

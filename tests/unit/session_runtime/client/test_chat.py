@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from agent.testing import calls, says
+from session_runtime.wire import AgentSettings, McpServerSettings
+from support.agent.mcp_http import http, mcp_app
 from support.runtime.harness import DEADLINE, ROOT, TOKEN, asking, eventually, runtime, runtime_process
 
 pytestmark = pytest.mark.anyio
@@ -178,3 +180,78 @@ async def test_the_token_may_have_another_name(short_path: Path) -> None:
     async with runtime(short_path) as run, chat(run.url, TOKEN, "--token-env", "MINE") as person:
         assert await person.end() == 2
     assert person.printed.startswith("Set MINE to the session's token")
+
+
+def trips(url: str) -> AgentSettings:
+    return AgentSettings(model="scripted", mcp_servers=(McpServerSettings(name="trips", url=url),))
+
+
+async def test_a_servers_question_is_answered_in_the_turn(short_path: Path) -> None:
+    script = (calls(("trips__seat", {"where": "Rome"})), says("Booked."))
+    async with http(mcp_app()) as url, runtime(short_path, *script, agent=trips(url)) as run, chat(run.url) as person:
+        await person.type("book")
+        await person.sees("? trips asks, for trips__seat: Which seat to Rome?")
+        await person.sees("Seat [aisle]: ")
+        await person.type("roof")
+        await person.sees("Seat must be of: window, aisle")
+        await person.type("window")
+        await person.sees("answer    accept")
+        await person.sees("output    Rome: accept {'seat': 'window'}")
+        await person.sees("Booked.")
+        await person.sees("> ", times=2)
+        person.press_ctrl_c()
+
+
+async def test_ctrl_c_ends_a_question_and_the_next_line_is_input(short_path: Path) -> None:
+    script = (calls(("trips__seat", {"where": "Rome"})), says("Hello to you."))
+    async with http(mcp_app()) as url, runtime(short_path, *script, agent=trips(url)) as run, chat(run.url) as person:
+        await person.type("book")
+        await person.sees("Seat [aisle]: ")
+        person.press_ctrl_c()
+        await person.sees("stopped   by the user")
+        await person.sees("> ", times=2)
+        await person.type("hello")
+        await person.sees("Hello to you.")
+        await person.sees("> ", times=3)
+        person.press_ctrl_c()
+
+
+async def test_a_servers_question_of_another_is_put_before_the_prompt(short_path: Path) -> None:
+    script = (calls(("trips__seat", {"where": "Rome"})), says("Booked."))
+    async with http(mcp_app()) as url, runtime(short_path, *script, agent=trips(url)) as run:
+        await run.submit("user_input", text="book")
+        await run.until("question")
+        async with chat(run.url) as person:
+            await person.sees("? trips asks, for trips__seat: Which seat to Rome?")
+            await person.type("/decline")
+            await person.sees("> ")
+            assert (await run.until("tool_output")).data["output"] == "Rome: decline None"
+            person.press_ctrl_c()
+
+
+async def test_a_question_that_somebody_else_answers_is_no_longer_put(short_path: Path) -> None:
+    script = (calls(("trips__seat", {"where": "Rome"})), says("Booked."))
+    async with http(mcp_app()) as url, runtime(short_path, *script, agent=trips(url)) as run, chat(run.url) as person:
+        await person.type("book")
+        await person.sees("Seat [aisle]: ")
+        (pending,) = (await run.http.get("/v1/session")).json()["pending_approval"]
+        await run.submit("answer", question_id=pending["question"]["id"], action="cancel")
+        await person.sees("answer    cancel")
+        await person.sees("Booked.")
+        await person.sees("> ", times=2)
+        person.press_ctrl_c()
+
+
+async def test_who_leaves_the_chat_leaves_a_servers_question_to_others(short_path: Path) -> None:
+    script = (calls(("trips__seat", {"where": "Rome"})), says("Booked."))
+    async with http(mcp_app()) as url, runtime(short_path, *script, agent=trips(url)) as run:
+        for said in ("book", None):  # in the turn, and before the prompt
+            async with chat(run.url) as person:
+                if said is not None:
+                    await person.type(said)
+                await person.sees("Seat [aisle]: ")
+                assert person.process.stdin is not None
+                person.process.stdin.close()
+                assert await person.end() == 0
+            assert len((await run.http.get("/v1/session")).json()["pending_approval"]) == 1
+        await run.submit("interrupt")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agent.conversation import PendingApproval
 from agent.messages import Message, Usage
+from agent.question import OpenQuestion, Question
 from agent.testing import says
 from session_runtime.reporting import report as reports
 from session_runtime.reporting import reporter as reporting
@@ -39,6 +40,7 @@ SNAPSHOT = Snapshot(
     messages=(Message("user", "hi"), Message("assistant", "hello")),
     last_message="hello",
     pending=(),
+    questions=(),
     problems=(),
     queued=0,
     ended_turns=1,
@@ -96,6 +98,28 @@ def test_arguments_of_pending_calls_are_cut_and_stay_an_object() -> None:
     assert set(brief) == set(arguments)
     assert len(str(brief["content"]).encode()) <= reports.ARGUMENT_CHARACTERS
     assert (brief["count"], brief["flag"], brief["no"]) == (3, True, None)
+    assert len(report.model_dump_json()) < 64_000
+
+
+def test_a_question_is_reported_without_its_form_and_in_brief() -> None:
+    form = {"type": "object", "properties": {"seat": {"type": "string", "description": "x" * 5000}}}
+    long = Question("trips", "Which seat? " * 500, form, "https://pay.example/" + "1" * 1000)
+    asked = tuple(OpenQuestion(f"q{n}", f"c{n}", "trips__book", {"to": "é" * 5000}, long) for n in range(20))
+    approval = PendingApproval("c", "write", {})
+    now = replace(SNAPSHOT, questions=asked, pending=(approval,))
+    whole = reports.pending(now)
+    assert [waiting.tool_call_id for waiting in whole] == [*(f"c{n}" for n in range(20)), "c"]
+    assert whole[0].question is not None
+    assert (whole[0].question.form, whole[0].question.url) == (form, long.url)
+    assert whole[0].reason.startswith("the MCP server trips asks: Which seat?")
+    assert whole[-1].question is None
+    report = reports.build(now, CONFIG)
+    assert len(report.pending_approvals) == reports.MAX_APPROVALS
+    brief = report.pending_approvals[0].question
+    assert brief is not None
+    assert (brief.id, brief.server, brief.form) == ("q0", "trips", None)
+    assert brief.url is not None
+    assert max(len(brief.message), len(brief.url)) <= reports.ARGUMENT_CHARACTERS
     assert len(report.model_dump_json()) < 64_000
 
 

@@ -17,6 +17,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 CALL = {"tool_call_id": "c", "tool": "bash", "arguments": {"command": "ls"}}
 
+QUESTION: dict[str, Any] = {"tool": "docs__book", "server": "docs", "message": "Which\nseat?", "form": {}, "url": None}
+
 EVENTS: dict[str, tuple[dict[str, Any], str | None]] = {
     "ready": ({"model": "m", "tools": [], "problems": ["no search"]}, "ready     model m, tools: none; no search"),
     "tools_changed": ({"tools": ["bash"], "problems": ["docs: away"]}, "tools     bash; docs: away"),
@@ -29,6 +31,8 @@ EVENTS: dict[str, tuple[dict[str, Any], str | None]] = {
         {"approvals": [CALL | {"reason": "it lists"}]},
         'approval  a person must decide on: bash {"command": "ls"} (it lists)',
     ),
+    "question": (QUESTION, "question  docs asks, for docs__book: Which ⏎ seat?"),
+    "question_closed": ({"question_id": "q", "tool_call_id": "c", "action": "decline"}, "answer    decline"),
     "turn_complete": ({"message": "Done."}, "done      the turn is complete"),
     "interrupted": ({"reason": "by the user"}, "stopped   by the user"),
     "error": ({"kind": "model", "message": "bad key"}, "error     bad key"),
@@ -48,6 +52,12 @@ def test_each_type_of_event_has_its_line_or_none(type_: str) -> None:
     data, expected = EVENTS[type_]
     line = transcript.line(Draft(type_, data, NOW))
     assert line == (None if expected is None else f"2026-01-02T03:04:05.000Z {expected}")
+
+
+def test_a_question_has_its_address_and_why_nobody_is_asked() -> None:
+    line = transcript.line(Draft("question", QUESTION | {"url": "https://pay.example", "declined": "nobody is there"}, NOW))
+    assert line is not None
+    assert line.endswith("Which ⏎ seat? https://pay.example (declined: nobody is there)")
 
 
 def test_what_a_sub_agent_does_is_set_off() -> None:

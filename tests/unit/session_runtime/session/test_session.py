@@ -17,7 +17,8 @@ from agent.testing import calls, says
 from session_runtime.session.events import Draft
 from session_runtime.session.facts import Facts, Resumes
 from session_runtime.session.outcome import CUT_OFF, Ending, after_turn, explained
-from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES, IdReused, QueueFull, SessionFinished
+from session_runtime.session.refusals import IdReused, QueueFull, SessionFinished
+from session_runtime.session.session import MAX_QUEUE, MAX_RESUMES
 from session_runtime.session.store import Commit, Store, Submitted
 from session_runtime.session.submissions import Approval, Decision, Shutdown, Undo, UserInput, canonical
 from support.runtime.harness import AnsweringModel, eventually
