@@ -29,7 +29,7 @@ from agent.terminal.session_file import SessionFile, SessionFileError
 from agent.terminal.terminal import COMMANDS, Terminal, visible
 from agent.tools.hub import HubSettings, hub_tools
 from agent.tools.mcp.connection import McpConnection
-from agent.tools.mcp.server import McpServer
+from agent.tools.mcp.server import McpServer, OAuthClient
 from agent.tools.plan import plan_tool
 from agent.tools.research import research_tool
 from agent.tools.router import ToolRouter
@@ -116,11 +116,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="NAME=VARIABLE",
         help="pass this environment variable only to this MCP server; over HTTP, as a bearer token (repeatable)",
     )
+    add(
+        "--mcp-oauth",
+        action="append",
+        default=[],
+        nargs=3,
+        metavar=("NAME=ISSUER", "ID", "SECRET"),
+        help="get this MCP server's access tokens from an authorization server; ID and SECRET name environment variables with "
+        "the client's id, and its secret or private key in PEM (repeatable)",
+    )
     arguments = parser.parse_args(argv)
     if not arguments.workdir.is_dir():
         parser.error(f"--workdir: {arguments.workdir} is not a folder")
     try:
         arguments.mcp = with_secrets(arguments.mcp, arguments.mcp_secret, os.environ)
+        arguments.mcp = with_oauth(arguments.mcp, arguments.mcp_oauth, os.environ)
     except ValueError as error:
         parser.error(str(error))
     return arguments
@@ -192,6 +202,24 @@ def with_secrets(servers: list[McpServer], secrets: list[str], environment: Mapp
     return list(by_name.values())
 
 
+def with_oauth(
+    servers: list[McpServer], clients: list[tuple[str, str, str]], environment: Mapping[str, str]
+) -> list[McpServer]:
+    """The servers, each with the client that is registered at its authorization server. Raises ValueError."""
+    by_name = {server.name: server for server in servers}
+    for where, *variables in clients:
+        name, _, issuer = where.partition("=")
+        if name not in by_name or by_name[name].url is None or not issuer.startswith(("http://", "https://")):
+            raise ValueError(f"--mcp-oauth: {where!r} is not NAME=ISSUER with the NAME of an --mcp with an address")
+        if missing := [variable for variable in variables if variable not in environment]:
+            raise ValueError(f"--mcp-oauth: the environment variable {missing[0]!r} is not set")
+        client_id, secret = (environment[variable].strip() for variable in variables)
+        is_key = secret.startswith("-----BEGIN")
+        client = OAuthClient(issuer, client_id, None if is_key else secret, secret if is_key else None)
+        by_name[name] = replace(by_name[name], oauth=client)
+    return list(by_name.values())
+
+
 def split_environment(environment: Mapping[str, str], given_away: Iterable[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
     """What commands may see, and the keys in the rest, to be masked: in what is named like a secret or `given_away` as one."""
     secret = {name for name in environment if any(word in name.upper() for word in SECRET_WORDS)} | set(given_away)
@@ -217,7 +245,8 @@ def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> Age
 
 
 async def chat(arguments: argparse.Namespace) -> int:
-    given_away = (secret.partition("=")[2] for secret in arguments.mcp_secret)
+    given_away = [secret.partition("=")[2] for secret in arguments.mcp_secret]
+    given_away += [variable for _, *variables in arguments.mcp_oauth for variable in variables]
     visible, secrets = split_environment(os.environ, given_away)
     config = agent_config(arguments, secrets)
     file = None if arguments.session is None else SessionFile(arguments.session)

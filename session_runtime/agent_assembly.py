@@ -21,11 +21,11 @@ from agent.redaction import Redactor
 from agent.tools.selection import ToolSelection
 from session_runtime.credentials import credentials, provider_environment, secret_values, without_line_break
 from session_runtime.session.agent_protocol import OpenAgent, OpenedAgent
-from session_runtime.wire import AgentSettings, SessionConfig
+from session_runtime.wire import AgentSettings, McpOAuth, SessionConfig
 
 if TYPE_CHECKING:
     from agent.model.model import Model
-    from agent.tools.mcp.server import McpServer
+    from agent.tools.mcp.server import McpServer, OAuthClient
     from agent.tools.router import ToolRouter
     from agent.workspace import Workspace
 
@@ -63,7 +63,7 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
 
 
 def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
-    """The session's MCP servers, each with its own headers. Raises KeyError for a header whose variable is not there."""
+    """The session's MCP servers, each with its own headers and OAuth client. Raises KeyError when a variable is not there."""
     from agent.tools.mcp.server import McpServer
 
     return tuple(
@@ -71,10 +71,26 @@ def mcp_servers(settings: AgentSettings, environment: Mapping[str, str]) -> tupl
             server.name,
             url=server.url,
             headers={header.name: without_line_break(environment[header.variable]) for header in server.headers},
+            oauth=None if server.oauth is None else _oauth_client(server.oauth, environment),
             allow=server.tools.allow,
             deny=server.tools.deny,
         )
         for server in settings.mcp_servers
+    )
+
+
+def _oauth_client(settings: McpOAuth, environment: Mapping[str, str]) -> OAuthClient:
+    from agent.tools.mcp.server import OAuthClient
+
+    def value(variable: str | None) -> str | None:
+        return None if variable is None else without_line_break(environment[variable])
+
+    return OAuthClient(
+        settings.issuer,
+        settings.client_id or value(settings.client_id_variable) or "",
+        secret=value(settings.client_secret_variable),
+        private_key=value(settings.private_key_variable),
+        scopes=settings.scopes,
     )
 
 

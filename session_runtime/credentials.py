@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.secret_values import secret_parts
-from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX
+from session_runtime.wire import CREDENTIAL_PREFIX, HEADER_PREFIX, OAUTH_PREFIX
 
 _NOT_CREDENTIALS: Final = re.compile(r"PATH|HOME|LD_.*|PYTHON.*|AGENTSESSION_.*")
 """Names that a Secret may not set in this process: they steer the process itself."""
@@ -25,8 +25,9 @@ def provider_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What must appear in no event, message or log: the keys among the credentials and the values of MCP servers' headers."""
-    named = [*credentials(environment).items()]
+    """What must appear in no event, message or log: the keys among the credentials, the values of MCP servers' headers, and the
+    secrets that the session has at their authorization servers."""
+    named = [*credentials(environment).items(), *_under(OAUTH_PREFIX, environment).items()]
     for header in _under(HEADER_PREFIX, environment).values():
         # The token of `Bearer TOKEN` is as secret alone: a server that shows it need not show the word before it.
         named += [("", header), ("", header.partition(" ")[2])]

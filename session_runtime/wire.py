@@ -38,6 +38,9 @@ HEADER_PREFIX: Final = "AGENTSESSION_HEADER_"
 """Prefix of the variables that carry the values of MCP servers' headers to the agent container: secrets like the others, but
 for one server each, and not for the model's provider."""
 
+OAUTH_PREFIX: Final = "AGENTSESSION_OAUTH_"
+"""The same for what the session authenticates with at MCP servers' authorization servers."""
+
 REPORT_TOKEN_PATH: Final = "/var/run/secrets/agentsession.dev/token"  # noqa: S105 - a path, not a token
 """Where the pod's projected service-account token is mounted (agent container only)."""
 
@@ -88,12 +91,26 @@ class McpHeader(_Wire):
     """Environment variable of the agent container that holds its value."""
 
 
+class McpOAuth(_Wire):
+    """How the session authenticates at the authorization server of one MCP server: as a client that is registered there."""
+
+    issuer: str
+    client_id: str | None = None
+    """None when `client_id_variable` has it."""
+    client_id_variable: str | None = None
+    client_secret_variable: str | None = None
+    private_key_variable: str | None = None
+    """Of this and `client_secret_variable` one is set: an environment variable of the agent container."""
+    scopes: tuple[str, ...] = ()
+
+
 class McpServerSettings(_Wire):
     """An MCP server that is spoken to over streamable HTTP."""
 
     name: str
     url: str
     headers: tuple[McpHeader, ...] = ()
+    oauth: McpOAuth | None = None
     tools: ToolSelection = ToolSelection()
     """Globs over the server's own names for its tools."""
 

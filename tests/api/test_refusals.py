@@ -12,6 +12,15 @@ from support.api import GROUP, Api, Refused, condition, session, sessions_path
 from support.operator_process import OperatorProcess
 from support.waiting import eventually
 
+SECRET = {"secretKeyRef": {"name": "keys", "key": "docs"}}
+CLIENT = {"issuer": "https://login.example", "clientID": {"value": "me"}, "clientSecret": SECRET}
+
+
+def with_oauth(**fields: Any) -> dict[str, Any]:
+    """A session whose MCP server has this OAuth client; a field that is None is left out."""
+    client = {name: value for name, value in {**CLIENT, **fields}.items() if value is not None}
+    return {"agent": {"mcpServers": [{"name": "docs", "url": "https://d", "oauth": client}]}}
+
 
 @pytest.mark.parametrize(
     ("spec", "field"),
@@ -37,6 +46,25 @@ from support.waiting import eventually
             {"agent": {"mcpServers": [{"name": "docs", "url": "https://d", "headers": [{"name": "X", "value": "y"}]}]}},
             "spec.agent.mcpServers[0].headers[0].secretKeyRef",
         ),
+        (with_oauth(issuer=None), "spec.agent.mcpServers[0].oauth.issuer"),
+        (with_oauth(issuer="login.example"), "spec.agent.mcpServers[0].oauth.issuer"),
+        (with_oauth(clientID=None), "spec.agent.mcpServers[0].oauth.clientID"),
+        (with_oauth(clientID={}), "spec.agent.mcpServers[0].oauth.clientID"),
+        (with_oauth(clientID={"value": "me", **SECRET}), "spec.agent.mcpServers[0].oauth.clientID"),
+        (with_oauth(clientSecret=None), "spec.agent.mcpServers[0].oauth"),
+        (with_oauth(privateKey=SECRET), "spec.agent.mcpServers[0].oauth"),
+        (with_oauth(clientSecret={"value": "s3cret"}), "spec.agent.mcpServers[0].oauth.clientSecret.secretKeyRef"),
+        (with_oauth(scopes=["read write"]), "spec.agent.mcpServers[0].oauth.scopes[0]"),
+        (
+            {
+                "agent": {
+                    "mcpServers": [
+                        {"name": "docs", "url": "https://d", "oauth": CLIENT, "headers": [{"name": "authorization", **SECRET}]}
+                    ]
+                }
+            },
+            "spec.agent.mcpServers[0]",
+        ),
         ({"agent": {"approvalPolicy": [{"tool": "bash", "action": "Maybe"}]}}, "spec.agent.approvalPolicy[0].action"),
         ({"agent": {"approvalPolicy": [{"tool": "", "action": "Ask"}]}}, "spec.agent.approvalPolicy[0].tool"),
         ({"agent": {"approvalPolicy": [{"tool": ["bash"], "action": "Ask"}]}}, "spec.agent.approvalPolicy[0].tool"),
@@ -59,6 +87,21 @@ def test_a_bad_session_is_refused_by_field(api: Api, namespace: str, spec: dict[
         api.create(sessions_path(namespace), body)
     assert refused.value.code == 422
     assert field in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "client", [CLIENT, {**CLIENT, "clientID": SECRET}, {"issuer": "http://a/b", "clientID": SECRET, "privateKey": SECRET}]
+)
+def test_an_oauth_client_is_accepted(api: Api, namespace: str, client: dict[str, Any]) -> None:
+    headers = [{"name": "X-Team", **SECRET}]
+    server = {
+        "name": "docs",
+        "url": "https://d",
+        "oauth": {**client, "scopes": ["read", "api://x/.default"]},
+        "headers": headers,
+    }
+    stored = api.create(sessions_path(namespace), session("good", agent={"mcpServers": [server]}))
+    assert stored["spec"]["agent"]["mcpServers"] == [server]
 
 
 def test_the_texts_of_a_session_have_a_bound_together(api: Api, namespace: str) -> None:

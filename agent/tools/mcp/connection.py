@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from agent.tools.tool import Tool, ToolError
 
 if TYPE_CHECKING:
     import mcp_types
+    from httpx2 import Auth
     from mcp import Client
 
     from agent.tools.mcp.stdio import StdioServer
@@ -56,6 +58,9 @@ CLOSE_TIMEOUT = 10.0
 MAX_TOOLS = 100
 """Tools that one server can offer. OpenAI takes 128 in all, and all of them go with every request."""
 
+TOKENS_KEPT = 16
+"""Access tokens that are masked; the oldest of more are no longer valid."""
+
 MAX_PAGES = 100
 """Pages of a list of tools that are read; a list without an end must not keep us."""
 
@@ -76,8 +81,13 @@ class McpConnection:
         self.ready = False
         """Whether its tools have been listed, if only once."""
         self.on_change: Callable[[], None] = lambda: None
-        self._redactor = Redactor((*server.headers.values(), *server.environment.values()))
+        self._redactor = Redactor(server.secrets)
         """For what an error says of the connection: the HTTP client quotes a header that it will not send."""
+        self._tokens: deque[str] = deque(maxlen=TOKENS_KEPT)
+        self._issued = Redactor()
+        """For what the server says: it may show the access token that it got, which nobody but the connection knows."""
+        self._auth: Auth | None = None
+        """Kept over connections, with its tokens."""
         self._calls = AskingCalls()
         self._client: Client | None = None
         """None while there is no connection that is known to work."""
@@ -213,7 +223,12 @@ class McpConnection:
 
         from agent.tools.mcp import http as mcp_http  # late: most sessions have no MCP server
 
-        http = await stack.enter_async_context(mcp_http.McpHttpClient(self.server.headers, self._look_again.set))
+        if self.server.oauth is not None and self._auth is None:
+            from agent.tools.mcp.oauth import ClientAuth  # late: few servers ask for it
+
+            self._auth = ClientAuth(self.server.url, self.server.oauth, self._keep_secret)
+        client = mcp_http.McpHttpClient(self.server.headers, self._look_again.set, self._auth)
+        http = await stack.enter_async_context(client)
         return streamable_http_client(self.server.url, http_client=http, max_sse_event_size=wire.MAX_ANSWER)
 
     async def _serve(self, client: Client) -> None:
@@ -351,7 +366,7 @@ class McpConnection:
             self._look_again.set()
             said = self._redactor.text(await self._described(error))
             raise ToolError(f"the MCP server {self.server.name} failed: {said}") from error
-        text = render(result.content, result.structured_content)
+        text = self._issued.text(render(result.content, result.structured_content))
         if result.is_error:
             raise ToolError(text)
         return text
@@ -359,4 +374,10 @@ class McpConnection:
     async def _elicit(
         self, context: object, params: mcp_types.ElicitRequestParams
     ) -> mcp_types.ElicitResult | mcp_types.ErrorData:
-        return await self._calls.elicit(self.server.name, params, self._redactor)
+        return await self._calls.elicit(self.server.name, params, self._issued)
+
+    def _keep_secret(self, token: str) -> None:
+        """An access token was issued: from now on it is masked in all that comes of the connection."""
+        self._tokens.append(token)
+        self._issued = Redactor(self._tokens)
+        self._redactor = Redactor((*self.server.secrets, *self._tokens))

@@ -42,6 +42,10 @@ _MEANINGS: Final = {
 }
 
 
+class AuthorizationError(httpx2.TransportError):
+    """No access token. The message holds no secret that was not known before."""
+
+
 class AnswerTooLargeError(httpx2.StreamError):
     """A server's answer is larger than MAX_ANSWER. The official client reports a StreamError as the call's error."""
 
@@ -81,17 +85,29 @@ class McpHttpClient(httpx2.AsyncClient):
             failures += 1
 
     async def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send. A connection that cannot be made is an error answer that says that the server has not seen the request."""
+        """Send. A connection that cannot be made is an error answer that says that the server has not seen the request, and a
+        token that cannot be got is one, too: an exception would end the connection, and all calls with it.
+        """
         try:
             return await super().send(request, **options)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
-            asked = _request(request)
-            if asked is None:
+        except AuthorizationError as failure:
+            return _made_up(request, 401, str(failure))
+        except httpx2.TransportError as failure:
+            if failure.request is not request:  # it is one of `auth`
+                said = f"{type(failure).__name__}: {failure}".removesuffix(": ")
+                return _made_up(request, 401, f"no access token, as {failure.request.url.host} does not answer: {said}")
+            if not isinstance(failure, httpx2.ConnectError | httpx2.ConnectTimeout) or _request(request) is None:
                 raise
             said = f"no connection: {failure}" if str(failure) else f"no connection within {CONNECT_TIMEOUT:g} s"
-            error = {"code": INTERNAL_ERROR, "message": said, "data": wire.NOT_SENT}
-            body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
-            return httpx2.Response(502, headers={"content-type": "application/json"}, content=body, request=request)
+            return _made_up(request, 502, said, wire.NOT_SENT)
+
+
+def _made_up(request: httpx2.Request, status: int, message: str, data: str | None = None) -> httpx2.Response:
+    """An answer in the place of the server's."""
+    asked = _request(request) or {"id": None}
+    error = {"code": INTERNAL_ERROR, "message": message, **({} if data is None else {"data": data})}
+    body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode()
+    return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)
 
 
 async def _bound(response: httpx2.Response) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from agentsession_operator.api.meta import MAX_NAME, Schema
 from session_runtime.wire import ReasoningEffort
@@ -46,8 +46,75 @@ class McpHeader(Schema):
     """The Secret key with the complete value, for example the text "Bearer TOKEN"."""
 
 
+class TextOrSecretKey(Schema):
+    """A value, as text or in a Secret."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "has(self.value) != has(self.secretKeyRef)", "message": "needs either a value or a secretKeyRef"}
+            ]
+        }
+    )
+
+    value: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """The value itself."""
+    secret_key_ref: SecretKeyRef | None = None
+    """The Secret key with the value."""
+
+
+class SecretValue(Schema):
+    """A value in a Secret."""
+
+    secret_key_ref: SecretKeyRef
+    """The Secret key with the value."""
+
+
+class McpOAuth(Schema):
+    """The OAuth client that the session acts as: one that is registered at the server's authorization server and gets tokens
+    for itself (client credentials). Nobody signs in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.clientSecret) != has(self.privateKey)",
+                    "message": "needs either a clientSecret or a privateKey",
+                }
+            ]
+        }
+    )
+
+    issuer: Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^?#]*)?$", max_length=2048)]
+    """The authorization server's issuer URL, for example https://login.example.com. The credentials are sent to this server
+    only, no matter which one the MCP server names."""
+    client_id: Annotated[TextOrSecretKey, Field(alias="clientID")]
+    """The client's id."""
+    client_secret: SecretValue | None = None
+    """The client's secret."""
+    private_key: SecretValue | None = None
+    """The client's private key as PEM (EC, RSA or Ed25519), in place of a secret. The client authenticates with signatures."""
+    scopes: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!#-\[\]-~]+$")]],
+        Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = []
+    """Scopes to request. Unset means those that the MCP server asks for."""
+
+
 class McpServer(Schema):
     """A tool server that speaks the Model Context Protocol over streamable HTTP."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.oauth) || !has(self.headers) || "
+                    "!self.headers.exists(h, h.name.lowerAscii() == 'authorization')",
+                    "message": "with oauth, the Authorization header carries the access token; remove it from headers",
+                }
+            ]
+        }
+    )
 
     name: Annotated[str, Field(max_length=32, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     """The server's name in the session. The tool `search` of the server `docs` is called docs__search."""
@@ -55,6 +122,8 @@ class McpServer(Schema):
     """The server's URL, for example https://mcp.example.com/mcp. Put passwords in a header, not here."""
     headers: Annotated[list[McpHeader], Field(max_length=16, json_schema_extra=BY_NAME)] = []
     """Headers with secret values. They are sent to this server only."""
+    oauth: McpOAuth | None = None
+    """How the session gets access tokens, if the server asks for them (OAuth 2.1). Tokens are sent to this server only."""
     tools: ToolSelection | None = None
     """The server's tools that the agent may use, as globs over the server's own tool names. Unset allows all."""
 

@@ -160,8 +160,8 @@ def _rows() -> Iterator[Documented]:
         kind_,
         "False",
         pod.CONTAINER_ERROR,
-        "the container cannot be created, usually because `credentials.secretName` or an MCP server's header names no Secret, "
-        "or the workspace's image has no python3; the message says which",
+        "the container cannot be created, usually because `credentials.secretName` or an MCP server's header or OAuth client "
+        "names no Secret, or the workspace's image has no python3; the message says which",
         trouble=True,
     )
     yield Documented(

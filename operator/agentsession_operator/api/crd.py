@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ def _inline(node: JSON, definitions: dict[str, JSON]) -> JSON:
         elif key == "description":
             result[key] = " ".join(value.split())
         else:
-            result[key] = value
+            result[key] = deepcopy(value)  # a type in several places would else be written with YAML's aliases
     return result
 
 

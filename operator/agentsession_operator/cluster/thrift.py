@@ -49,7 +49,10 @@ class Thrift:
     def _agent(self, settings: str, agent: AgentSpec, whole: bool) -> AgentSpec:
         """Without its texts: what says whether a class allows it."""
         if not whole:
-            servers = [server.model_copy(update={"url": "", "headers": [], "tools": None}) for server in agent.mcp_servers]
+            servers = [
+                server.model_copy(update={"url": "", "headers": [], "oauth": None, "tools": None})
+                for server in agent.mcp_servers
+            ]
             agent = AgentSpec(model=agent.model, mcp_servers=servers)
             settings = agent.model_dump_json(exclude_defaults=True)
         if len(self._agents) >= KNOWN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -13,10 +13,12 @@ from agentsession_operator.api.session import AgentSessionSpec
 from agentsession_operator.api.session_class import AgentSessionClassSpec, ModelRule
 from session_runtime.wire import (
     HEADER_PREFIX,
+    OAUTH_PREFIX,
     AgentSettings,
     ApprovalRule,
     Budget,
     McpHeader,
+    McpOAuth,
     McpServerSettings,
     ModelRetries,
     ToolSelection,
@@ -32,8 +34,9 @@ class Resolved:
 
     session_class: AgentSessionClassSpec
     agent: AgentSettings
-    header_values: Mapping[str, api.SecretKeyRef]
-    """Where the values of MCP servers' headers are, by the environment variable that carries them to the agent."""
+    server_secrets: Mapping[str, api.SecretKeyRef]
+    """Where the values of MCP servers' headers and OAuth clients are, by the environment variable that carries them to the
+    agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,8 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
                 rate_limited_seconds=offered.model_retries.rate_limited_seconds,
             ),
         ),
-        header_values={
-            _variable(number, position): header.secret_key_ref
-            for number, server in enumerate(servers)
-            for position, header in enumerate(server.headers)
+        server_secrets={
+            variable: secret for number, server in enumerate(servers) for variable, secret in _secrets(number, server)
         },
     )
 
@@ -155,7 +156,36 @@ def _server(number: int, server: api.McpServer) -> McpServerSettings:
         McpHeader(name=header.name, variable=_variable(number, position)) for position, header in enumerate(server.headers)
     )
     tools = ToolSelection() if server.tools is None else _selection(server.tools)
-    return McpServerSettings(name=server.name, url=server.url, headers=tuple(headers), tools=tools)
+    oauth = None if server.oauth is None else _oauth(number, server.oauth)
+    return McpServerSettings(name=server.name, url=server.url, headers=tuple(headers), oauth=oauth, tools=tools)
+
+
+def _oauth(number: int, given: api.McpOAuth) -> McpOAuth:
+    return McpOAuth(
+        issuer=given.issuer,
+        client_id=given.client_id.value,
+        client_id_variable=_oauth_variable(number, "ID", given.client_id),
+        client_secret_variable=_oauth_variable(number, "SECRET", given.client_secret),
+        private_key_variable=_oauth_variable(number, "KEY", given.private_key),
+        scopes=tuple(given.scopes),
+    )
+
+
+def _secrets(number: int, server: api.McpServer) -> Iterator[tuple[str, api.SecretKeyRef]]:
+    """What the agent's container gets for a server, by environment variable."""
+    for position, header in enumerate(server.headers):
+        yield _variable(number, position), header.secret_key_ref
+    if server.oauth is not None:
+        of_client = {"ID": server.oauth.client_id, "SECRET": server.oauth.client_secret, "KEY": server.oauth.private_key}
+        for name, value in of_client.items():
+            variable = _oauth_variable(number, name, value)
+            if variable is not None and value is not None and value.secret_key_ref is not None:
+                yield variable, value.secret_key_ref
+
+
+def _oauth_variable(server: int, name: str, value: api.TextOrSecretKey | api.SecretValue | None) -> str | None:
+    """None when the value is in no Secret."""
+    return None if value is None or value.secret_key_ref is None else f"{OAUTH_PREFIX}{server}_{name}"
 
 
 def _variable(server: int, header: int) -> str:

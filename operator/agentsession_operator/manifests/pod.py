@@ -185,7 +185,7 @@ def _agent(session: Session, resolved: Resolved, installation: Installation, sta
     container = _container(AGENT_CONTAINER, RUNTIME_MODULE, resolved, installation)
     container["env"] = [
         *({"name": name, "value": value} for name, value in config_to_environment(config).items()),
-        *({"name": name, "valueFrom": {"secretKeyRef": value.to_wire()}} for name, value in resolved.header_values.items()),
+        *({"name": name, "valueFrom": {"secretKeyRef": value.to_wire()}} for name, value in resolved.server_secrets.items()),
     ]
     if session.spec.credentials is not None:
         secret = {"name": session.spec.credentials.secret_name}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.__main__ import agent_config, parse, split_environment, with_secrets
+from agent.__main__ import agent_config, parse, split_environment, with_oauth, with_secrets
 from agent.approval import Rule
 from agent.budget import Budget
 from agent.terminal.session_file import SessionFile
-from agent.tools.mcp.server import McpServer
+from agent.tools.mcp.server import McpServer, OAuthClient
 from support.agent.console import ROOT
 from support.agent.openai_server import Answer, serve
 
@@ -65,6 +65,25 @@ def test_secrets_go_to_the_server_that_they_are_meant_for() -> None:
             with_secrets(servers, [wrong], {"A_TOKEN": "a"})
     with pytest.raises(ValueError, match="the same name"):
         with_secrets([*servers, servers[0]], [], {})
+
+
+def test_an_oauth_client_belongs_to_a_server_with_an_address() -> None:
+    servers = [McpServer("web", url="http://127.0.0.1/mcp"), McpServer("git", command=("x",))]
+    environment = {"ID": "me\n", "SECRET": "s3cret", "KEY": "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"}
+    web, git = with_oauth(servers, [("web=https://login.example", "ID", "SECRET")], environment)
+    assert web.oauth == OAuthClient("https://login.example", "me", "s3cret")
+    assert git.oauth is None
+    (web, _) = with_oauth(servers, [("web=https://login.example", "ID", "KEY")], environment)
+    assert web.oauth is not None
+    assert (web.oauth.secret, web.oauth.private_key) == (None, environment["KEY"].strip())
+    for where, secret, why in (
+        ("git=https://login.example", "SECRET", "with an address"),
+        ("none=https://login.example", "SECRET", "with an address"),
+        ("web=login.example", "SECRET", "NAME=ISSUER"),
+        ("web=https://login.example", "NONE", "environment variable 'NONE'"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            with_oauth(servers, [(where, "ID", secret)], environment)
 
 
 async def run(url: str, workdir: Path, *options: str) -> asyncio.subprocess.Process:

@@ -12,15 +12,19 @@ from agent.approval import Rule
 from agent.budget import Budget
 from agent.config import Patience
 from agent.messages import Usage
+from agent.redaction import MASK
 from agent.testing import calls, says
+from agent.tools.mcp.server import OAuthClient
 from session_runtime import wire
 from session_runtime.agent_assembly import agent_config, mcp_servers
 from session_runtime.wire import (
     CREDENTIAL_PREFIX,
     HEADER_PREFIX,
+    OAUTH_PREFIX,
     AgentSettings,
     ApprovalRule,
     McpHeader,
+    McpOAuth,
     McpServerSettings,
     SessionConfig,
     SessionReport,
@@ -28,6 +32,7 @@ from session_runtime.wire import (
 )
 from support.agent import hub_server
 from support.agent.mcp_http import http, mcp_app
+from support.agent.oauth_server import CLIENT_ID, SECRET, AuthorizationServer, Protected, basic
 from support.agent.openai_server import Answer, serve
 from support.runtime.harness import config, free_port, runtime, runtime_process
 
@@ -76,6 +81,18 @@ def test_a_server_gets_the_values_of_its_own_headers() -> None:
     (server,) = mcp_servers(AgentSettings(model="m", mcp_servers=(NOTES,)), environment)
     assert server.headers == {"Authorization": f"Bearer {TOKEN}"}
     assert (server.name, server.url, server.allow, server.deny) == ("notes", NOTES.url, ("a*",), ("add",))
+
+
+def test_a_server_gets_its_oauth_client_from_text_or_variables() -> None:
+    by_text = McpOAuth(issuer="https://login.example", client_id="me", client_secret_variable="S", scopes=("read",))
+    by_secret = McpOAuth(issuer="https://login.example", client_id_variable="I", private_key_variable="K")
+    servers = tuple(
+        McpServerSettings(name=f"s{n}", url="https://s", oauth=oauth) for n, oauth in enumerate((by_text, by_secret))
+    )
+    environment = {"S": "s3cret\n", "I": "you\n", "K": "pem\n"}
+    first, second = mcp_servers(AgentSettings(model="m", mcp_servers=servers), environment)
+    assert first.oauth == OAuthClient("https://login.example", "me", secret="s3cret", scopes=("read",))
+    assert second.oauth == OAuthClient("https://login.example", "you", private_key="pem")
 
 
 def test_what_a_newer_operator_says_is_ignored_by_an_older_runtime() -> None:
@@ -168,6 +185,32 @@ async def test_only_an_mcp_server_itself_sees_its_header(short_path: Path) -> No
     database = b"".join(path.read_bytes() for path in (short_path / "state").iterdir())
     assert TOKEN not in json.dumps([event.data for event in events]) + printed
     assert TOKEN.encode() not in database
+
+
+async def test_a_sessions_access_tokens_are_in_nothing_that_it_says_or_keeps(short_path: Path) -> None:
+    login = AuthorizationServer()
+    notes = Protected(mcp_app(), login)
+    answers = asks("notes__authorization"), Answer(({"content": "Done."},))
+    async with http(login) as login_url, http(notes) as notes.url, serve(*answers) as model:
+        login.url = login_url.removesuffix("/mcp")
+        client = McpOAuth(issuer=login.url, client_id=CLIENT_ID, client_secret_variable=f"{OAUTH_PREFIX}0_SECRET")
+        server = McpServerSettings(name="notes", url=notes.url, oauth=client)
+        rule = ApprovalRule(tool="*", action="Allow")
+        settings = AgentSettings(model="openai/scripted", base_url=model.url, mcp_servers=(server,), approval_policy=(rule,))
+        environment = {f"{OAUTH_PREFIX}0_SECRET": f"{SECRET}\n", f"{CREDENTIAL_PREFIX}OPENAI_API_KEY": "sk-0123456789"}
+        task: dict[str, Any] = {"mode": "Task", "prompt": "Who am I?", "agent": settings}
+        async with runtime_process(short_path, environment=environment, **task) as run:
+            events = await run.events()
+            status, printed = await run.end()
+    assert status == 0
+    assert [headers["authorization"] for headers, _ in login.token_requests] == [basic()]
+    (output,) = (event.data for event in events if event.type == "tool_output")
+    assert (output["output"], output["success"]) == (f"Bearer {MASK}", True)
+    said = json.dumps([event.data for event in events]) + printed + json.dumps(model.requests)
+    kept = b"".join(path.read_bytes() for path in (short_path / "state").iterdir())
+    for secret in (*login.issued, SECRET):
+        assert secret not in said
+        assert secret.encode() not in kept
 
 
 async def test_a_server_that_comes_late_is_an_event_and_in_the_session(short_path: Path) -> None:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from agent.tools.selection import ToolSelection as Selection
 from agentsession_operator.api.objects import SessionClass, choose_class
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
-from session_runtime.wire import AgentSettings, ApprovalRule, Budget, McpHeader, McpServerSettings, ModelRetries, ToolSelection
+from session_runtime.wire import (
+    AgentSettings,
+    ApprovalRule,
+    Budget,
+    McpHeader,
+    McpOAuth,
+    McpServerSettings,
+    ModelRetries,
+    ToolSelection,
+)
 from support.control_plane.builders import classes, session, session_class
 
 TOOLS = ("bash", "read", "write", "edit", "web_fetch", "hub__search")
@@ -238,7 +247,42 @@ def test_a_session_has_the_servers_of_its_class_and_its_own() -> None:
             name="notes", url=NOTES["url"], headers=(header,), tools=ToolSelection(allow=("search",), deny=("delete*",))
         ),
     )
-    assert {name: ref.to_wire() for name, ref in found.header_values.items()} == {"AGENTSESSION_HEADER_1_0": SECRET}
+    assert {name: ref.to_wire() for name, ref in found.server_secrets.items()} == {"AGENTSESSION_HEADER_1_0": SECRET}
+
+
+def test_an_oauth_client_is_told_and_its_secrets_are_referred_to() -> None:
+    client = {
+        "issuer": "https://login.example",
+        "clientID": {"value": "me"},
+        "clientSecret": {"secretKeyRef": SECRET},
+        "scopes": ["read", "write"],
+    }
+    signing = {
+        "issuer": "https://login.example",
+        "clientID": {"secretKeyRef": {"name": "keys", "key": "id"}},
+        "privateKey": {"secretKeyRef": {"name": "keys", "key": "pem"}},
+    }
+    found = outcome(with_servers({**DOCS, "oauth": client}, {**NOTES, "oauth": signing}))
+    assert isinstance(found, Resolved)
+    assert [server.oauth for server in found.agent.mcp_servers] == [
+        McpOAuth(
+            issuer="https://login.example",
+            client_id="me",
+            client_secret_variable="AGENTSESSION_OAUTH_0_SECRET",
+            scopes=("read", "write"),
+        ),
+        McpOAuth(
+            issuer="https://login.example",
+            client_id_variable="AGENTSESSION_OAUTH_1_ID",
+            private_key_variable="AGENTSESSION_OAUTH_1_KEY",
+        ),
+    ]
+    assert {name: ref.to_wire() for name, ref in found.server_secrets.items()} == {
+        "AGENTSESSION_OAUTH_0_SECRET": SECRET,
+        "AGENTSESSION_HEADER_1_0": SECRET,
+        "AGENTSESSION_OAUTH_1_ID": {"name": "keys", "key": "id"},
+        "AGENTSESSION_OAUTH_1_KEY": {"name": "keys", "key": "pem"},
+    }
 
 
 def test_a_class_does_not_let_sessions_name_servers_unless_it_says_so() -> None:
@@ -257,7 +301,7 @@ def test_a_model_that_cannot_call_tools_is_connected_to_no_server() -> None:
     offered = with_servers(NOTES, models=[{"match": "*", "toolCalling": False}])
     found = outcome(offered)
     assert isinstance(found, Resolved)
-    assert (found.agent.mcp_servers, found.header_values) == ((), {})
+    assert (found.agent.mcp_servers, found.server_secrets) == ((), {})
 
 
 # Approvals and budgets.

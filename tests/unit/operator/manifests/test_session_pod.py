@@ -44,7 +44,16 @@ def persistent() -> JSON:
                     "name": "docs",
                     "url": "https://mcp.example.com/mcp",
                     "headers": [{"name": "Authorization", "secretKeyRef": {"name": "docs-token", "key": "header"}}],
-                }
+                },
+                {
+                    "name": "notes",
+                    "url": "https://notes.example.com/mcp",
+                    "oauth": {
+                        "issuer": "https://login.example.com",
+                        "clientID": {"value": "agents"},
+                        "clientSecret": {"secretKeyRef": {"name": "notes-client", "key": "secret"}},
+                    },
+                },
             ],
         },
     )
