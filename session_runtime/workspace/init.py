@@ -10,6 +10,10 @@ import time
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+FROM_OUTSIDE = (0, 0x80)
+"""`si_code` of kill(2) and of the kernel (SI_USER, SI_KERNEL), which no process can give to a signal that it makes up itself
+(rt_sigqueueinfo(2))."""
+
 RESTART_SECONDS = 0.1
 """Pause before a server that was killed is started again."""
 
@@ -21,7 +25,8 @@ def become_init() -> None:
       statuses away.
     - Start the server again when a command has ended it (`kill -9 -1`), and continue it when one has stopped it; the
       kernel keeps those signals from process 1. If the container ended instead, the kubelet would start it again, but
-      after a pause that doubles each time, up to five minutes.
+      after a pause that doubles each time, up to five minutes. For the same reason only a signal from outside of the
+      container ends it: one that a command sends (`kill 1`) is ignored.
 
     This returns in the children only. The parent exits with the status of a child that was asked to exit or exited by itself.
     """
@@ -47,10 +52,11 @@ def _outlive(child: int) -> tuple[int, bool]:
     """
     told = False
     while True:
-        received = signal.sigwait((*END_SIGNALS, signal.SIGCHLD))
-        if received != signal.SIGCHLD:
-            told = True
-            os.kill(child, received)
+        received = signal.sigwaitinfo((*END_SIGNALS, signal.SIGCHLD))
+        if received.si_signo != signal.SIGCHLD:
+            if _is_from_outside(received):
+                told = True
+                os.kill(child, received.si_signo)
             continue
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -61,3 +67,12 @@ def _outlive(child: int) -> tuple[int, bool]:
                     os.kill(child, signal.SIGCONT)
                 elif process == child:
                     return (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), told
+
+
+def _is_from_outside(received: signal.struct_siginfo) -> bool:
+    """Whether a signal comes from outside of this process's PID namespace, as the container runtime's do.
+
+    The kernel names no sender from there (pid_namespaces(7): `si_pid` is 0). While one that is ignored is pending, another one
+    of its kind is lost: a command that sends them without end makes the kubelet wait for its grace period, and then kill.
+    """
+    return received.si_pid == 0 and received.si_code in FROM_OUTSIDE

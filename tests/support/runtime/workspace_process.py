@@ -48,6 +48,11 @@ async def server(
         await process.wait()
 
 
+def process_1(unshared: asyncio.subprocess.Process) -> int:
+    """The id, as it is outside, of the process 1 of a server that runs in a process namespace."""
+    return int(Path(f"/proc/{unshared.pid}/task/{unshared.pid}/children").read_text())
+
+
 def client_of(folder: Path) -> SocketWorkspace:
     """A client of the server in that folder, which can end it."""
     return SocketWorkspace(folder / "w.sock", folder / "ended")

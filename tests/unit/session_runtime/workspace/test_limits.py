@@ -21,7 +21,7 @@ from session_runtime.workspace.limits import FILE_SHARE, DiskLimit, disk_usage, 
 from session_runtime.workspace.memory import container_memory, memory_for_processes
 from support.runtime.harness import DEADLINE, eventually
 from support.runtime.volume import small_volume
-from support.runtime.workspace_process import NAMESPACE, client_of, contained, needs_namespace, server
+from support.runtime.workspace_process import NAMESPACE, client_of, contained, needs_namespace, process_1, server
 
 pytestmark = pytest.mark.anyio
 
@@ -108,8 +108,33 @@ async def test_as_process_1_it_reaps_orphans_and_passes_signals_on(short_path: P
             return "Z" not in states
 
         await eventually(no_zombies)
-        with pytest.raises(WorkspaceError, match="exited in the middle"):
-            await workspace.run("kill -TERM 1; sleep 60", timeout=60)
+        os.kill(process_1(process), signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            assert await process.wait() == 143
+
+
+FORGE = """
+import ctypes, signal
+class Info(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_int) for n in ("signo", "errno", "code", "pad", "pid", "uid")] + [("rest", ctypes.c_char * 104)]
+RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138}[__import__("os").uname().machine]
+for code in (0, 0x80, -1, -6):
+    info = Info(signal.SIGTERM, 0, code)
+    print(ctypes.CDLL(None).syscall(RT_SIGQUEUEINFO, 1, int(signal.SIGTERM), ctypes.byref(info)))
+"""
+
+
+@needs_namespace
+async def test_process_1_ignores_signals_that_commands_send(short_path: Path) -> None:
+    """Also one that names no sender: the kernel refuses what would look as if it came from outside."""
+    async with server(short_path, *NAMESPACE) as process:
+        workspace = SocketWorkspace(short_path / "w.sock")
+        for name in ("TERM", "INT", "HUP"):
+            assert (await workspace.run(f"kill -{name} 1; echo on", timeout=60)).output == "on\n"
+        forged = await workspace.run(f"{sys.executable} -c {shlex.quote(FORGE)}", timeout=60)
+        assert forged.output.split() == ["-1", "-1", "0", "-1"]
+        assert (await workspace.run("echo on", timeout=60)).output == "on\n"
+        os.kill(process_1(process), signal.SIGTERM)
         async with asyncio.timeout(DEADLINE):
             assert await process.wait() == 143
 
