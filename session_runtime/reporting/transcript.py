@@ -16,7 +16,6 @@ MESSAGE_CHARACTERS: Final = 8_000
 OUTPUT_CHARACTERS: Final = 400
 ARGUMENT_CHARACTERS: Final = 200
 
-_BREAKS = re.compile(r"\s*\n\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
@@ -38,7 +37,9 @@ def entry(time: datetime, who: str, text: str) -> str:
 
 def flat(text: object, limit: int) -> str:
     """`text` in one line of at most `limit` characters, with nothing in it that could steer a terminal."""
-    text = _CONTROL.sub(" ", _BREAKS.sub(" ⏎ ", str(text).strip()))
+    # Not with a regular expression for what is around a line break: that takes the square of the time for a row of spaces.
+    lines = filter(None, map(str.strip, str(text).split("\n")))
+    text = _CONTROL.sub(" ", " ⏎ ".join(lines))
     return text if len(text) <= limit else f"{text[: limit - 1]}… ({len(text)} characters)"
 
 

@@ -82,3 +82,9 @@ def test_a_line_is_one_printable_line(text: str, limit: int) -> None:
     assert len(f"x{line}x".splitlines()) == 1
     assert "\n" not in transcript.printable(text.replace("\n", ""))
     line.encode()
+
+
+def test_a_long_row_of_spaces_is_one_line_at_once() -> None:
+    """With the square of the time, this would take hours, in which the session stands still."""
+    assert transcript.flat(f"a{' ' * 1_000_000}b\n \n  c\n", 100) == f"a{' ' * 98}… (1000006 characters)"
+    assert transcript.flat("a \n\n \t b", 100) == "a ⏎ b"
