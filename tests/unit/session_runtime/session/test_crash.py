@@ -140,7 +140,7 @@ async def talk() -> Story:
 @pytest.fixture(scope="module")
 async def taken_back() -> Story:
     story = await without_a_crash(TAKEN_BACK)
-    assert story.done == ["hang0", "again"]
+    assert story.done in (["hang0", "again"], ["again"])  # an interrupt may come before its command has done anything
     return story
 
 
