@@ -90,7 +90,10 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         self._supervisor.start("journal", self._journal.run())
-        await self._session.recover()
+        if not await self._recover(listener):
+            await self._supervisor.cancel("journal")
+            await self._journal.release()
+            return STOPPED
         app = create_app(self._config, self._session, self._journal, self._metrics, self._problems)
         server = http_server(app)
         http = self._supervisor.start("http", server.serve(sockets=[listener]), may_end=True)
@@ -113,6 +116,24 @@ class Process:
         await self._journal.release()
         return status
 
+    async def _recover(self, listener: socket.socket) -> bool:
+        """Set right what the last process left unfinished; False if a stop came first. It has to be written, so on a full
+        volume it waits for room, and the socket says so meanwhile."""
+        recovering, stop = asyncio.create_task(self._session.recover()), asyncio.create_task(self._stop.wait())
+        async with contextlib.AsyncExitStack() as meanwhile:
+            said = False
+            while not (recovering.done() or stop.done()):
+                await asyncio.wait([recovering, stop], timeout=FULL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if self._journal.problem is not None and not said:
+                    await meanwhile.enter_async_context(answering(listener, "volume", self._journal.problem))
+                    said = True
+        stop.cancel()
+        if not recovering.done():
+            recovering.cancel()
+            return False
+        await recovering
+        return True
+
     def _problems(self) -> Mapping[str, str]:
         full = self._journal.problem
         return self._supervisor.problems if full is None else {**self._supervisor.problems, "volume": full}
@@ -125,7 +146,9 @@ class Process:
             worker.cancel()
             await asyncio.wait([worker], timeout=STOP_SECONDS)
             if not self._supervisor.problems:
-                await self._session.put_down()
+                with contextlib.suppress(TimeoutError):  # on a full volume nothing can be written
+                    async with asyncio.timeout(STOP_SECONDS):
+                        await self._session.put_down()
         failed.cancel()
         stop.cancel()
         if self._supervisor.problems:

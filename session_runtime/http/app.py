@@ -29,7 +29,7 @@ from session_runtime.session.refusals import (
     SubmissionRefused,
 )
 from session_runtime.session.session import Session
-from session_runtime.session.submissions import AnySubmission, Receipt
+from session_runtime.session.submissions import Answer, AnySubmission, Interrupt, Receipt, Shutdown
 from session_runtime.wire import Activity, Outcome, PendingApproval, SessionConfig, Usage
 
 MAX_BODY: Final = 1024 * 1024
@@ -110,7 +110,7 @@ def create_app(
     _add_health(app, problems_of)
     # RequireToken has looked at the token by then; this says so in the OpenAPI document.
     closed = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False, description="The session's token."))])
-    _add_submissions(closed, session)
+    _add_submissions(closed, session, journal)
     _add_events(closed, session, journal, metrics, keep_alive)
     _add_state(closed, config, session, journal, metrics)
     _add_page(closed, app)
@@ -133,13 +133,19 @@ def _add_health(app: FastAPI, problems_of: Callable[[], Mapping[str, str]]) -> N
         return PlainTextResponse("ok\n")
 
 
-def _add_submissions(api: APIRouter, session: Session) -> None:
-    @api.post("/v1/submissions", status_code=202, responses=problems.documented(400, 401, 403, 408, 409, 413, 415, 422, 429))
+def _add_submissions(api: APIRouter, session: Session, journal: Journal) -> None:
+    refused = problems.documented(400, 401, 403, 408, 409, 413, 415, 422, 429, 503)
+
+    @api.post("/v1/submissions", status_code=202, responses=refused)
     async def submit(submission: Annotated[AnySubmission, Body()]) -> Receipt:
         """Submit input or a command. Submissions run in order; `answer`, `interrupt` and `shutdown` take effect at once.
 
         A submission with the same `id` is acknowledged, but does not run again.
         """
+        if journal.problem is not None and not isinstance(submission, Answer | Interrupt | Shutdown):
+            # What takes effect at once does so on a full volume, too; other submissions would wait for room without a word.
+            detail = f"{journal.problem}. The submission was not accepted. Send it again when there is room."
+            raise ProblemError(503, "volume-full", "The volume is full", detail, headers={"Retry-After": "5"})
         try:
             return await session.submit(submission)
         except SubmissionRefused as refused:

@@ -235,6 +235,11 @@ class RuntimeProcess:
         async with httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
             return await http.get(path)
 
+    async def post(self, submission: Mapping[str, Any]) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=DEADLINE) as http:
+            return await http.post("/v1/submissions", json=submission)
+
     async def events(self, **options: Any) -> list[ReceivedEvent]:
         async with self.client() as client, asyncio.timeout(DEADLINE):
             return [event async for event in client.events(**options)]
