@@ -91,6 +91,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--workdir", type=Path, default=Path(), metavar="DIR", help="folder to work in (default: the current one)")
     add("--prompt", type=words, help="run one turn and exit: 0 if it completed, 1 if not; calls that need consent are denied")
     add("--reasoning-effort", choices=get_args(ReasoningEffort), help="how much the model thinks, if it supports that")
+    add("--images", action=argparse.BooleanOptionalAction, help="the model takes images (default: what litellm knows of it)")
     add("--instructions", type=words, metavar="TEXT", help="added to the system message")
     add("--session", type=Path, metavar="FILE", help="save the conversation here after every step, and resume it from here")
     add("--max-iterations", type=positive, default=300, metavar="N", help="model calls in one turn (default: %(default)s)")
@@ -234,6 +235,7 @@ def agent_config(arguments: argparse.Namespace, secrets: tuple[str, ...]) -> Age
         model=arguments.model,
         base_url=arguments.base_url,
         reasoning_effort=arguments.reasoning_effort,
+        images=arguments.images,
         instructions=arguments.instructions,
         max_iterations=arguments.max_iterations,
         rules=tuple(rules),
@@ -261,7 +263,9 @@ async def chat(arguments: argparse.Namespace) -> int:
     async with ToolRouter(tools, sources=servers, selections=[selection]) as router:
         terminal = Terminal(
             config,
-            lambda name: LiteLLMModel(name, base_url=config.base_url, reasoning_effort=config.reasoning_effort),
+            lambda name: LiteLLMModel(
+                name, base_url=config.base_url, reasoning_effort=config.reasoning_effort, images=config.images
+            ),
             router,
             conversation,
             save=keeper(file),

@@ -35,6 +35,8 @@ class AgentConfig:
     """Address of an OpenAI-compatible server; None means the provider's own."""
     api_key: str | None = field(default=None, repr=False)
     """None leaves it to litellm, which reads the provider's usual environment variable."""
+    images: bool | None = None
+    """Whether the model takes images; None means what the price table says."""
     instructions: str | None = None
     """Added to the system message."""
     max_iterations: int = 300

@@ -8,12 +8,13 @@ comes before each of them has its result.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agent.approval import ApprovalDecision
 from agent.doom_loop import Pattern
+from agent.images import Image
 from agent.messages import Message, ToolCall, Usage
 from agent.plan import PlanStep, last_plan
 
@@ -127,13 +128,13 @@ class Conversation:
                 return Conversation(kept, self.usage, plan=plan, measured=measured, window=self.window)
         return None
 
-    def with_result(self, call_id: str, content: str) -> Conversation:
+    def with_result(self, call_id: str, content: str, images: Sequence[Image] = ()) -> Conversation:
         """With the result of an open call, put in the place that the order of the calls gives it."""
         at = self._last_calls_at()
         if at is None or call_id not in {call.id for call in self.open_calls}:
             raise ValueError(f"no open tool call {call_id}")
         results = {m.tool_call_id: m for m in self.messages[at + 1 :]}
-        results[call_id] = Message("tool", content, tool_call_id=call_id)
+        results[call_id] = Message("tool", content, tool_call_id=call_id, images=tuple(images))
         ordered = tuple(results[call.id] for call in self.messages[at].tool_calls if call.id in results)
         return replace(
             self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
+
+from agent.images import Image
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -63,13 +65,16 @@ class Message:
     """`note` and `summary` are written by the loop; a summary stands for things that a person said, too."""
     thoughts: tuple[Thought, ...] = ()
     """Only beside tool calls."""
+    images: tuple[Image, ...] = ()
+    """Only in tool results. `content` describes them; `agent.model.image_parts` shows them to the model."""
 
     @property
     def from_person(self) -> bool:
         return self.role == "user" and self.origin == "said"
 
     def to_wire(self, model: str | None = None) -> dict[str, Any]:
-        """As the OpenAI chat API has it; litellm translates that for the other providers. With `model`'s own thoughts."""
+        """As the OpenAI chat API has it, but for images; litellm translates that for the other providers. With `model`'s own
+        thoughts."""
         wire: dict[str, Any] = {"role": self.role, "content": self.content}
         thoughts = [thought.to_wire() for thought in self.thoughts if thought.model == model]
         if thoughts:
@@ -94,17 +99,26 @@ class Message:
         """An estimate, with the few tokens that hold a message together. Kept, as it is asked for with every step."""
         calls = sum(text_tokens(call.name + call.arguments) + 8 for call in self.tool_calls)
         thoughts = sum(text_tokens(thought.text + thought.redacted) for thought in self.thoughts)
-        return text_tokens(self.content) + calls + thoughts + 4
+        return text_tokens(self.content) + calls + thoughts + sum(image.tokens for image in self.images) + 4
+
+    def without_images(self, note: str) -> Message:
+        """The message with a note in place of its images."""
+        return replace(self, content=f"{self.content}\n{note}", images=()) if self.images else self
 
     def to_dict(self) -> dict[str, Any]:
         """For storing; `from_dict` reads it back."""
         return asdict(self)
 
+    def outline(self) -> dict[str, Any]:
+        """As `to_dict`, with facts about the images in place of their data."""
+        return {**asdict(replace(self, images=())), "images": [image.facts() for image in self.images]}
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Message:
         calls = tuple(ToolCall(**call) for call in data["tool_calls"])
         thoughts = tuple(Thought(**thought) for thought in data.get("thoughts", ()))
-        return cls(**{**data, "tool_calls": calls, "thoughts": thoughts})
+        images = tuple(Image(**image) for image in data.get("images", ()))
+        return cls(**{**data, "tool_calls": calls, "thoughts": thoughts, "images": images})
 
 
 @dataclass(frozen=True)

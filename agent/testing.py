@@ -82,9 +82,12 @@ class ScriptedModel:
     `streaming` counts the answers that are neither at their end nor closed.
     """
 
-    def __init__(self, *replies: Reply, name: str = "scripted", context_window: int | None = None) -> None:
+    def __init__(
+        self, *replies: Reply, name: str = "scripted", context_window: int | None = None, images: bool = False
+    ) -> None:
         self.name = name
         self._context_window = context_window
+        self._images = images
         self.requests: list[tuple[Message, ...]] = []
         self.tools: list[list[str]] = []
         self.streaming = 0
@@ -94,6 +97,9 @@ class ScriptedModel:
 
     async def context_window(self) -> int | None:
         return self._context_window
+
+    async def takes_images(self) -> bool:
+        return self._images
 
     def cost_usd(self, used: Usage) -> float:
         return self.price * (used.input_tokens + used.output_tokens)

@@ -46,6 +46,7 @@ def agent_config(config: SessionConfig, environment: Mapping[str, str]) -> Agent
     return AgentConfig(
         model=settings.model,
         base_url=settings.base_url,
+        images=settings.images,
         instructions=settings.instructions,
         max_iterations=settings.max_iterations,
         rules=tuple(Rule(rule.tool, _ACTIONS[rule.action], rule.arguments, rule.reason) for rule in settings.approval_policy),
@@ -99,7 +100,11 @@ def litellm_model(config: AgentConfig) -> Model:
     from agent.model.model import LiteLLMModel
 
     return LiteLLMModel(
-        config.model, base_url=config.base_url, api_key=config.api_key, reasoning_effort=config.reasoning_effort
+        config.model,
+        base_url=config.base_url,
+        api_key=config.api_key,
+        reasoning_effort=config.reasoning_effort,
+        images=config.images,
     )
 
 

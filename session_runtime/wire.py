@@ -148,6 +148,8 @@ class AgentSettings(_Wire):
     model: str
     base_url: str | None = None
     """Address of an OpenAI-compatible server for this model; None means the provider's own, as litellm knows it."""
+    images: bool | None = None
+    """Whether the model takes images; None means what litellm's table of models says."""
     instructions: str | None = None
     max_iterations: int = 300
     tools: tuple[ToolSelection, ...] = ()

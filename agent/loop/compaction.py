@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.conversation import Conversation
+from agent.loop.images import TOO_LONG
 from agent.messages import Message, text_tokens
 from agent.tools.tool import cut_output
 
@@ -118,9 +119,11 @@ def summary_of(part: Sequence[Message], summary: str) -> Message:
 
 
 def with_short_results(messages: Sequence[Message], length: int) -> tuple[Message, ...]:
-    """The same messages with the results of tools cut to so many characters."""
+    """The same messages with the results of tools cut to so many characters, and without images."""
     return tuple(
-        replace(message, content=cut_output(message.content, length)) if message.role == "tool" else message
+        replace(message, content=cut_output(message.content, length)).without_images(TOO_LONG)
+        if message.role == "tool"
+        else message
         for message in messages
     )
 

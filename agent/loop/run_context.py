@@ -52,6 +52,8 @@ class RunContext:
         """By ids of open calls: the arguments to run them with, where the conversation has a masked copy. In memory only."""
         self.unpriced: set[str] = set()
         """Models without a price that the person has been told about."""
+        self.without_images: set[str] = set()
+        """Models whose server says that they take no images, regardless of what is set or tabled."""
         self.signal: InterruptSignal | None = None
         """Set while a turn is worked on."""
 
@@ -84,6 +86,10 @@ class RunContext:
         least = tokens if shown is None else min(shown, tokens)
         self.conversation = replace(self.conversation, window=(self.model.name, least))
 
+    async def takes_images(self) -> bool:
+        """Whether the model can be shown the images of tool results."""
+        return self.model.name not in self.without_images and await self.model.takes_images()
+
     @property
     def usage(self) -> Usage:
         """What the session has used so far."""
@@ -112,6 +118,7 @@ class SubContext(RunContext):
         super().__init__(outer.conversation.subagents[call_id], outer._emit, outer.redactor, outer.model, outer.questions)
         self.own_arguments = outer.own_arguments
         self.unpriced = outer.unpriced
+        self.without_images = outer.without_images
         self.signal = outer.signal
         self._outer = outer
         self._call_id = call_id

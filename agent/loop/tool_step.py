@@ -14,6 +14,7 @@ from agent.config import AgentConfig
 from agent.conversation import Conversation, PendingApproval
 from agent.events import tool_output
 from agent.loop.calls import parse
+from agent.loop.images import shown, with_room
 from agent.loop.interrupt import GRACE, Interrupted, retrieve
 from agent.loop.run_context import ConsentNeeded, RunContext
 from agent.messages import ToolCall, Usage
@@ -194,7 +195,9 @@ class ToolStep:
         call = prepared.call
         # Masked before it is cut: the cut could go through a secret and leave a part of it.
         output = cut_output(self._run.redactor.text(result.output))
-        conversation = self._run.conversation.with_result(call.id, output)
+        takes_images = bool(result.images) and await self._run.takes_images()
+        output, images = shown(output, result.images, takes_images)
+        conversation = with_room(self._run.conversation.with_result(call.id, output, images))
         planned = call.name == PLAN_TOOL and result.success
         if planned:
             conversation = replace(conversation, plan=tuple(self._run.redactor.value(prepared.arguments["plan"])))

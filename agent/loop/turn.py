@@ -8,11 +8,12 @@ from dataclasses import replace
 from agent.config import AgentConfig
 from agent.doom_loop import calls_of_turn, find_loop, warning
 from agent.loop.compactor import Compactor
+from agent.loop.images import REFUSED, TOO_LONG, may_be_images, with_fewer
 from agent.loop.model_step import ModelStep
 from agent.loop.run_context import RunContext, TurnFailed
 from agent.loop.tool_step import Delegate, ToolStep
 from agent.messages import Message
-from agent.model.failure import ContextOverflowError, RequestRefusedError
+from agent.model.failure import ContextOverflowError, ImagesRefusedError, RequestRefusedError
 from agent.plan import continuation
 from agent.tools.router import ToolRouter
 
@@ -55,19 +56,36 @@ class Turn:
         await self._compactor.compact()
 
     async def _answer(self) -> Message:
-        """The model's next answer; what it refuses for its length is shortened first, and again while that helps."""
+        """The model's next answer; what it refuses for its length is shortened first, and again while that helps.
+
+        Images are left out before anything else is: one that a server cannot read would fail every later request.
+        """
         before = self._run.conversation.messages
         while True:
             try:
                 return await self._model_step.answer()
             except ContextOverflowError as error:
+                if self._without_images(TOO_LONG, latest_first=False):
+                    continue
                 await self._compactor.shorten_refused(error)
                 before = self._run.conversation.messages
             except RequestRefusedError as error:
+                if isinstance(error, ImagesRefusedError):
+                    self._run.without_images.add(self._run.model.name)
+                if may_be_images(error.parameter) and self._without_images(REFUSED, latest_first=True):
+                    continue
                 # Not all servers say that a request was too long. If that was not the reason, nothing is lost.
                 if not await self._compactor.may_be_the_length(error):
                     self._run.conversation = replace(self._run.conversation, messages=before, measured=None)
                     raise
+
+    def _without_images(self, note: str, *, latest_first: bool) -> bool:
+        """Leave out images; False when there are none."""
+        fewer = with_fewer(self._run.conversation, note, latest_first=latest_first)
+        if fewer is None:
+            return False
+        self._run.conversation = fewer
+        return True
 
     def _answered(self) -> bool:
         last = self._run.conversation.messages[-1]

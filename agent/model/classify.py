@@ -13,6 +13,7 @@ from typing import Any
 from agent.model.failure import (
     ContextOverflowError,
     CredentialsError,
+    ImagesRefusedError,
     ModelError,
     ModelUnavailableError,
     NoAnswerError,
@@ -40,6 +41,13 @@ _QUOTA_WORDS = re.compile(
     re.IGNORECASE,
 )
 _FILTER_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "data_inspection_failed"}
+_IMAGE_WORDS = re.compile(
+    r"image(s|[ _](input|url|content)s?) (is|are) (not|only) supported|"  # llama.cpp (with 500), OpenAI
+    r"(does not|doesn't|do not|don't|no endpoints found that) support (image|vision|multimodal)|"  # OpenRouter (with 404)
+    r"not a (multimodal|vision) model|"  # vLLM
+    r"(unsupported content part type|unknown variant).{0,10}image_url",  # llama.cpp before it knew images, DeepSeek
+    re.IGNORECASE,
+)
 _DELAY = re.compile(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 _CONFUSED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.LOCKED, HTTPStatus.TOO_EARLY)
 """Statuses below 500 with which the same request may succeed later."""
@@ -108,6 +116,8 @@ def _error(status: int, error: object, words: str, where: Where, wait: float | N
         return WithheldError(
             say(f"The content filter of {where.server} withheld the request. Rephrase it, or undo the last message.")
         )
+    if status not in (403, 429) and _IMAGE_WORDS.search(words):
+        return ImagesRefusedError(say(f"{where.sentence} takes no images for {where.model} (HTTP {status})."))
     if status == 429:
         if exceeds_the_limit_per_minute(words):
             return ContextOverflowError(

@@ -32,6 +32,10 @@ class RequestRefusedError(ModelError):
         self.parameter = parameter
 
 
+class ImagesRefusedError(RequestRefusedError):
+    """The model takes no images, says its server."""
+
+
 class CredentialsError(ModelError):
     """The provider does not accept the API key, or the key may not use the model."""
 

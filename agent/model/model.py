@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from agent.messages import Message, Usage
 from agent.model.answer import ModelChunk, SurrogatePairs, read_chunk
 from agent.model.failure import ModelError, ModelUnavailableError, RequestRefusedError, Where
+from agent.model.image_parts import Placement, placement, wire, wire_json
 from agent.model.litellm_client import classify, client_without_redirects, load_litellm, loaded_litellm
 from agent.model.off_loop import off_loop
 from agent.model.openai_chat import LINGER, OpenAIChat
@@ -35,6 +36,10 @@ class Model(Protocol):
 
     async def context_window(self) -> int | None:
         """Tokens that a request can have, None when nobody knows."""
+        ...
+
+    async def takes_images(self) -> bool:
+        """Whether it can be shown the images of tool results."""
         ...
 
     def cost_usd(self, used: Usage) -> float:
@@ -65,11 +70,14 @@ class LiteLLMModel:
         base_url: str | None = None,
         api_key: str | None = None,
         reasoning_effort: ReasoningEffort | None = None,
+        images: bool | None = None,
     ) -> None:
+        """`images` says whether the model takes images; None means what the price table says."""
         self._name = name
         self._base_url = base_url
         self._api_key = api_key
         self._effort = reasoning_effort
+        self._images = images
         self._where = Where(name, base_url or "")
 
     @property
@@ -80,6 +88,10 @@ class LiteLLMModel:
         await loaded_litellm()
         window = self._info["max_input_tokens"] if self._info is not None else None
         return int(window) if window else None
+
+    async def takes_images(self) -> bool:
+        await loaded_litellm()
+        return self._placement != "nowhere"
 
     def cost_usd(self, used: Usage) -> float:
         with contextlib.suppress(Exception):  # litellm raises for a model that its price table does not have
@@ -140,7 +152,7 @@ class LiteLLMModel:
             body["reasoning_effort"] = effort
         if tools:
             body["tools"] = list(tools)
-        async with contextlib.aclosing(self._direct.stream(body, [message.wire_json for message in messages])) as chunks:
+        async with contextlib.aclosing(self._direct.stream(body, wire_json(messages, self._placement))) as chunks:
             async for chunk in chunks:
                 yield self._priced(chunk)
 
@@ -189,12 +201,12 @@ class LiteLLMModel:
         tools: Sequence[Mapping[str, Any]],
         effort: ReasoningEffort | None,
     ) -> dict[str, Any]:
-        wire = [message.to_wire(self._name) for message in messages]
+        said = wire(messages, self._name, self._placement)
         if takes_marks(self._routed_name, self._info):
-            wire = marked(wire, with_tools=bool(tools))
+            said = marked(said, with_tools=bool(tools))
         request: dict[str, Any] = {
             "model": self._routed_name,
-            "messages": wire,
+            "messages": said,
             "stream": True,
             "stream_options": {"include_usage": True},
             "timeout": REQUEST_TIMEOUT,
@@ -236,6 +248,12 @@ class LiteLLMModel:
             info: Mapping[str, Any] = load_litellm().get_model_info(self._routed_name)
             return info
         return None
+
+    @cached_property
+    def _placement(self) -> Placement:
+        """Where images go in a request. A model that the table does not have is taken for one that takes none."""
+        takes = load_litellm().supports_vision(self._routed_name) if self._images is None else self._images
+        return placement(self._routed_name, own_server=bool(self._base_url)) if takes else "nowhere"
 
     @cached_property
     def _routed_name(self) -> str:

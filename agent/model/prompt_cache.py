@@ -37,6 +37,13 @@ def marked(messages: Sequence[dict[str, Any]], with_tools: bool) -> list[dict[st
         return list(messages)
     ends = {0, len(messages) - 1, *(at - 1 for at in answers[-1:])}
     return [
-        {**message, "cache_control": MARK} if at in ends and message["role"] != "assistant" else message
-        for at, message in enumerate(messages)
+        _with_mark(message) if at in ends and message["role"] != "assistant" else message for at, message in enumerate(messages)
     ]
+
+
+def _with_mark(message: dict[str, Any]) -> dict[str, Any]:
+    """litellm reads the mark of a user's message with several parts at its last part."""
+    if message["role"] == "user" and isinstance(message["content"], list):
+        *parts, last = message["content"]
+        return {**message, "content": [*parts, {**last, "cache_control": MARK}]}
+    return {**message, "cache_control": MARK}

@@ -133,9 +133,10 @@ class ToolRouter:
             async with asyncio.timeout(tool.timeout) as deadline:
                 before = asking.set(_off_the_clock(ask, deadline))
                 try:
-                    return ToolResult(await tool.call(arguments))
+                    result = await tool.call(arguments)
                 finally:
                     asking.reset(before)
+            return result if isinstance(result, ToolResult) else ToolResult(result)
         except ToolError as error:
             return ToolResult(str(error), False)
         except Exception as error:

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from agent.images import Image
 from agent.question import DECLINED, Question, QuestionAnswer
 
 DEFAULT_TIMEOUT = 300.0
@@ -39,15 +40,17 @@ class ToolResult:
     """What the model gets back for a call."""
 
     output: str
+    """Describes the images, too, for a model that takes none."""
     success: bool = True
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tool:
     """A tool's face for the model and the function behind it.
 
-    `call` takes arguments that fit `parameters` (JSON Schema) and returns the output. It may raise anything: an
-    exception becomes the call's error result. It is cancelled when its `timeout` (seconds) is up or the turn is
+    `call` takes arguments that fit `parameters` (JSON Schema) and returns the output, or a result with images. It may raise
+    anything: an exception becomes the call's error result. It is cancelled when its `timeout` (seconds) is up or the turn is
     interrupted; it may then raise a ToolError with what it has so far instead of the cancellation.
     `needs_consent` and `price` are only asked about arguments that fit.
     """
@@ -55,7 +58,7 @@ class Tool:
     name: str
     description: str
     parameters: Mapping[str, Any]
-    call: Callable[[dict[str, Any]], Awaitable[str]]
+    call: Callable[[dict[str, Any]], Awaitable[str | ToolResult]]
     timeout: float = DEFAULT_TIMEOUT
     read_only: bool = False
     """It changes nothing, so that several of its calls may run at the same time."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.images import Image, ImageProblem
 from agent.redaction import NO_SECRETS, Redactor
 from agent.tools.masked_files import edit_file, write_file
-from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, parameters
-from agent.workspace import CommandInterrupted, CommandResult, Entry, Workspace, WorkspaceError
+from agent.tools.tool import DEFAULT_TIMEOUT, Tool, ToolError, ToolResult, parameters
+from agent.workspace import CommandInterrupted, CommandResult, Entry, ImageFile, Workspace, WorkspaceError
 
 COMMAND_TIMEOUT = 120.0
 """Seconds that a command may take, unless the model asks for more."""
@@ -75,10 +76,12 @@ def _where(result: CommandResult) -> str:
 
 
 def _read(workspace: Workspace) -> Tool:
-    async def call(arguments: dict[str, Any]) -> str:
+    async def call(arguments: dict[str, Any]) -> str | ToolResult:
         offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", READ_LINES))
         try:
             text = await workspace.read(arguments["path"], offset=offset, limit=limit + 1)
+        except ImageFile:
+            return await _image(workspace, arguments["path"])
         except WorkspaceError as error:
             raise ToolError(str(error)) from error
         lines = text.removesuffix("\n").split("\n") if text else ["[empty]"]
@@ -90,7 +93,10 @@ def _read(workspace: Workspace) -> Tool:
 
     return Tool(
         name="read",
-        description="Read a text file. Every line comes with its number and a tab before it.",
+        description=(
+            "Read a text file. Every line comes with its number and a tab before it. Of an image (PNG, JPEG, GIF or WebP) you "
+            "get the picture, if you can see any."
+        ),
         parameters=parameters(
             "path",
             path={"type": "string", "description": "The file, relative to the workspace's root."},
@@ -105,6 +111,16 @@ def _read(workspace: Workspace) -> Tool:
         call=call,
         read_only=True,
     )
+
+
+async def _image(workspace: Workspace, path: str) -> ToolResult:
+    try:
+        image = Image.of(await workspace.read_image(path))
+    except WorkspaceError as error:
+        raise ToolError(str(error)) from error
+    except ImageProblem as error:  # the workspace has looked, but is not trusted
+        raise ToolError(f"{path} is {error}") from error
+    return ToolResult(f"{path}: {image.description}", images=(image,))
 
 
 def _write(workspace: Workspace, redactor: Redactor) -> Tool:

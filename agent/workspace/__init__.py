@@ -28,6 +28,10 @@ class WorkspaceError(Exception):
     """A file operation that could not be done; the message says why, for a person and for the model."""
 
 
+class ImageFile(WorkspaceError):
+    """A file was to be read as text, and is an image; `Workspace.read_image` reads it."""
+
+
 @dataclass(frozen=True)
 class CommandResult:
     """How a command ended."""
@@ -96,7 +100,11 @@ class Workspace(Protocol):
         ...
 
     async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:
-        """Lines of a text file from line `offset` (the first is 1), at most `limit` of them."""
+        """Lines of a text file from line `offset` (the first is 1), at most `limit` of them. Raises ImageFile for an image."""
+        ...
+
+    async def read_image(self, path: str) -> bytes:
+        """All of an image file (`images.KINDS`), at most `images.IMAGE_LIMIT` bytes."""
         ...
 
     async def write(self, path: str, content: str) -> None:

@@ -10,8 +10,9 @@ import stat
 import tempfile
 from pathlib import Path
 
-from agent.workspace import READ_LIMIT, WorkspaceError
+from agent.workspace import READ_LIMIT, ImageFile, WorkspaceError
 from agent.workspace.edits import nearest, pattern, replaced
+from agent.workspace.images import HEAD, IMAGE_LIMIT, described, media_type, problem
 
 EDIT_LIMIT = 64 * 1024 * 1024
 """Bytes of a file that can be edited: it is in memory several times."""
@@ -25,7 +26,10 @@ def read_lines(file: Path, path: str, offset: int, limit: int | None) -> str:
         raise WorkspaceError("offset and limit count from 1")
     status = _regular(file, path)
     with file.open("rb") as stream:
-        if b"\0" in stream.read(8192):
+        head = stream.read(8192)
+        if media_type(head) is not None:
+            raise ImageFile(f"{path} is no text: {described(head + stream.read(HEAD), status.st_size)}")
+        if b"\0" in head:
             raise WorkspaceError(f"{path} is a binary file ({status.st_size} bytes)")
     lines: list[str] = []
     size = number = 0
@@ -55,6 +59,16 @@ def read_lines(file: Path, path: str, offset: int, limit: int | None) -> str:
     if not lines and offset > 1:
         raise WorkspaceError(f"{path} has only {number} lines")
     return "".join(lines)
+
+
+def read_image_file(file: Path, path: str) -> bytes:
+    """All of an image file, if it can be shown to a model."""
+    size = _regular(file, path).st_size
+    with file.open("rb") as stream:
+        content = stream.read(IMAGE_LIMIT + 1)
+    if why := problem(content[:HEAD], max(size, len(content))):
+        raise WorkspaceError(f"{path} is {why}")
+    return content
 
 
 def replace_file(file: Path, path: str, content: bytes) -> None:

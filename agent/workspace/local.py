@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Mapping, TypeVar  # noqa: UP035 - Python 3.9
 
 from agent.workspace import CommandInterrupted, CommandResult, Edited, Listing, WorkspaceError
-from agent.workspace.files import edit_file, read_lines, replace_file
+from agent.workspace.files import edit_file, read_image_file, read_lines, replace_file
 from agent.workspace.listing import list_folder
 from agent.workspace.output import Output
 from agent.workspace.processes import adopt_orphans, drain, kill_all
@@ -121,6 +121,14 @@ class LocalWorkspace:
             file = self._resolve(path)
             self._seen.note(file)  # before: what changes during it has not been seen
             return read_lines(file, path, offset, limit)
+
+        return await _in_thread(work)
+
+    async def read_image(self, path: str) -> bytes:
+        def work() -> bytes:
+            file = self._resolve(path)
+            self._seen.note(file)
+            return read_image_file(file, path)
 
         return await _in_thread(work)
 

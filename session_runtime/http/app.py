@@ -272,8 +272,8 @@ def _add_state(api: APIRouter, config: SessionConfig, session: Session, journal:
 
     @api.get("/v1/messages", responses=refused)
     async def messages() -> Response:
-        """The conversation as it stands."""
-        return JSONResponse({"messages": [message.to_dict() for message in session.snapshot().messages]})
+        """The conversation as it stands. Of images it has facts, not the data."""
+        return JSONResponse({"messages": [message.outline() for message in session.snapshot().messages]})
 
     @api.post("/v1/checkpoint", responses=refused)
     async def checkpoint() -> Checkpoint:

@@ -15,13 +15,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 from agent.conversation import Conversation
 from agent.messages import Message
+from session_runtime.session import stored_images
 from session_runtime.session.events import Frame, earliest
 from session_runtime.session.facts import NO_FACTS, Facts
 from session_runtime.session.reserve import Reserve
@@ -60,6 +61,7 @@ MIGRATIONS: Final = (
     INSERT INTO messages SELECT '', position, body FROM old_messages;
     DROP TABLE old_messages;
     """,
+    stored_images.TABLE,
 )
 """Scripts that bring a database from version n to n + 1; `PRAGMA user_version` says where it stands."""
 
@@ -179,9 +181,10 @@ class Store:
         rows = self._writer.execute("SELECT id, type, body, accepted_at, started, ended_by FROM submissions ORDER BY position")
         submissions = tuple(Submitted(i, t, body, at, bool(started), end) for i, t, body, at, started, end in rows)
         facts = Facts.from_rows(self._writer.execute("SELECT name, value FROM facts"))
+        images = stored_images.load(self._writer)
         bodies = self._writer.execute("SELECT agent, body FROM messages ORDER BY agent, position")
         self._stored = {
-            agent: tuple(Message.from_dict(json.loads(body)) for _, body in of_agent)
+            agent: tuple(stored_images.message_of(body, images) for _, body in of_agent)
             for agent, of_agent in groupby(bodies, key=itemgetter(0))
         }
         state = Conversation() if facts.conversation is None else Conversation.from_json(facts.conversation)
@@ -283,16 +286,14 @@ class Store:
         conversation's.
         """
         messages = _messages(conversation)
+        stored_images.write(database, chain(*self._stored.values()), chain(*messages.values()))
         for agent in self._stored.keys() | messages.keys():
             now = messages.get(agent, ())
             kept = common_prefix(self._stored.get(agent, ()), now)
             database.execute("DELETE FROM messages WHERE agent = ? AND position >= ?", (agent, kept))
             database.executemany(
                 "INSERT INTO messages VALUES (?, ?, ?)",
-                [
-                    (agent, position, json.dumps(message.to_dict(), separators=(",", ":")))
-                    for position, message in enumerate(now[kept:], kept)
-                ],
+                [(agent, position, stored_images.row_of(message)) for position, message in enumerate(now[kept:], kept)],
             )
         # Read and written again for the escapes: a lone surrogate in a call's arguments cannot be stored as UTF-8.
         return json.dumps(

@@ -23,9 +23,11 @@ from agent.workspace import (
     CommandResult,
     Edited,
     Entry,
+    ImageFile,
     Listing,
     WorkspaceError,
 )
+from agent.workspace.images import IMAGE_LIMIT
 from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT, TEXT_LIMIT
 
 CONNECT_SECONDS: Final = 120.0
@@ -60,10 +62,14 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class _Answer:
-    """One line of an answer, and the text behind it."""
+    """One line of an answer, and what is behind it."""
 
     line: dict[str, Any]
-    text: str = ""
+    behind: bytes = b""
+
+    @property
+    def text(self) -> str:
+        return self.behind.decode(errors="replace")
 
 
 class _Silent(Exception):
@@ -101,6 +107,9 @@ class SocketWorkspace:
     async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:
         answer = await self._call({"op": "read", "path": path, "offset": offset, "limit": limit})
         return _checked(lambda found: _text_behind(found, READ_LIMIT), answer)
+
+    async def read_image(self, path: str) -> bytes:
+        return _checked(_data_behind, await self._call({"op": "read_image", "path": path}))
 
     async def write(self, path: str, content: str) -> None:
         await self._call({"op": "write", "path": path, "content": content})
@@ -190,7 +199,8 @@ async def _exchange(connection: Connection, request: bytes, on_output: Callable[
         while True:
             answer = await _read_answer(reader)
             if "error" in answer.line:
-                raise WorkspaceError(_checked(lambda found: _text(found.line["error"], OUTPUT_LIMIT), answer))
+                kind = ImageFile if answer.line.get("image") is True else WorkspaceError
+                raise kind(_checked(lambda found: _text(found.line["error"], OUTPUT_LIMIT), answer))
             if "result" in answer.line:
                 return answer
             if on_output is None or "output" not in answer.line:
@@ -201,7 +211,7 @@ async def _exchange(connection: Connection, request: bytes, on_output: Callable[
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> _Answer:
-    """One line of an answer, with its text. Raises ConnectionError at the end of the connection."""
+    """One line of an answer, with what is behind it. Raises ConnectionError at the end of the connection."""
     try:
         line = await reader.readline()
     except ValueError as error:
@@ -214,13 +224,13 @@ async def _read_answer(reader: asyncio.StreamReader) -> _Answer:
         raise _nonsense(line) from error
     if not isinstance(answer, dict):
         raise _nonsense(line)
-    size = answer.get("text", 0)
+    size = answer.get("text", answer.get("data", 0))
     if not isinstance(size, int) or size < 0:
         raise _nonsense(line)
     if size > TEXT_LIMIT:
         raise WorkspaceError(f"the workspace's answer is longer than {TEXT_LIMIT} bytes")
     try:
-        return _Answer(answer, (await reader.readexactly(size)).decode(errors="replace"))
+        return _Answer(answer, await reader.readexactly(size))
     except asyncio.IncompleteReadError as error:
         raise ConnectionResetError from error
 
@@ -248,6 +258,12 @@ def _text_behind(answer: _Answer, limit: int) -> str:
     if "text" not in answer.line:
         raise KeyError("text")
     return answer.text[:limit]
+
+
+def _data_behind(answer: _Answer) -> bytes:
+    if "data" not in answer.line or len(answer.behind) > IMAGE_LIMIT:
+        raise ValueError("no data, or too much")
+    return answer.behind
 
 
 def _command_result(answer: _Answer) -> CommandResult:

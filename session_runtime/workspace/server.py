@@ -18,9 +18,9 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple  # noqa: UP035 - Python 3.9
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union  # noqa: UP035 - Python 3.9
 
-from agent.workspace import CommandInterrupted, Listing, WorkspaceError
+from agent.workspace import CommandInterrupted, ImageFile, Listing, WorkspaceError
 from agent.workspace.local import LocalWorkspace
 from session_runtime.workspace.init import become_init
 from session_runtime.workspace.limits import (
@@ -67,8 +67,8 @@ def command_environment(root: Path, image: Mapping[str, str]) -> dict[str, str]:
     return {**defaults, **kept, "HOME": str(root), "TERM": "dumb", "PAGER": "cat"}
 
 
-Answer = Tuple[Dict[str, Any], Optional[str]]  # noqa: UP006, UP045 - Python 3.9
-"""A line of an answer, and the text behind it."""
+Answer = Tuple[Dict[str, Any], Optional[Union[str, bytes]]]  # noqa: UP006, UP007, UP045 - Python 3.9
+"""A line of an answer, and the text or the data behind it."""
 
 
 class Server:
@@ -137,6 +137,8 @@ class Server:
     async def _answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> Answer:
         try:
             return await self._perform(request, writer)
+        except ImageFile as error:
+            return {"error": str(error), "image": True}, None
         except WorkspaceError as error:
             return {"error": str(error)}, None
         except (KeyError, TypeError, ValueError) as error:
@@ -154,6 +156,8 @@ class Server:
             return {"result": None}, await self._workspace.read(
                 str(request["path"]), offset=int(request.get("offset", 1)), limit=None if limit is None else int(limit)
             )
+        if op == "read_image":
+            return {"result": None}, await self._workspace.read_image(str(request["path"]))
         if op == "list":
             listing = await self._workspace.list(
                 str(request["path"]), glob=str(request.get("glob", "*")), depth=int(request.get("depth", 1))
@@ -245,10 +249,10 @@ def _bounded(listing: Listing) -> dict[str, Any]:
     return {"entries": entries, "truncated": listing.truncated or len(entries) < len(listing.entries)}
 
 
-def _send(writer: asyncio.StreamWriter, message: dict[str, Any], text: str | None = None) -> None:
-    content = b"" if text is None else text.encode("utf-8", "replace")
-    line = message if text is None else {**message, "text": len(content)}
-    writer.write(json.dumps(line).encode() + b"\n" + content)
+def _send(writer: asyncio.StreamWriter, message: dict[str, Any], behind: str | bytes | None = None) -> None:
+    content = behind.encode("utf-8", "replace") if isinstance(behind, str) else behind or b""
+    size = {} if behind is None else {"text" if isinstance(behind, str) else "data": len(content)}
+    writer.write(json.dumps({**message, **size}).encode() + b"\n" + content)
 
 
 async def serve(socket: Path, root: Path, limits: Limits | None = None, end_marker: Path | None = None) -> int:

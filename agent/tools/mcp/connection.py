@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.redaction import Redactor
@@ -17,7 +18,7 @@ from agent.tools.mcp.errors import describe, is_lost_session, within
 from agent.tools.mcp.server import McpServer
 from agent.tools.mcp.translation import definition, render, tool_name
 from agent.tools.selection import ToolSelection
-from agent.tools.tool import Tool, ToolError
+from agent.tools.tool import Tool, ToolError, ToolResult
 
 if TYPE_CHECKING:
     import mcp_types
@@ -325,7 +326,7 @@ class McpConnection:
         consent = f"the MCP server {self.server.name} does not say that {tool.name} only reads"
         description, parameters = definition(tool)
 
-        async def call(arguments: dict[str, Any]) -> str:
+        async def call(arguments: dict[str, Any]) -> ToolResult:
             return await self._call(tool.name, arguments)
 
         return Tool(
@@ -338,11 +339,11 @@ class McpConnection:
             needs_consent=lambda arguments: None if read_only else consent,
         )
 
-    async def _call(self, name: str, arguments: dict[str, Any]) -> str:
+    async def _call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         with self._calls.running():
             return await self._answer_of(name, arguments)
 
-    async def _answer_of(self, name: str, arguments: dict[str, Any]) -> str:
+    async def _answer_of(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         from mcp import MCPError  # late: it imports slowly, and most sessions have no MCP server
 
         try:
@@ -366,10 +367,9 @@ class McpConnection:
             self._look_again.set()
             said = self._redactor.text(await self._described(error))
             raise ToolError(f"the MCP server {self.server.name} failed: {said}") from error
-        text = self._issued.text(render(result.content, result.structured_content))
-        if result.is_error:
-            raise ToolError(text)
-        return text
+        # In a thread: images have megabytes to be decoded.
+        found = await asyncio.to_thread(render, result.content, result.structured_content, bool(result.is_error))
+        return replace(found, output=self._issued.text(found.output))
 
     async def _elicit(
         self, context: object, params: mcp_types.ElicitRequestParams

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from agent.tools.tool import cut_output
+from agent.images import Image, ImageProblem
+from agent.tools.tool import ToolResult, cut_output
 
 if TYPE_CHECKING:
     import mcp_types
@@ -156,16 +157,18 @@ def _without_patterns(schema: Any) -> Any:
     return kept
 
 
-def render(content: Sequence[mcp_types.ContentBlock], structured: object = None) -> str:
-    """A result as text; what is no text is described.
+def render(content: Sequence[mcp_types.ContentBlock], structured: object = None, failed: bool = False) -> ToolResult:
+    """What a call has answered: its text, in which images are described, and the images.
 
     The protocol asks servers to put structured content into the text as well, for older clients. It is shown when they
     have not: the text is then a summary, and the data are what was asked for.
     """
-    parts = [_render_block(block) for block in content]
+    blocks = [_rendered(block) for block in content]
+    parts = [text for text, _ in blocks]
     if structured is not None and not _repeats([block.text for block in content if block.type == "text"], structured):
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return "\n".join(parts) or "[no output]"
+    images = tuple(image for _, image in blocks if image is not None)
+    return ToolResult("\n".join(parts) or "[no output]", not failed, images)
 
 
 def _repeats(texts: Sequence[str], structured: object) -> bool:
@@ -184,23 +187,40 @@ def _parsed(text: str) -> object:
     return value
 
 
-def _render_block(block: mcp_types.ContentBlock) -> str:
+def _rendered(block: mcp_types.ContentBlock) -> tuple[str, Image | None]:
+    """A block as text, and the image that it is."""
     if block.type == "text":
-        return block.text
-    if block.type == "image" or block.type == "audio":
-        return f"[{block.type}, {block.mime_type}, {_size(block.data)} bytes]"
+        return block.text, None
+    if block.type == "image":
+        return _picture(block.data, f"image, {block.mime_type}")
+    if block.type == "audio":
+        return f"[audio, {block.mime_type}, {_size(block.data)} bytes]", None
     if block.type == "resource_link":
-        return f"[resource {block.uri}: {block.description or block.name}]"
+        return f"[resource {block.uri}: {block.description or block.name}]", None
     resource = block.resource
     text = getattr(resource, "text", None)
     if isinstance(text, str):
-        return text
+        return text, None
     blob = getattr(resource, "blob", "")
     media_type = resource.mime_type or mimetypes.guess_type(resource.uri)[0] or "application/octet-stream"
+    what = f"resource {resource.uri}, {media_type}"
+    if media_type.startswith("image/"):
+        return _picture(blob, what)
     if TEXT_TYPES.fullmatch(media_type.partition(";")[0].strip().lower()):
         with contextlib.suppress(ValueError):
-            return base64.b64decode(blob, validate=True).decode("utf-8-sig")
-    return f"[resource {resource.uri}, {media_type}, {_size(blob)} bytes]"
+            return base64.b64decode(blob, validate=True).decode("utf-8-sig"), None
+    return f"[{what}, {_size(blob)} bytes]", None
+
+
+def _picture(data: str, what: str) -> tuple[str, Image | None]:
+    """An image by its bytes, and what it is in words; the server's word for its type is not relied on."""
+    try:
+        image = Image.of(base64.b64decode(data))
+    except ImageProblem as problem:
+        return f"[{what}, {_size(data)} bytes: it is {problem}]", None
+    except ValueError:
+        return f"[{what}, {_size(data)} bytes: it is no valid base64]", None
+    return f"[{what}: {image.description}]", image
 
 
 def _size(data: str) -> int:

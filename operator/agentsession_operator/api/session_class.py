@@ -74,6 +74,9 @@ class ModelRule(Schema):
     """URL of an OpenAI-compatible server for these models. Unset means the provider's own."""
     tool_calling: bool = True
     """Whether these models can call tools. If false, the agent works without tools."""
+    images: bool | None = None
+    """Whether these models take images, which tools return. Unset means what litellm's table of models says; a model that the
+    table does not have, for example on a server of your own, is sent none."""
 
 
 class ModelRetries(Schema):

@@ -72,6 +72,7 @@ def resolve(spec: AgentSessionSpec, classes: Mapping[str, SessionClass]) -> Reso
         agent=AgentSettings(
             model=model,
             base_url=rule.base_url,
+            images=rule.images,
             instructions=own.instructions or of_class.instructions,
             max_iterations=own.max_iterations or of_class.max_iterations or _DEFAULT_MAX_ITERATIONS,
             tools=_tools(of_class, own) if rule.tool_calling else (_NO_TOOLS,),

@@ -59,6 +59,9 @@ class ByTask:
     async def context_window(self) -> int | None:
         return None
 
+    async def takes_images(self) -> bool:
+        return False
+
     def cost_usd(self, used: Usage) -> float:
         return 0.0
 

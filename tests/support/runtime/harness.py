@@ -38,8 +38,8 @@ DEADLINE = 60.0
 class ConversationModel(ScriptedModel):
     """Answers by how many answers the conversation already has, so that it continues correctly after a restart."""
 
-    def __init__(self, *replies: Reply) -> None:
-        super().__init__()
+    def __init__(self, *replies: Reply, images: bool = False) -> None:
+        super().__init__(images=images)
         self.replies = replies
         self.calls = 0
 
@@ -53,8 +53,8 @@ class ConversationModel(ScriptedModel):
 class AnsweringModel(ScriptedModel):
     """Answers by what the user has said last, so that it continues correctly after a compaction too."""
 
-    def __init__(self, answers: Mapping[str, Sequence[Reply]]) -> None:
-        super().__init__()
+    def __init__(self, answers: Mapping[str, Sequence[Reply]], images: bool = False) -> None:
+        super().__init__(images=images)
         self.answers = answers
 
     async def stream(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> AsyncIterator[ModelChunk]:

@@ -3,6 +3,7 @@
 The script is JSON in the environment variable SCRIPT: a list of answers, each the fields of `agent.testing.Reply`, or lists
 of them by what the user has said last. Other variables:
 
+- IMAGES: the model takes images
 - STUCK_MILLISECONDS: a client that takes nothing is dropped after that time
 - COUNT_MOMENTS: a file in which the number of moments so far is kept; each transaction has two: before it and after it
 - CRASH_AT: with that, the process kills itself at the n-th moment
@@ -25,9 +26,10 @@ from support.runtime.harness import AnsweringModel, ConversationModel, reply_fro
 
 def model() -> ScriptedModel:
     script = json.loads(os.environ["SCRIPT"])
+    images = "IMAGES" in os.environ
     if isinstance(script, list):
-        return ConversationModel(*map(reply_from_json, script))
-    return AnsweringModel({said: list(map(reply_from_json, replies)) for said, replies in script.items()})
+        return ConversationModel(*map(reply_from_json, script), images=images)
+    return AnsweringModel({said: list(map(reply_from_json, replies)) for said, replies in script.items()}, images=images)
 
 
 def crash_at(moment: int, counted: Path) -> None:

@@ -27,6 +27,8 @@ def test_the_options_shape_the_agent() -> None:
     assert (config.max_iterations, config.budget, config.reasoning_effort) == (7, Budget(cost_usd=1.5), "low")
     assert config.rules == (Rule("bash", "ask"), Rule("*", "allow"))  # what asks goes first
     assert config.secrets == ("secret",)
+    options = {"--images": True, "--no-images": False, "--ask=x": None}
+    assert {option: agent_config(parse(["--model", "m", option]), ()).images for option in options} == options
 
 
 def test_what_looks_like_a_secret_is_kept_from_commands() -> None:

@@ -58,7 +58,8 @@ def test_policy_budget_and_effort_become_the_agents() -> None:
     budget = wire.Budget(tokens=10, cost_usd=0.5)
     settings = AgentSettings(model="m", approval_policy=policy, budget=budget, auto_approve_usd=2.0, reasoning_effort="high")
     found = agent_config(config(agent=settings), {})
-    assert (found.auto_approve_usd, found.reasoning_effort) == (2.0, "high")
+    assert (found.auto_approve_usd, found.reasoning_effort, found.images) == (2.0, "high", None)
+    assert agent_config(config(agent=AgentSettings(model="m", images=True)), {}).images is True
     assert found.rules == (Rule("bash", "deny", {"command": "rm *"}, "not here"), Rule("*", "ask"))
     assert found.budget == Budget(tokens=10, cost_usd=0.5)
 

@@ -10,6 +10,7 @@ import pytest
 from agent.model.classify import http_error
 from agent.model.failure import (
     ContextOverflowError,
+    ImagesRefusedError,
     ModelError,
     ModelUnavailableError,
     RateLimitedError,
@@ -104,6 +105,30 @@ def test_too_long_a_request_is_recognized(status: int, body: str, limit: int | N
     assert type(failure) is ContextOverflowError
     if limit is not None:
         assert failure.limit == limit
+
+
+NO_IMAGES = [
+    (500, error("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj")),  # llama.cpp
+    (500, error('Failed to parse messages: Unsupported content part type: "image_url"; messages = [...]')),
+    (400, error("Invalid content type. image_url is only supported by certain models.")),  # OpenAI
+    (404, error("No endpoints found that support image input")),  # OpenRouter
+    (400, error("some-model is not a multimodal model")),  # vLLM
+    (422, error("Failed to deserialize: messages[3]: unknown variant `image_url`, expected `text`")),  # DeepSeek
+]
+
+
+@pytest.mark.parametrize(("status", "body"), NO_IMAGES)
+def test_a_server_that_takes_no_images_says_so(status: int, body: str) -> None:
+    failure = classified(status, body)
+    assert type(failure) is ImagesRefusedError
+    assert "takes no images" in str(failure)
+
+
+@pytest.mark.parametrize(
+    "words", ["Could not process image", "You uploaded an unsupported image.", "image exceeds 5 MB maximum"]
+)
+def test_a_server_that_refuses_one_image_may_take_others(words: str) -> None:
+    assert type(classified(400, error(words))) is RequestRefusedError
 
 
 @pytest.mark.parametrize(

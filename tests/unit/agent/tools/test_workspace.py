@@ -8,8 +8,9 @@ import pytest
 
 from agent.tools.router import ToolRouter
 from agent.tools.workspace import CHANGED_NOTE, workspace_tools
-from agent.workspace import LIST_LIMIT
+from agent.workspace import LIST_LIMIT, ImageFile
 from agent.workspace.local import LocalWorkspace
+from support.agent.pictures import image, png
 
 pytestmark = pytest.mark.anyio
 
@@ -49,3 +50,26 @@ async def test_the_tools_say_what_the_model_needs(workspace: LocalWorkspace, tmp
     assert edited.output == f"replaced 1 occurrence in a{CHANGED_NOTE}"
     assert not (await router.call("write", {"path": "a"})).success
     assert not (await router.call("bash", {"command": "true", "timeout": 0})).success
+
+
+async def test_an_image_is_read_as_an_image(workspace: LocalWorkspace, tmp_path: Path) -> None:
+    (tmp_path / "shot.jpg").write_bytes(png(640, 480))
+    router = ToolRouter(workspace_tools(workspace))
+    read = await router.call("read", {"path": "shot.jpg", "offset": 3})
+    assert (read.output, read.images) == (f"shot.jpg: {image(640, 480).description}", (image(640, 480),))
+    (tmp_path / "shot.jpg").write_bytes(png(640, 480)[:20])
+    damaged = await router.call("read", {"path": "shot.jpg"})
+    assert (damaged.success, damaged.images) == (False, ())
+    assert damaged.output == "shot.jpg is damaged: it begins as a PNG image, and does not say its dimensions"
+
+
+async def test_a_workspace_that_says_anything_is_an_image_is_not_believed(tmp_path: Path) -> None:
+    class Lying(LocalWorkspace):
+        async def read(self, path: str, *, offset: int = 1, limit: int | None = None) -> str:
+            raise ImageFile(path)
+
+        async def read_image(self, path: str) -> bytes:
+            return b"no image"
+
+    read = await ToolRouter(workspace_tools(Lying(tmp_path))).call("read", {"path": "a"})
+    assert (read.success, read.output) == (False, "a is no PNG, JPEG, GIF, WebP image, by its first bytes")

@@ -191,6 +191,12 @@ def test_a_tool_is_offered_when_class_and_session_both_allow_it(
         assert offered(tool, got) == (allowed(tool, of_class) and allowed(tool, of_session))
 
 
+def test_the_class_may_say_which_models_take_images() -> None:
+    rules = [{"match": "x/see*", "images": True}, {"match": "x/blind", "images": False}, {"match": "*"}]
+    offered = session_class(models=rules)
+    assert [agent(offered, agent={"model": f"x/{name}"}).images for name in ("seeing", "blind", "other")] == [True, False, None]
+
+
 def test_where_nobody_selects_every_tool_is_offered() -> None:
     assert tools(None, None) == ()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.workspace import LIST_LIMIT, READ_LIMIT, WorkspaceError
+from agent.workspace.images import IMAGE_LIMIT
 from session_runtime.workspace import client
 from session_runtime.workspace.client import OUTPUT_LIMIT, SocketWorkspace
 from session_runtime.workspace.protocol import ANSWER_LIMIT, GREETING, MESSAGE_LIMIT, TEXT_LIMIT
@@ -65,6 +66,7 @@ CALLS: dict[str, Callable[[SocketWorkspace], Awaitable[object]]] = {
     "read": lambda workspace: workspace.read("a"),
     "edit": lambda workspace: workspace.edit("a", "b", "c"),
     "list": lambda workspace: workspace.list(),
+    "read_image": lambda workspace: workspace.read_image("a"),
 }
 
 NONSENSE = [
@@ -113,6 +115,13 @@ async def test_a_text_that_is_too_long_is_not_read(short_path: Path) -> None:
     async with hostile(short_path, says(line, b"x" * 1_000_000)) as workspace:
         with pytest.raises(WorkspaceError, match=f"longer than {TEXT_LIMIT} bytes"):
             await workspace.read("a")
+
+
+async def test_data_that_is_larger_than_an_image_is_refused(short_path: Path) -> None:
+    line = json.dumps({"result": None, "data": IMAGE_LIMIT + 1}).encode() + b"\n"
+    async with hostile(short_path, says(line, bytes(IMAGE_LIMIT + 1))) as workspace:
+        with pytest.raises(WorkspaceError, match="answer is invalid"):
+            await workspace.read_image("a")
 
 
 async def test_output_without_end_is_no_result_either(short_path: Path) -> None:

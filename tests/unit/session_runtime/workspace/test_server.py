@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from agent.workspace import CommandInterrupted, Entry, Listing, WorkspaceError
+from agent.workspace import CommandInterrupted, Entry, ImageFile, Listing, WorkspaceError
 from session_runtime.workspace import client
 from session_runtime.workspace.client import SocketWorkspace
 from session_runtime.workspace.protocol import GREETING, MESSAGE_LIMIT
 from session_runtime.workspace.server import DEFAULT_PATH, MAX_TIMEOUT, command_environment
+from support.agent.pictures import png
 from support.runtime.harness import DEADLINE, alive, eventually
 from support.runtime.workspace_process import ROOT, client_of, server
 
@@ -36,6 +37,21 @@ async def test_commands_and_files(short_path: Path) -> None:
         assert await workspace.list() == Listing((Entry("sub", "folder", (short_path / "work" / "sub").stat().st_size),))
         assert await workspace.list("sub", glob="*.txt") == Listing((Entry("a.txt", "file", 15),))
         assert stat.S_IMODE((short_path / "w.sock").stat().st_mode) == 0o660
+
+
+async def test_an_image_comes_as_its_bytes(short_path: Path) -> None:
+    async with server(short_path):
+        workspace = SocketWorkspace(short_path / "w.sock")
+        await workspace.list()
+        content = png(640, 480, padding=3_700_000)
+        (short_path / "work" / "shot").write_bytes(content)
+        with pytest.raises(ImageFile, match="shot is no text: PNG image, 640 x 480 pixels"):
+            await workspace.read("shot")
+        assert await workspace.read_image("shot") == content
+        (short_path / "work" / "shot").write_bytes(content * 2)
+        with pytest.raises(WorkspaceError, match=r"too large to be shown .*`magick") as caught:
+            await workspace.read_image("shot")
+        assert not isinstance(caught.value, ImageFile)
 
 
 async def test_output_comes_as_it_is_printed(short_path: Path) -> None:

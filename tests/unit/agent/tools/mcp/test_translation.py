@@ -25,6 +25,7 @@ from mcp_types import (
 from agent.tools.mcp.translation import DESCRIPTION_LIMIT, SCHEMA_LIMIT, definition, render, tool_name
 from agent.tools.router import argument_problem
 from agent.tools.tool import Tool as AgentTool
+from support.agent.pictures import image, png
 
 ACCEPTED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What OpenAI and Anthropic take for a tool's name."""
@@ -157,14 +158,15 @@ def text(*texts: str) -> list[TextContent]:
     ],
 )
 def test_structured_content_that_the_text_repeats_is_shown_once(texts: list[str], structured: object) -> None:
-    assert render(text(*texts), structured) == "\n".join(texts)
+    assert render(text(*texts), structured).output == "\n".join(texts)
 
 
 def test_structured_content_that_the_text_only_sums_up_is_shown_as_well() -> None:
-    assert render(text("2 rows found"), {"rows": [1, "ü"]}) == '2 rows found\n{"rows": [1, "ü"]}'
-    assert render([], {"rows": []}) == '{"rows": []}'
+    assert render(text("2 rows found"), {"rows": [1, "ü"]}).output == '2 rows found\n{"rows": [1, "ü"]}'
+    assert render([], {"rows": []}).output == '{"rows": []}'
     picture = ImageContent(type="image", data="AAAA", mime_type="image/png")
-    assert render([picture], {"width": 1}) == '[image, image/png, 3 bytes]\n{"width": 1}'
+    shown = "[image, image/png, 3 bytes: it is no PNG, JPEG, GIF, WebP image, by its first bytes]"
+    assert render([picture], {"width": 1}).output == f'{shown}\n{{"width": 1}}'
 
 
 def test_what_is_no_text_is_described() -> None:
@@ -179,11 +181,12 @@ def test_what_is_no_text_is_described() -> None:
             type="resource", resource=BlobResourceContents(uri="file:///c", blob="AAAA", mime_type="application/pdf")
         ),
     ]
-    assert render(blocks) == (
-        "look:\n[image, image/png, 12 bytes]\n[audio, audio/wav, 3 bytes]\n[resource file:///log: what happened]\n"
+    assert render(blocks).output == (
+        "look:\n[image, image/png, 12 bytes: it is no PNG, JPEG, GIF, WebP image, by its first bytes]\n"
+        "[audio, audio/wav, 3 bytes]\n[resource file:///log: what happened]\n"
         "inside\n[resource file:///b, application/octet-stream, 3 bytes]\n[resource file:///c, application/pdf, 3 bytes]"
     )
-    assert render([]) == "[no output]"
+    assert render([]).output == "[no output]"
 
 
 @pytest.mark.parametrize(
@@ -192,16 +195,39 @@ def test_what_is_no_text_is_described() -> None:
         ("file:///a", "text/csv; charset=utf-8", "ä,b"),
         ("file:///a", "application/problem+json", "ä,b"),
         ("file:///a.csv", None, "ä,b"),
-        ("file:///a", "image/png", "[resource file:///a, image/png, 4 bytes]"),
+        (
+            "file:///a",
+            "image/png",
+            "[resource file:///a, image/png, 4 bytes: it is no PNG, JPEG, GIF, WebP image, by its first bytes]",
+        ),
     ],
 )
 def test_a_blob_of_a_text_type_is_shown_as_text(uri: str, media_type: str | None, shown: str) -> None:
     blob = base64.b64encode("ä,b".encode()).decode()
     contents = BlobResourceContents(uri=uri, blob=blob, mime_type=media_type)
-    assert render([EmbeddedResource(type="resource", resource=contents)]) == shown
+    assert render([EmbeddedResource(type="resource", resource=contents)]).output == shown
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg"])
+def test_an_image_is_shown_by_its_bytes_wherever_it_is(media_type: str) -> None:
+    data = base64.b64encode(png()).decode()
+    resource = BlobResourceContents(uri="file:///b", blob=data, mime_type=media_type)
+    blocks: list[ContentBlock] = [
+        ImageContent(type="image", data=data, mime_type=media_type),
+        EmbeddedResource(type="resource", resource=resource),
+    ]
+    found = render(blocks, failed=True)
+    assert found.output.splitlines() == [
+        f"[image, {media_type}: {image().description}]",
+        f"[resource file:///b, {media_type}: {image().description}]",
+    ]
+    assert (found.images, found.success) == ((image(), image()), False)
+    assert render([ImageContent(type="image", data="A", mime_type="image/png")]).output.endswith(
+        "bytes: it is no valid base64]"
+    )
 
 
 @pytest.mark.parametrize("blob", ["/w==", "no base64!"])
 def test_a_blob_that_is_not_the_text_that_it_claims_is_described(blob: str) -> None:
     contents = BlobResourceContents(uri="file:///a", blob=blob, mime_type="text/plain")
-    assert render([EmbeddedResource(type="resource", resource=contents)]).startswith("[resource file:///a, text/plain, ")
+    assert render([EmbeddedResource(type="resource", resource=contents)]).output.startswith("[resource file:///a, text/plain, ")

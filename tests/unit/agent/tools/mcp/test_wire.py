@@ -55,7 +55,7 @@ def shown(result: str) -> str:
     for version in HANDSHAKE_PROTOCOL_VERSIONS:
         validate_server_result("tools/call", version, raw)
     called = CallToolResult.model_validate(raw, by_name=False)
-    return render(called.content, called.structured_content)
+    return render(called.content, called.structured_content).output
 
 
 @given(st.lists(TOOLS | JSON, max_size=4))
@@ -101,7 +101,10 @@ def test_numbers_that_json_does_not_have_become_null(number: str) -> None:
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        ({"type": "image", "data": "iVBORw0KGgo="}, "[image, image/png, 8 bytes]"),
+        (
+            {"type": "image", "data": "iVBORw0KGgo="},
+            "[image, image/png, 8 bytes: it is damaged: it begins as a PNG image, and does not say its dimensions]",
+        ),
         ({"type": "audio", "data": "AAAA"}, "[audio, application/octet-stream, 3 bytes]"),
         ({"type": "video", "url": "x"}, '{"type": "video", "url": "x"}'),
         ({"type": "text", "text": 5}, '{"type": "text", "text": 5}'),
