@@ -60,7 +60,7 @@ test-api: setup ## tests on a real API server without a kubelet, and a sample of
 test-e2e: setup images ## tests on a real cluster with real containers
 	@$(BIN)/pytest -q tests/e2e --kind-kubectl-bin "$$($(KIND) bin kubectl)"
 
-test-crash-runtime: setup ## kill a session's process at every transaction of two conversations, and on a full volume (14 minutes on two cores; `make test` tries 11)
+test-crash-runtime: setup ## kill a session's process at every transaction of two conversations, and on a full volume (31 minutes on two shared cores; `make test` tries 11)
 	@AGENTSESSION_CRASH_POINTS=all $(BIN)/pytest -q -n 2 tests/unit/session_runtime/session/test_crash.py
 
 test-faults: setup ## every fault between the operator and a real API server, with a table of what was expected and seen (15 minutes)

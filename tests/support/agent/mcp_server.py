@@ -36,6 +36,9 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAAAAADRSSBWAAAAC0lEQVR4nGNoaAAAAYMBARg1IhUAAAAASUVORK5CYII="
+"""`support.agent.pictures.image()`, which a program of its own cannot import."""
+
 READS = ToolAnnotations(read_only_hint=True)
 
 
@@ -74,7 +77,7 @@ def _add_simple_tools(server: MCPServer) -> None:
     def picture() -> list[TextContent | ImageContent]:
         return [
             TextContent(type="text", text="look:"),
-            ImageContent(type="image", data="AAAA" * 4, mime_type="image/png"),
+            ImageContent(type="image", data=PICTURE, mime_type="image/png"),
         ]
 
     @server.tool(annotations=READS)

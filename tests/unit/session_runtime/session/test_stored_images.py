@@ -50,7 +50,7 @@ def test_images_survive_a_restart_and_leave_with_their_messages(tmp_path: Path) 
             assert store.load().conversation == state
 
 
-def test_a_message_of_an_image_is_small_and_the_database_does_not_grow(tmp_path: Path) -> None:
+def test_rows_of_messages_are_small_and_the_database_does_not_grow(tmp_path: Path) -> None:
     with closing(Store(tmp_path)) as store:
         store.load()
         sizes = []

@@ -20,6 +20,7 @@ from agent.tools.selection import ToolSelection
 from agent.tools.tool import Tool, parameters
 from support.agent import hostile_mcp_server, mcp_server
 from support.agent.mcp_http import http, mcp_app
+from support.agent.pictures import image
 from support.agent.processes import until
 from support.agent.stage import stage
 
@@ -44,7 +45,8 @@ async def test_over_stdio(server: McpServer) -> None:
         failed = await router.call("local__fail", {})
         assert not failed.success
         assert failed.output == "Error executing tool fail"  # the SDK keeps the details to itself
-        assert (await router.call("local__picture", {})).output == "look:\n[image, image/png, 12 bytes]"
+        picture = await router.call("local__picture", {})
+        assert (picture.output, picture.images) == (f"look:\n[image, image/png: {image().description}]", (image(),))
         assert (await router.call("local__rows", {})).output == '2 rows\n{"rows": [1, 2]}'
         wrong = await router.call("local__add", {"a": "x", "b": 2})
         assert "$.a" in wrong.output
