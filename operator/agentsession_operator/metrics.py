@@ -26,3 +26,7 @@ CREATIONS = Counter("agentsession_pod_creations_total", "Pod creations by result
 UNREADABLE = Counter(
     "agentsession_unreadable_objects_total", "Objects that could not be read or decided, by resource.", ["resource"]
 )
+LEDGER_MISTAKES = Counter(
+    "agentsession_ledger_mistakes_total",
+    "Differences that a full count found in the ledger. Each is a mistake of the operator.",
+)

@@ -23,6 +23,7 @@ from agentsession_operator.cluster.kube import ApiError, Connection, KubeApi
 from agentsession_operator.cluster.lease import Lease, NotLeader
 from agentsession_operator.cluster.resync import Resync
 from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.books import Books
 from agentsession_operator.control.paces import Paces
 from agentsession_operator.control.quota_status import QuotaStatus
 from agentsession_operator.control.reconciler import Reconciler
@@ -196,13 +197,14 @@ class Operator:
         return SessionObjects(self._api, self._cache, self._paces, installation)
 
     def _start(self, kinds: Kinds, resync: Resync, objects: SessionObjects) -> list[asyncio.Task[Any]]:
-        admitter = Admitter(self._cache, objects, self._queue, self._wakeups)
-        reconciler = Reconciler(self._api, self._cache, self._queue, admitter, objects, self._reports, self._paces)
+        books = Books(self._cache, objects, self._reports, self._wakeups)
+        admitter = Admitter(self._cache, objects, self._queue, self._wakeups, books)
+        reconciler = Reconciler(self._api, self._cache, self._queue, books, objects, self._reports, self._paces)
         return [
             _part("watches", self._watch(kinds, resync, admitter)),
             _part("relist", resync.run(admitter.trust_the_watches)),
             _part("admission", self._admit(resync, admitter)),
-            _part("quota status", QuotaStatus(self._api, self._cache, admitter).run()),
+            _part("quota status", QuotaStatus(self._api, self._cache, books).run()),
             *(_part(f"worker {number}", reconciler.work()) for number in range(WORKERS)),
         ]
 

@@ -21,11 +21,13 @@ class ConditionType(StrEnum):
     ACTIVE = "Active"
     """What the agent does."""
     SUSPENDED = "Suspended"
-    """The session rests without a pod. Only there once somebody asked for it."""
+    """The session rests without a pod. Only there once somebody or a quota asked for it."""
     FINISHED = "Finished"
     """The session is over."""
     READY = "Ready"
     """All that was asked for holds (kstatus): the session can be talked to, or the Task is completed."""
+    ADMITTING = "Admitting"
+    """Of a SessionQuota: it admits sessions. False while it is full or held."""
     STALLED = "Stalled"
     """The session cannot continue by itself (kstatus). Only there while it holds."""
 
@@ -35,6 +37,9 @@ class AdmittedReason(StrEnum):
     USER_LIMIT_REACHED = "UserLimitReached"
     GLOBAL_LIMIT_REACHED = "GlobalLimitReached"
     QUEUED = "Queued"
+    QUOTA_HELD = "QuotaHeld"
+    QUEUE_FULL = "QueueFull"
+    REJECTED = "Rejected"
     MISCONFIGURED = "Misconfigured"
     RELEASED = "Released"
 
@@ -69,6 +74,8 @@ class ActiveReason(StrEnum):
 
 class SuspendedReason(StrEnum):
     USER_REQUESTED = "UserRequested"
+    REPLACED = "Replaced"
+    QUOTA_HELD = "QuotaHeld"
     SUSPENDING = "Suspending"
     RESUMING = "Resuming"
     NOT_SUSPENDED = "NotSuspended"
@@ -79,6 +86,8 @@ class FinishedReason(StrEnum):
     COMPLETED = "Completed"
     FAILED = "Failed"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    REJECTED = "Rejected"
+    REPLACED = "Replaced"
     RUNNING = "Running"
 
 
@@ -112,8 +121,26 @@ def _rows() -> Iterator[Documented]:
         kind,
         "False",
         why.QUEUED,
-        "others are first, or nobody can be admitted at the moment (a SessionQuota cannot be read, the API server refused the "
-        "pod): the message says which; the session starts by itself",
+        "others are first, or the API server refused the pod: the message says which; the session starts by itself",
+    )
+    yield Documented(
+        kind,
+        "False",
+        why.QUOTA_HELD,
+        "the quota in the message admits nobody: its `stopPolicy` says so, or it cannot be read; the session starts by itself "
+        "when that is over",
+    )
+    yield Documented(
+        kind,
+        "False",
+        why.QUEUE_FULL,
+        "as many sessions wait as the quota's `maxWaiting` or `maxWaitingPerUser` allows: apply the session again later",
+    )
+    yield Documented(
+        kind,
+        "False",
+        why.REJECTED,
+        "a limit is reached, and its quota says `whenFull: Reject`: close a session, or apply this one again later",
     )
     yield Documented(
         kind,
@@ -215,6 +242,20 @@ def _rows() -> Iterator[Documented]:
 
     rest, asked = ConditionType.SUSPENDED, SuspendedReason
     yield Documented(rest, "True", asked.USER_REQUESTED, "suspended; `spec.suspend: false` brings it back")
+    yield Documented(
+        rest,
+        "True",
+        asked.REPLACED,
+        "it was idle, and its slot went to another session (`whenFull: ReplaceOldestIdle`): set `spec.suspend` to true and "
+        "back to false to resume",
+        trouble=True,
+    )
+    yield Documented(
+        rest,
+        "True",
+        asked.QUOTA_HELD,
+        "its quota is being drained (`stopPolicy: HoldAndDrain`); it resumes by itself after the hold",
+    )
     yield Documented(rest, "False", asked.SUSPENDING, "the pod saves the session and exits")
     yield Documented(rest, "False", asked.RESUMING, "on its way back, perhaps queued")
     yield Documented(rest, "False", asked.NOT_SUSPENDED, "back")
@@ -236,6 +277,21 @@ def _rows() -> Iterator[Documented]:
         "True",
         end.BUDGET_EXCEEDED,
         "a Task has used up `spec.budget`, or its class's: start a new session with a larger budget",
+        trouble=True,
+    )
+    yield Documented(
+        over,
+        "True",
+        end.REJECTED,
+        "it found neither a slot nor a place in the queue; Admitted says which limit was reached",
+        trouble=True,
+    )
+    yield Documented(
+        over,
+        "True",
+        end.REPLACED,
+        "it was idle and ephemeral, and its slot went to another session (`whenFull: ReplaceOldestIdle`): apply it again under "
+        "another name",
         trouble=True,
     )
     yield Documented(over, "False", end.RUNNING, "the session is not over")

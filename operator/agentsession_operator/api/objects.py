@@ -21,7 +21,7 @@ from agentsession_operator.api.meta import (
     Condition,
 )
 from agentsession_operator.api.names import is_mac, pod_name
-from agentsession_operator.api.quota import SessionQuotaSpec
+from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
 from agentsession_operator.api.session import AgentSessionSpec, AgentSessionStatus
 from agentsession_operator.api.session_class import AgentSessionClassSpec
 from agentsession_operator.api.workspace import WorkspaceStatus
@@ -131,10 +131,13 @@ class SessionClass:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A SessionQuota. `spec` is None where it cannot be read: then nothing is admitted under it."""
+    """A SessionQuota."""
 
     meta: Meta[str]
     spec: SessionQuotaSpec | None
+    """None where it cannot be read: then nothing that it may count is admitted."""
+    scope: QuotaScope | None
+    """Which sessions it counts; None where not even that can be read, and then it may be any."""
     status: JSON
 
     @classmethod
@@ -144,11 +147,31 @@ class Quota:
             meta: Meta[str] = Meta.of(body)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableObject(str(error)) from error
+        raw, status = body.get("spec") or {}, _mapping(body.get("status"))
+        spec = scope = None
+        with contextlib.suppress(ValidationError):
+            scope = QuotaScope.model_validate(raw)
+        with contextlib.suppress(ValidationError):
+            spec = SessionQuotaSpec.model_validate(raw)
+        return cls(meta, spec, scope, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace: what quotas select it by."""
+
+    meta: Meta[str]
+    labels: Mapping[str, str]
+
+    @classmethod
+    def of(cls, body: JSON) -> Namespace:
+        """Raises UnreadableObject for what is no object of the API."""
         try:
-            spec: SessionQuotaSpec | None = SessionQuotaSpec.model_validate(body.get("spec") or {})
-        except ValidationError:
-            spec = None
-        return cls(meta, spec, _mapping(body.get("status")))
+            meta: Meta[str] = Meta.of(body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableObject(str(error)) from error
+        labels = _mapping(body["metadata"].get("labels"))
+        return cls(meta, {str(key): str(value) for key, value in labels.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,18 @@ SPEC_RULES: Final[list[dict[str, Any]]] = [
 ]
 
 
+class Rest(Schema):
+    """A suspension that a quota asked for, not the session's user."""
+
+    reason: Literal["Replaced", "QuotaHeld"]
+    """Replaced: the slot went to another session, and this one resumes when its spec is changed. QuotaHeld: it resumes by
+    itself."""
+    generation: int = 0
+    """The metadata.generation at that time."""
+    successor: str | None = None
+    """UID of the session that gets the slot."""
+
+
 class QueuePlace(Schema):
     """The session's place in the queue."""
 
@@ -147,6 +159,8 @@ class AgentSessionStatus(Schema):
     """Set where pods of the session were lost, or rejected before anything ran, and are created again."""
     queue: QueuePlace | None = None
     """Set while the session waits for a slot."""
+    rest: Rest | None = None
+    """Why the operator suspends or finishes the session, if a quota asked for it."""
     start_time: Annotated[str, Timestamp] | None = None
     """When the agent's container first started."""
     finish_time: Annotated[str, Timestamp] | None = None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from agentsession_operator.api.agent import AgentSpec, Budget
 from agentsession_operator.api.meta import MAX_NAME, Schema
+from agentsession_operator.api.selector import MAX_LABEL_KEY, LabelValue
 from agentsession_operator.api.workspace import WorkspaceSpec
 
 Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32})]
 Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
-MAX_LABEL_KEY: Final = 317
-"""A prefix of 253 characters, a slash, a name of 63."""
-Label = Annotated[str, Field(max_length=63)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Network = Annotated[
     str,
@@ -59,7 +57,7 @@ class Toleration(Schema):
     """The taint's key. Unset, with operator Exists, matches every taint."""
     operator: Literal["Exists", "Equal"] | None = None
     """How the key relates to the value."""
-    value: Label | None = None
+    value: LabelValue | None = None
     """The taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """The taint's effect. Unset matches all effects."""
@@ -114,6 +112,9 @@ class AgentSessionClassSpec(Schema):
 
     description: Annotated[str, Field(max_length=1024)] | None = None
     """A description for people who choose a class."""
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Which sessions get a free slot first: those of the class with the higher number. No session that works is stopped for
+    another one."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Image of the agent, and of the workspace unless `workspace.image` is set. Unset means the runtime image that the
     operator was installed with. An image of an older release ignores settings that it does not know, including limits."""
@@ -127,7 +128,7 @@ class AgentSessionClassSpec(Schema):
     """Where the model's commands run, and whether their files are kept."""
     runtime_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """RuntimeClass of session pods, for example one that uses gVisor."""
-    node_selector: Annotated[dict[str, Label], Field(max_length=32)] | None = None
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
     """Labels of the nodes that session pods may run on."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
     """Taints that session pods tolerate."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from agentsession_operator.api.objects import UID, Meta, Pod, PodUID, Quota, Session, SessionClass, SessionUID
+from agentsession_operator.api.objects import UID, Meta, Namespace, Pod, PodUID, Quota, Session, SessionClass, SessionUID
 from agentsession_operator.cluster.thrift import Thrift
 
 
@@ -36,6 +36,7 @@ class CacheListener(Protocol):
     def pod_changed(self, cache: Cache, before: Pod | None, after: Pod | None) -> None: ...
     def class_changed(self, cache: Cache, before: SessionClass | None, after: SessionClass | None) -> None: ...
     def quota_changed(self, cache: Cache, before: Quota | None, after: Quota | None) -> None: ...
+    def namespace_changed(self, cache: Cache, before: Namespace | None, after: Namespace | None) -> None: ...
     def completed(self, cache: Cache) -> None:
         """All kinds have been listed for the first time."""
         ...
@@ -87,7 +88,7 @@ class Store(Generic[UID, T]):
 
 
 class Cache:
-    """The four kinds that decisions depend on."""
+    """The five kinds that decisions depend on."""
 
     def __init__(self, listener: CacheListener) -> None:
         self._listener = listener
@@ -97,6 +98,7 @@ class Cache:
         self.pods: Store[PodUID, Pod] = Store(self._index_pod)
         self.classes: Store[str, SessionClass] = Store(lambda *change: listener.class_changed(self, *change))
         self.quotas: Store[str, Quota] = Store(lambda *change: listener.quota_changed(self, *change))
+        self.namespaces: Store[str, Namespace] = Store(lambda *change: listener.namespace_changed(self, *change))
         self._pods_of: dict[SessionUID, dict[PodUID, Pod]] = {}
         self._doubtful: dict[PodUID, Pod] = {}
         self._complete = False

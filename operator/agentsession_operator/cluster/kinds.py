@@ -9,7 +9,7 @@ from typing import Any, Final, Generic
 
 from agentsession_operator import metrics
 from agentsession_operator.api.meta import CLASSES, GROUP, QUOTAS, SESSION_UID_LABEL, SESSIONS, VERSION
-from agentsession_operator.api.objects import UID, Pod, Quota, Session, SessionClass, UnreadableObject, is_ours
+from agentsession_operator.api.objects import UID, Namespace, Pod, Quota, Session, SessionClass, UnreadableObject, is_ours
 from agentsession_operator.cluster.cache import Cache, Store, T
 from agentsession_operator.cluster.kube import core_path, path_of
 
@@ -119,7 +119,8 @@ class Comparison(Generic[UID, T]):
 
 
 def followed(cache: Cache, key: bytes) -> tuple[Kind[Any, Any], ...]:
-    """The table. Quotas come first: a session must not be counted under caps that are not known yet.
+    """The table. Quotas come first, and the namespaces that they select: a session must not be counted under caps that are not
+    known yet.
 
     `key` tells our pods from forged ones.
     """
@@ -134,9 +135,11 @@ def followed(cache: Cache, key: bytes) -> tuple[Kind[Any, Any], ...]:
             raise UnreadableObject("the operator did not create this pod, although it carries the label of a session's pod")
         return pod
 
-    quotas, classes, sessions, pods = cache.quotas, cache.classes, cache.sessions, cache.pods
+    quotas, namespaces, classes = cache.quotas, cache.namespaces, cache.classes
+    sessions, pods = cache.sessions, cache.pods
     return (
         Kind(GROUP, VERSION, QUOTAS, path_of(QUOTAS), None, Quota.of, quotas, quotas.remove),
+        Kind("", "v1", "namespaces", core_path("namespaces"), None, Namespace.of, namespaces, namespaces.remove),
         Kind(GROUP, VERSION, CLASSES, path_of(CLASSES), None, SessionClass.of, classes, classes.remove),
         Kind(GROUP, VERSION, SESSIONS, path_of(SESSIONS), None, Session.of, sessions, sessions.remove),
         Kind("", "v1", "pods", core_path("pods"), SESSION_UID_LABEL, session_pod, pods, cache.pod_vanished),

@@ -10,21 +10,18 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from agentsession_operator import metrics
-from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import SessionUID, UnreadableObject
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError
+from agentsession_operator.control.books import Books
 from agentsession_operator.control.session_objects import Outcome, SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
-from agentsession_operator.decisions.admission import Ledger, Plan, Wait, caps_of, plan
-from agentsession_operator.decisions.decide import POSITIONS_SHOWN
-from agentsession_operator.decisions.ledger import Startable, asks, build_ledger
+from agentsession_operator.decisions.admission import POSITIONS_SHOWN
+from agentsession_operator.decisions.claims import asks
 from agentsession_operator.decisions.persistent import workspace_of
 from agentsession_operator.decisions.resolve import Resolved, resolve
 
@@ -37,32 +34,17 @@ RETRY_SECONDS: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How full the quotas are, as of the last pass."""
-
-    held: int = 0
-    waiting: int = 0
-    leftovers: Sequence[str] = ()
-    """Pods that hold a slot though their session is gone, as NAMESPACE/NAME."""
-
-
 class Admitter:
     """Gives slots to sessions, in passes."""
 
-    def __init__(self, cache: Cache, objects: SessionObjects, queue: WorkQueue[SessionUID], wakeups: Wakeups) -> None:
-        self._cache, self._objects, self._queue, self._due = cache, objects, queue, wakeups.admission
-        self._verdicts: dict[SessionUID, Wait] = {}
-        self._positions_published = float("-inf")
-        self._startable: Startable | None = None
+    def __init__(
+        self, cache: Cache, objects: SessionObjects, queue: WorkQueue[SessionUID], wakeups: Wakeups, books: Books
+    ) -> None:
+        self._cache, self._objects, self._queue, self._due, self._books = cache, objects, queue, wakeups.admission, books
+        self._positions_told = float("-inf")
         self._read_before: set[SessionUID] | None = set()
         """Sessions that were read since this process started; None once the watches are known to be in step, and then a cached
         session is trusted. Between the first list and the start of the watches a deletion goes unseen."""
-        self.counts = Counts()
-
-    def verdict(self, uid: SessionUID) -> Wait | None:
-        """Why a session waits, as of the last pass that changed the reason."""
-        return self._verdicts.get(uid)
 
     def trust_the_watches(self) -> None:
         """The caches have been compared with a list since the watches began: no session is read before its pod is created."""
@@ -89,78 +71,40 @@ class Admitter:
     async def _pass(self) -> None:
         # 1. Count and decide, from what is in the cache at this moment. No await from here to 2.
         started = time.perf_counter()
-        decision, ledger = self._decide()
-        held = len(ledger.holders)
-        grants = [SessionUID(uid) for uid in decision.grants[:BATCH]]
+        self._books.bring_up_to_date()
+        plan = self._books.admission.decide(BATCH)
         metrics.ADMISSION_SECONDS.observe(time.perf_counter() - started)
-        told = self._publish({SessionUID(uid): wait for uid, wait in decision.waits.items()})
+        for uid in (*plan.news, *self._moved()):
+            self._queue.add(SessionUID(uid))
         # 2. Create. Each creation ends by itself: refused, unanswered or cut off by a lost lease, it ends no other.
         limit = asyncio.Semaphore(CONCURRENT_WRITES)
-        outcomes = Counter(await asyncio.gather(*(self._admit(uid, limit) for uid in grants)))
-        created = outcomes[Outcome.CREATED] + outcomes[Outcome.UNKNOWN]
-        self.counts = Counts(held + created, len(decision.waits) + len(decision.grants) - created, ledger.leftovers)
-        metrics.SLOTS_USED.set(self.counts.held)
-        metrics.SESSIONS_WAITING.set(self.counts.waiting)
+        outcomes = Counter(await asyncio.gather(*(self._admit(SessionUID(uid), limit) for uid in plan.grants)))
+        self._books.recount(plan.grants)  # what was not created has given its slot back
         metrics.ADMISSIONS.inc(outcomes[Outcome.CREATED])
-        if grants or told:
+        held, waiting = self._books.admission.ledger.held, self._books.admission.ledger.waiting
+        metrics.SLOTS_USED.set(held)
+        metrics.SESSIONS_WAITING.set(waiting)
+        if plan.grants or plan.news:
             log.info(
                 "admission pass: granted %d (%s), held %d, waiting %d (%d with a new reason), %.0f ms",
-                len(grants),
+                len(plan.grants),
                 ", ".join(f"{count} {outcome.value}" for outcome, count in sorted(outcomes.items(), key=str)) or "none",
-                self.counts.held,
-                self.counts.waiting,
-                told,
+                held,
+                waiting,
+                len(plan.news),
                 (time.perf_counter() - started) * 1000,
             )
         if outcomes[Outcome.NOT_SENT]:
             await asyncio.sleep(RETRY_SECONDS)  # no lease, or no answer to a read: the same would follow at once
-        if len(decision.grants) > BATCH or outcomes[Outcome.REFUSED] or outcomes[Outcome.NOT_SENT]:
+        if plan.more or outcomes[Outcome.REFUSED] or outcomes[Outcome.NOT_SENT]:
             self._due.set()
 
-    def _decide(self) -> tuple[Plan, Ledger]:
-        """What the quotas say to the present ledger."""
-        cache = self._cache
-        ledger = build_ledger(
-            cache.sessions.all(),
-            cache.pods.all(),
-            self._startable_now(),
-            self._objects.creating(),
-            self._objects.backs_off,
-        )
-        caps = caps_of(cache.quotas.all())
-        if caps is not None:
-            return plan(ledger, caps), ledger
-        unreadable = "A SessionQuota cannot be read. No session is admitted until the quota is fixed or deleted."
-        waits = {item.uid: Wait(AdmittedReason.QUEUED, unreadable, place) for place, item in enumerate(ledger.waiting, start=1)}
-        return Plan((), waits), ledger
-
-    def _startable_now(self) -> Startable:
-        """By the classes as they are; a class that changed makes another object."""
-        classes = self._cache.classes_by_name()
-        if self._startable is None or self._startable.classes != classes:
-            self._startable = Startable(classes)
-        return self._startable
-
-    def _publish(self, waits: dict[SessionUID, Wait]) -> int:
-        """Pass verdicts on; returns how many sessions have a new reason to wait.
-
-        A new reason is passed on at once. A new position is passed on every 30 s and near the front only: it costs a write.
-        """
-        refresh = time.monotonic() - self._positions_published >= POSITION_REFRESH_SECONDS
-        if refresh:
-            self._positions_published = time.monotonic()
-        for uid in self._verdicts.keys() - waits.keys():
-            del self._verdicts[uid]
-        news = 0
-        for uid, wait in waits.items():
-            before = self._verdicts.get(uid)
-            near = wait.position <= POSITIONS_SHOWN or (before is not None and before.position <= POSITIONS_SHOWN)
-            new_reason = before is None or before.reason != wait.reason
-            if new_reason or (refresh and near and before != wait):
-                news += new_reason
-                self._verdicts[uid] = wait
-                self._queue.add(uid)
-        return news
+    def _moved(self) -> list[str]:
+        """Sessions that have moved up in the queue. A position costs a write: it is told every 30 s, to the foremost only."""
+        if time.monotonic() - self._positions_told < POSITION_REFRESH_SECONDS:
+            return []
+        self._positions_told = time.monotonic()
+        return self._books.admission.moved(POSITIONS_SHOWN)
 
     async def _admit(self, uid: SessionUID, limit: asyncio.Semaphore) -> Outcome:
         """Create the session's pod, unless the session has changed its mind since it was counted."""

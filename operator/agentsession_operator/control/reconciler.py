@@ -21,7 +21,7 @@ from agentsession_operator.api.times import rfc3339
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.cluster.lease import NotLeader
-from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.books import Books
 from agentsession_operator.control.paces import Paces, utc_now
 from agentsession_operator.control.repeats import Repeats
 from agentsession_operator.control.session_objects import SessionObjects
@@ -48,14 +48,14 @@ class Reconciler:
         api: KubeApi,
         cache: Cache,
         queue: WorkQueue[SessionUID],
-        admitter: Admitter,
+        books: Books,
         objects: SessionObjects,
         reports: ReportStore,
         paces: Paces,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """`now` is the time of day, in UTC."""
-        self._api, self._cache, self._queue, self._admitter = api, cache, queue, admitter
+        self._api, self._cache, self._queue, self._books = api, cache, queue, books
         self._objects, self._reports, self._paces, self._now = objects, reports, paces, now
         self._written: dict[SessionUID, float] = {}
         """When the status was last written, by `time.monotonic`."""
@@ -133,7 +133,8 @@ class Reconciler:
             resolved=resolve(session.spec, self._cache.classes_by_name()),
             pod=self._cache.pod_of(uid),
             report=self._reports.get(uid),
-            verdict=self._admitter.verdict(uid),
+            verdict=self._books.admission.verdict(uid),
+            displaced=self._books.admission.displaced(uid),
             refusal=self._objects.refusal(uid),
             creating=self._objects.is_creating(uid),
             created=self._objects.created_at(uid),

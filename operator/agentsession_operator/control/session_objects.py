@@ -17,8 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final
@@ -33,6 +32,7 @@ from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kube import ApiError, KubeApi, core_path, path_of
 from agentsession_operator.cluster.landing import LANDING_SECONDS, WRITE_SECONDS
 from agentsession_operator.cluster.lease import NotLeader
+from agentsession_operator.control.creations import Creations, Pending
 from agentsession_operator.control.paces import Paces, utc_now
 from agentsession_operator.control.refusals import Refusals
 from agentsession_operator.decisions.decision import Action, CreatePod, DeletePod, ReleasePod
@@ -56,17 +56,6 @@ class Outcome(Enum):
     NOT_SENT = "not sent"
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A creation under way, or without an answer."""
-
-    user: str
-    sent: float
-    """When the last request was sent, by the clock of SessionObjects."""
-    doubt: bool = False
-    """Whether the request has ended without an answer."""
-
-
 class SessionObjects:
     """Creates and deletes the pods and claims of sessions.
 
@@ -85,16 +74,16 @@ class SessionObjects:
         """`clock` gives seconds and only goes forward; `now` is the time of day, in UTC."""
         self._api, self._cache, self._paces, self._installation = api, cache, paces, installation
         self._clock, self._now = clock, now
-        self._creating: dict[SessionUID, Pending] = {}
+        self._creating = Creations(clock)
         self._refusals = Refusals(clock)
         self._created: dict[SessionUID, datetime] = {}
         self._requests: set[asyncio.Task[Outcome]] = set()
 
     # What others read.
 
-    def creating(self) -> Mapping[SessionUID, str]:
-        """The sessions whose pod is being created, or may have been, with their user. The ledger counts them as holders."""
-        return {uid: pending.user for uid, pending in self._creating.items()}
+    def take_changed(self) -> list[SessionUID]:
+        """The sessions whose creation began or ended, or that may ask again after a refusal, since the last call."""
+        return [*self._creating.take_changed(), *self._refusals.take_due()]
 
     def is_creating(self, uid: SessionUID) -> bool:
         """Whether the session's pod is being created, or may have been."""
@@ -114,13 +103,12 @@ class SessionObjects:
 
     def next_due(self) -> float:
         """Seconds until a refused session may ask again or a doubt is to be read; infinite where there is neither."""
-        doubts = any(pending.doubt for pending in self._creating.values())
-        return min(self._refusals.next_due(), SETTLE_SECONDS if doubts else float("inf"))
+        return min(self._refusals.next_due(), SETTLE_SECONDS if self._creating.doubts() else float("inf"))
 
     @property
     def in_doubt(self) -> bool:
         """Whether the outcome of any creation is not known."""
-        return bool(self._creating)
+        return len(self._creating) > 0
 
     # Creating.
 
@@ -129,7 +117,7 @@ class SessionObjects:
         uid = session.meta.uid
         if uid in self._creating:
             return Outcome.UNKNOWN
-        self._creating[uid] = Pending(session.spec.user, self._clock())
+        self._creating.sent(uid)
         request = asyncio.create_task(self._create(session, resolved, workspace))
         self._requests.add(request)
         request.add_done_callback(self._requests.discard)
@@ -154,9 +142,9 @@ class SessionObjects:
         finally:
             # What raises anything else leaves a doubt, and a doubt is settled.
             if outcome is Outcome.UNKNOWN:
-                self._creating[uid] = Pending(session.spec.user, self._creating[uid].sent, doubt=True)
+                self._creating.unanswered(uid)
             else:
-                del self._creating[uid]
+                self._creating.ended(uid)
             metrics.CREATIONS.labels(outcome.value).inc()
         return outcome
 
@@ -178,7 +166,7 @@ class SessionObjects:
 
     async def _create_pod(self, session: Session, manifest: dict[str, Any]) -> Outcome:
         meta = session.meta
-        self._creating[meta.uid] = Pending(session.spec.user, self._clock())
+        self._creating.sent(meta.uid)
         self._paces.written(meta.uid)
         try:
             body = await self._api.create(core_path("pods", meta.namespace), manifest)
@@ -235,10 +223,9 @@ class SessionObjects:
 
     async def settle(self) -> None:
         """Read what became of the creations that were not answered. Those that cannot be read stay in doubt."""
-        for uid, pending in list(self._creating.items()):
-            if pending.doubt:
-                with contextlib.suppress(ApiError):
-                    await self._settle(uid, pending)
+        for uid, pending in self._creating.doubts():
+            with contextlib.suppress(ApiError):
+                await self._settle(uid, pending)
 
     async def _settle(self, uid: SessionUID, pending: Pending) -> None:
         session = self._cache.sessions.get(uid)
@@ -258,7 +245,7 @@ class SessionObjects:
                         landed = True
         # Without its session there is nothing to read by: a pod that lands is seen by the watch before the time is over.
         if landed:
-            self._creating.pop(uid, None)
+            self._creating.ended(uid)
             if session is not None and self._cache.pod_of(uid) is None:
                 # Or one session whose creations are never answered would keep the slot from all others.
                 self._refused(session, "pod", ApiError(0, "Unreachable", "it is not there."))

@@ -5,9 +5,12 @@
     session changes                         that session            if its claim on a slot changed
     pod changes                             its session             if the pod ended or is gone
     class changes                           sessions without a pod  yes
-    quota changes its spec                  sessions without a pod  yes
+    quota changes its spec                  all (a drain begins)    yes
+    namespace changes its labels            no                      yes
     first lists are complete                sessions without a pod  yes
     report of a session pod                 that session            no
+
+Whatever concerns a session is also noted in `news`, from which the ledger is brought up to date before a pass (books.py).
 
 The functions `*_change` are the table. `Wakeups` carries it out for the cache and the report store. Those belong to lower
 layers, which know it only through the protocols CacheListener and ReportListener.
@@ -17,9 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass, SessionUID
+from agentsession_operator.api.conditions import ActiveReason, ConditionType
+from agentsession_operator.api.objects import Namespace, Pod, Quota, Session, SessionClass, SessionUID
 from agentsession_operator.cluster.cache import Cache, CacheListener
 from agentsession_operator.control.transitions import transitions
 from agentsession_operator.control.workqueue import WorkQueue
@@ -38,6 +42,21 @@ class Wakeup:
     """Whether a slot may have become free, or a session may need one."""
     settings: bool = False
     """Whether the decision on sessions without a pod may differ now: reconcile them, and run an admission pass."""
+    everybody: bool = False
+    """Whether the decision on all sessions may differ now."""
+
+
+@dataclass(slots=True)
+class News:
+    """What the ledger has not taken in yet."""
+
+    sessions: dict[SessionUID, None] = field(default_factory=dict)
+    namespaces: dict[str, Namespace | None] = field(default_factory=dict)
+    """By name; None for one that is gone."""
+    quotas: bool = False
+    """Whether any has another spec."""
+    classes: bool = False
+    """Whether any has changed."""
 
 
 def session_change(before: Session | None, after: Session | None) -> Wakeup:
@@ -61,11 +80,17 @@ def class_change(_before: SessionClass | None, _after: SessionClass | None) -> W
 
 def quota_change(before: Quota | None, after: Quota | None) -> Wakeup:
     """A quota appeared, changed, or was deleted. Its status is our own writing, and wakes nothing."""
-    return Wakeup(settings=before is None or after is None or before.spec != after.spec)
+    return Wakeup(everybody=before is None or after is None or (before.spec, before.scope) != (after.spec, after.scope))
 
 
-def _claim_on_a_slot(session: Session) -> tuple[bool, bool, bool]:
-    return session.admitted, session.finished, session.spec.suspend
+def namespace_change(before: Namespace | None, after: Namespace | None) -> Wakeup:
+    """A namespace appeared, changed, or was deleted."""
+    return Wakeup(admission=before is None or after is None or before.labels != after.labels)
+
+
+def _claim_on_a_slot(session: Session) -> tuple[bool, bool, bool, bool]:
+    idle = session.condition(ConditionType.ACTIVE)[1] == ActiveReason.IDLE  # it may make room for another one
+    return session.admitted, session.finished, session.spec.suspend, idle
 
 
 def _uids(*versions: Session | None) -> tuple[SessionUID, ...]:
@@ -79,6 +104,7 @@ class Wakeups(CacheListener, ReportListener):
         self._queue = queue
         self.admission = asyncio.Event()
         """Set while an admission pass is due. The admitter waits for it and clears it."""
+        self.news = News()
 
     def session_changed(self, cache: Cache, before: Session | None, after: Session | None) -> None:
         if (known := after or before) is not None:
@@ -90,25 +116,36 @@ class Wakeups(CacheListener, ReportListener):
         self._apply(cache, pod_change(before, after))
 
     def class_changed(self, cache: Cache, before: SessionClass | None, after: SessionClass | None) -> None:
+        self.news.classes = True
         self._apply(cache, class_change(before, after))
 
     def quota_changed(self, cache: Cache, before: Quota | None, after: Quota | None) -> None:
-        self._apply(cache, quota_change(before, after))
+        wakeup = quota_change(before, after)
+        self.news.quotas |= wakeup.everybody
+        self._apply(cache, wakeup)
+
+    def namespace_changed(self, cache: Cache, before: Namespace | None, after: Namespace | None) -> None:
+        wakeup, known = namespace_change(before, after), after or before
+        if wakeup.admission and known is not None:
+            self.news.namespaces[known.meta.name] = after
+        self._apply(cache, wakeup)
 
     def completed(self, cache: Cache) -> None:
         self._apply(cache, Wakeup(settings=True))
 
     def report_arrived(self, session: SessionUID) -> None:
+        self.news.sessions[session] = None
         self._queue.add(session)
 
     def _apply(self, cache: Cache, wakeup: Wakeup) -> None:
         for uid in wakeup.sessions:
+            self.news.sessions[uid] = None
             self._queue.add(uid)
         # Before the first lists are complete, `completed` is still to come and includes every change of settings.
-        settings = wakeup.settings and cache.complete
+        settings = (wakeup.settings or wakeup.everybody) and cache.complete
         if settings:
             for session in cache.sessions.all():
-                if not session.finished and cache.pod_of(session.meta.uid) is None:
+                if not session.finished and (wakeup.everybody or cache.pod_of(session.meta.uid) is None):
                     self._queue.add(session.meta.uid)
         if wakeup.admission or settings:
             self.admission.set()

@@ -1,136 +1,219 @@
-"""Who gets a slot: the quota checks, as a function of a ledger.
+"""Who gets a slot, who waits and why, who is turned away, and who makes room: the decision on a ledger.
 
-Invariants (docs/architecture.md): never more holders than the cap; nobody waits at rest while a slot that they may use
-is free; a free slot goes to the user with the fewest holders, then first come first served.
+Invariants (docs/architecture.md): no grant takes a count above a limit; nobody waits at rest while a slot that they may use is
+free; a free slot goes by priority, then by the lowest dominant share, then first come first served (lanes.py).
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from agentsession_operator.api.conditions import AdmittedReason
+from agentsession_operator.api.conditions import SuspendedReason
 from agentsession_operator.api.objects import Quota
-from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER
+from agentsession_operator.decisions import wording
+from agentsession_operator.decisions.claims import Claim
+from agentsession_operator.decisions.lanes import Blocked, Lane, Pool, in_order, in_own_order
+from agentsession_operator.decisions.ledger import Entry, Ledger
+from agentsession_operator.decisions.replacement import Replacements
+from agentsession_operator.decisions.verdict import Displaced, TurnedAway, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """How many sessions may hold a slot at once."""
-
-    sessions: int
-    per_user: int
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A session that asks for a slot."""
-
-    uid: str
-    user: str
-    arrived: tuple[str, str, str]
-    """Time of asking, namespace and name: first come, first served, the same for every observer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Who holds a slot and who asks for one, at one moment."""
-
-    holders: Sequence[str]
-    """The user of each slot that is held."""
-    waiting: Sequence[Waiting]
-    leftovers: Sequence[str] = ()
-    """Pods that hold a slot though their session is gone, as NAMESPACE/NAME."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Why a session waits, and at which place."""
-
-    reason: AdmittedReason
-    message: str
-    position: int
+POSITIONS_SHOWN: Final = 50
+"""Sessions further back are not told their position: it would cost a write each whenever anyone moves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the quotas say to a ledger."""
+    """What a decision changes."""
 
-    grants: Sequence[str]
-    """UIDs that get a slot, in the order in which they get it."""
-    waits: dict[str, Wait]
-    """For every other UID that asks."""
+    grants: Sequence[str] = ()
+    """UIDs that get a slot, in the order in which they get it. The ledger counts them as holders."""
+    news: Sequence[str] = ()
+    """UIDs whose verdict is new, or who are to make room."""
+    more: bool = False
+    """Whether further slots could have been granted. Then nobody has been told anything."""
 
 
-def caps_of(quotas: Iterable[Quota]) -> Caps | None:
-    """The caps that all quotas leave; None when one of them cannot be read, and then nothing may be admitted."""
-    specs = [quota.spec for quota in quotas]
-    if not specs:
-        return Caps(DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_USER)
-    readable = [spec for spec in specs if spec is not None]
-    if len(readable) < len(specs):
+class Admission:
+    """The ledger, and what its sessions have been told."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self._replacements = Replacements()
+        self._refusals: dict[str, TurnedAway] = {}
+        self._positions: dict[str, int] = {}
+
+    # What changes.
+
+    def put(self, uid: str, claim: Claim | None) -> None:
+        """What a session claims now; None for nothing."""
+        if not self.ledger.put(uid, claim):
+            return
+        entry = self.ledger.entries.get(uid)
+        self._replacements.update(uid, claim, entry.seats if entry is not None else ())
+        if entry is None or claim is None or claim.holds:
+            self._positions.pop(uid, None)
+            self._refusals.pop(uid, None)
+
+    def set_quotas(self, quotas: Iterable[Quota]) -> None:
+        """The quotas are these now."""
+        self.ledger.set_quotas(quotas)
+        self._look_again(list(self.ledger.entries))
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """The labels of a namespace are these now; None when it is gone."""
+        self._look_again(self.ledger.set_namespace(name, labels))
+
+    def _look_again(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            entry = self.ledger.entries[uid]
+            self._replacements.update(uid, entry.claim, entry.seats)
+
+    # The decision.
+
+    def decide(self, most: int) -> Plan:
+        """Grant up to `most` of the free slots; when none is left, answer those who asked for the first time."""
+        ledger = self.ledger
+        grants: list[str] = []
+        # 1. The slot that a replaced session has left is its successor's.
+        for uid in self._replacements.take_heirs():
+            heir = ledger.entries.get(uid)
+            if heir is not None and heir.lane is not None and _has_room(heir.lane):
+                grants.append(self._grant(heir))
+        # 2. The others, in the order of their lanes.
+        while (lane := ledger.next_lane()) is not None and len(grants) < most:
+            grants.append(self._grant(ledger.entries[lane.waiting[0][1]]))
+        if lane is not None:
+            return Plan(grants, more=True)
+        # 3. Those who found no room wait or are turned away; somebody may make room for them.
+        answered = self._answer()
+        news = [*answered, *self._told_something_new(), *self._make_room()]
+        return Plan(grants, list(dict.fromkeys(news)))
+
+    def _grant(self, entry: Entry) -> str:
+        uid = entry.claim.uid
+        self.ledger.grant(entry)
+        self._positions.pop(uid, None)
+        self._replacements.granted(uid)
+        return uid
+
+    def _answer(self) -> list[str]:
+        """Those who were not decided on, in the order of arrival: the queue's last places go to the first who came."""
+        entries = sorted((self.ledger.entries[uid] for uid in self.ledger.fresh), key=lambda entry: entry.claim.arrival)
+        for entry in entries:
+            if entry.lane is None or entry.accepted:
+                continue
+            if (refusal := _refusal(entry, entry.lane)) is None:
+                self.ledger.accept(entry)
+            else:
+                self._refusals[entry.claim.uid] = refusal
+                self.ledger.turn_away(entry)
+        self.ledger.fresh.clear()
+        self._place({entry.claim.uid: entry.lane for entry in entries if entry.lane is not None})
+        return [entry.claim.uid for entry in entries]
+
+    def _told_something_new(self) -> Iterator[str]:
+        """The sessions of those lanes that wait for something else than they were told."""
+        ledger = self.ledger
+        for pool in ledger.pools.values():
+            if (now := pool.stopped_by) != pool.told:
+                pool.told = now
+                ledger.touched.update(dict.fromkeys(pool.lanes.values()))
+        for lane in ledger.touched:
+            if (blocked := lane.blocked()) != lane.told:
+                lane.told = blocked
+                yield from [uid for _, uid in lane.waiting]
+        ledger.touched.clear()
+
+    # Making room.
+
+    def _make_room(self) -> Iterator[str]:
+        """The sessions that have been idle longest, for those who find nothing but full quotas that replace such."""
+        for pool in self.ledger.pools.values():
+            for uid in self._seekers(pool):
+                entry = self.ledger.entries[uid]
+                full = entry.lane.full() if entry.lane is not None else []
+                if full and all(each.limit.rules.when_full == "ReplaceOldestIdle" for each in full):
+                    idle = self._replacements.find(entry.claim, full)
+                    if idle is not None:
+                        yield idle
+
+    def _seekers(self, pool: Pool) -> list[str]:
+        """The foremost of a pool who ask for their first slot and for whom nobody makes room; no more than could be helped."""
+        most = self._replacements.idle(pool.limits)
+        if most == 0 or any(limit.held_up for limit in pool.limits):
+            return []
+        full_groups = [lane for lane in pool.lanes.values() if lane.key is None]
+        order = [*in_order([pool], most), *in_own_order(full_groups, most)]
+        return [uid for uid in order if self.ledger.entries[uid].claim.first and not self._replacements.awaits(uid)]
+
+    def displaced(self, uid: str) -> Displaced | None:
+        """Whether a session that holds a slot is to give it back."""
+        entry = self.ledger.entries.get(uid)
+        if entry is None or not entry.claim.holds:
+            return None
+        if (successor := self._replacements.successor(uid)) is not None:
+            return Displaced(SuspendedReason.REPLACED, successor)
+        drains = any(seat.limit.drains for seat in entry.seats)
+        if drains and entry.claim.persistent and entry.claim.idle_since is not None:
+            return Displaced(SuspendedReason.QUOTA_HELD)
         return None
-    return Caps(min(spec.max_sessions for spec in readable), min(spec.max_sessions_per_user for spec in readable))
 
+    # What is told.
 
-def plan(ledger: Ledger, caps: Caps) -> Plan:
-    """Give the free slots away, and tell everybody else why they wait.
+    def verdict(self, uid: str) -> Verdict | None:
+        """Why a session waits or was turned away, as of the last decision. None where it does not ask, or is not decided on."""
+        if (refusal := self._refusals.get(uid)) is not None:
+            return refusal
+        entry = self.ledger.entries.get(uid)
+        if entry is None or entry.lane is None or entry.lane.told is None or uid in self.ledger.fresh:
+            return None
+        return wording.wait(entry.lane.told, self._positions.get(uid))
 
-    Takes O(n log u) for n waiting sessions of u users: 5,000 waiting sessions take some milliseconds.
-    """
-    # 1. Put everybody in the order in which slots would go out if they were endless.
-    order = _fair_order(ledger)
-    # 2. Hand out what is free, passing over users at their own cap: they must not block the others.
-    held, total = Counter(ledger.holders), len(ledger.holders)
-    grants: list[str] = []
-    for session in order:
-        if total >= caps.sessions:
-            break
-        if held[session.user] < caps.per_user:
-            grants.append(session.uid)
-            held[session.user] += 1
-            total += 1
-    # 3. The rest wait, for the cap that binds them; the user's own before the global one.
-    granted = set(grants)
-    rest = (session for session in order if session.uid not in granted)
-    full, others = _user_is_full(caps), _all_slots_are_used(total, caps)
-    waits = {
-        session.uid: Wait(*(full if held[session.user] >= caps.per_user else others), position)
-        for position, session in enumerate(rest, start=1)
-    }
-    return Plan(grants, waits)
+    def moved(self, most: int) -> list[str]:
+        """Count the positions again. UIDs of up to `most` sessions that have another one than they were told, the foremost
+        first; the others keep theirs until the next call."""
+        now: dict[str, int] = {}
+        for blocked in {lane.blocked() for pool in self.ledger.pools.values() for lane in pool.lanes.values()}:
+            now |= self._places(blocked)
+        changed = [uid for uid in {**now, **self._positions} if now.get(uid) != self._positions.get(uid)]
+        changed.sort(key=lambda uid: now.get(uid, POSITIONS_SHOWN + 1))
+        for uid in changed[:most]:
+            if uid in now:
+                self._positions[uid] = now[uid]
+            else:
+                del self._positions[uid]
+        return changed[:most]
 
+    def _place(self, waiting: Mapping[str, Lane]) -> None:
+        """Give those who begin to wait their positions."""
+        for blocked in {lane.blocked() for lane in waiting.values()}:
+            self._positions |= {uid: place for uid, place in self._places(blocked).items() if uid in waiting}
 
-def _fair_order(ledger: Ledger) -> list[Waiting]:
-    """Fewest holders first, each grant counted at once, then first come first served."""
-    queues: defaultdict[str, deque[Waiting]] = defaultdict(deque)
-    for session in sorted(ledger.waiting, key=lambda session: session.arrived):
-        queues[session.user].append(session)
-    held = Counter(ledger.holders)
-    heads = [(held[user], queue[0].arrived, user) for user, queue in queues.items()]
-    heapq.heapify(heads)
-    order: list[Waiting] = []
-    while heads:
-        holding, _, user = heads[0]
-        queue = queues[user]
-        order.append(queue.popleft())
-        if queue:
-            heapq.heapreplace(heads, (holding + 1, queue[0].arrived, user))
+    def _places(self, blocked: Blocked) -> dict[str, int]:
+        """The positions of those who wait for the same."""
+        if blocked.group is not None:
+            order = in_own_order(self.ledger.lanes_of(blocked.group), POSITIONS_SHOWN)
         else:
-            heapq.heappop(heads)
-    return order
+            order = in_order((pool for pool in self.ledger.pools.values() if blocked.limit in pool.limits), POSITIONS_SHOWN)
+        return {uid: place for place, uid in enumerate(order, start=1)}
 
 
-def _user_is_full(caps: Caps) -> tuple[AdmittedReason, str]:
-    return AdmittedReason.USER_LIMIT_REACHED, (
-        f"Queued: the user has reached the maximum of {caps.per_user} concurrent sessions. The session starts by itself "
-        f"when one of them ends or is suspended."
-    )
+def _has_room(lane: Lane) -> bool:
+    return lane.key is not None and lane.pool.stopped_by is None
 
 
-def _all_slots_are_used(total: int, caps: Caps) -> tuple[AdmittedReason, str]:
-    return AdmittedReason.GLOBAL_LIMIT_REACHED, (
-        f"Queued: all slots are in use ({total}/{caps.sessions} sessions). The session starts by itself when one is free."
-    )
+def _refusal(entry: Entry, lane: Lane) -> TurnedAway | None:
+    """Why a session that asks for the first time is turned away. What binds it and rejects comes before the queue."""
+    if not any(seat.limit.held_up for seat in entry.seats):
+        for full in lane.full():
+            if full.limit.rules.when_full == "Reject":
+                return wording.rejected(full)
+    for seat in entry.seats:
+        rules = seat.limit.rules
+        if seat.group.waiting >= rules.max_waiting_per_user:
+            return wording.queue_is_full(seat.limit, seat.group)
+        if seat.limit.waiting >= rules.max_waiting:
+            return wording.queue_is_full(seat.limit, None)
+    return None

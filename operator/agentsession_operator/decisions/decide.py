@@ -5,7 +5,8 @@ The stages of a session's life, in the order in which `decide` asks for them:
     over          its outcome is written; its pod is let go
     leaving       it is being deleted, and somebody else's finalizer holds it
     holding       it has a pod of ours, or the slot of one (Admitted=True)
-        suspend       spec.suspend, and it is persistent (persistent.py)
+        displace      a quota wants its slot back, and it is idle (displacement.py)
+        suspend       spec.suspend or a quota says so, and it is persistent (persistent.py)
         replace       its pod is lost, or was rejected before anything ran (persistent.py)
         ending        its pod has ended
         living        its pod is there
@@ -23,19 +24,17 @@ from agentsession_operator.api.conditions import ActiveReason, AdmittedReason, C
 from agentsession_operator.api.objects import Pod
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.times import rfc3339
-from agentsession_operator.decisions import persistent, podstate
-from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions import displacement, persistent, podstate
+from agentsession_operator.decisions.claims import stays_away
 from agentsession_operator.decisions.decision import Decision, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts
 from agentsession_operator.decisions.podstate import Readiness
 from agentsession_operator.decisions.report_status import take_report
 from agentsession_operator.decisions.resolve import Misconfigured
-from agentsession_operator.decisions.session_conditions import conditions_of, phase
+from agentsession_operator.decisions.session_conditions import RESTING, conditions_of, phase
 from agentsession_operator.decisions.standing import Activity, End, Held, Released, Standing
+from agentsession_operator.decisions.verdict import TurnedAway, Wait
 from session_runtime.wire import SessionReport
-
-POSITIONS_SHOWN: Final = 50
-"""Sessions further back in the queue are not told their position: it would cost a write each whenever anyone moves."""
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
 """How long a pod may linger after its session is over. Then it is deleted, so that no slot leaks."""
@@ -119,21 +118,27 @@ def _waiting(standing: Standing) -> None:
     persistent.let_go(standing, facts.pod)
     if facts.session.spec.suspend:
         persistent.rest(standing)
+    elif stays_away(facts.session):
+        displacement.rest(standing)
     elif isinstance(facts.resolved, Misconfigured):
         standing.slot = facts.resolved
         standing.queue = None
+    elif isinstance(facts.verdict, TurnedAway):
+        standing.slot = facts.verdict
+        standing.end = End("Rejected", facts.verdict.message)
+        standing.queue = None
     elif (verdict := facts.verdict or _refused(facts)) is not None:
         standing.slot = verdict
-        shown = verdict.position if verdict.position <= POSITIONS_SHOWN else None
+        standing.rest = None
         since = standing.queue.since if standing.queue else standing.stamp
-        standing.queue = QueuePlace(position=shown, since=since)
+        standing.queue = QueuePlace(position=verdict.position, since=since)
     if facts.refusal and isinstance(standing.slot, Wait):
         standing.pod = Readiness("False", PodReadyReason.CREATE_FAILED, facts.refusal)
 
 
 def _refused(facts: Facts) -> Wait | None:
     """A session whose pod was refused asks for nothing until its wait is over, and has no position."""
-    return Wait(AdmittedReason.QUEUED, facts.refusal, POSITIONS_SHOWN + 1) if facts.refusal else None
+    return Wait(AdmittedReason.QUEUED, facts.refusal) if facts.refusal else None
 
 
 # Holding a slot.
@@ -144,8 +149,12 @@ def _holding(standing: Standing) -> None:
     standing.queue = None
     if pod is not None:
         standing.workspace = standing.workspace or pod.workspace
+    displacement.begin(standing)
+    if standing.workspace is None and standing.rest is not None:
+        displacement.finish(standing)
+        return
     if standing.workspace is not None and not _is_over(standing):
-        if facts.session.spec.suspend:
+        if facts.session.spec.suspend or standing.rest is not None:
             persistent.suspend(standing, pod)
             return
         if pod is None or pod.ended or pod.meta.deleting:
@@ -255,7 +264,7 @@ def _explained(standing: Standing, pod: Pod, ready: Readiness) -> Readiness:
             if started or before.status == "True" or before.reason == PodReadyReason.NOT_READY:
                 return Readiness("False", PodReadyReason.NOT_READY, podstate.unready_message(pod))
         resumed = standing.written(ConditionType.SUSPENDED)
-        comes_back = (SuspendedReason.USER_REQUESTED, SuspendedReason.SUSPENDING, SuspendedReason.RESUMING)
+        comes_back = (*RESTING, SuspendedReason.SUSPENDING, SuspendedReason.RESUMING)
         if resumed is not None and resumed.reason in comes_back and not standing.facts.session.spec.suspend:
             return Readiness("False", PodReadyReason.RESUMING, podstate.STARTING)
     elif ready.reason is PodReadyReason.UNSCHEDULABLE and _awaits_volume(standing, pod):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentsession_operator.api.objects import Pod, Session
-from agentsession_operator.decisions.admission import Wait
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions.verdict import Displaced, Verdict
 from session_runtime.wire import SessionReport
 
 
@@ -28,8 +28,10 @@ class Facts:
     pod: Pod | None
     """The session's pod, which the operator created."""
     report: ReceivedReport | None = None
-    verdict: Wait | None = None
-    """Why the session waits, in the admitter's words; None while it does not wait, or has not been looked at."""
+    verdict: Verdict | None = None
+    """Why the session waits or was turned away; None while it does not ask for a slot, or has not been looked at."""
+    displaced: Displaced | None = None
+    """Whether a quota wants the slot back that the session holds."""
     refusal: str | None = None
     """The API server's answer, where it refused the pod or the claim."""
     creating: bool = False

@@ -1,89 +1,260 @@
-"""The ledger: who holds a slot and who asks for one, counted from sessions *and* pods.
+"""The ledger: who holds a slot and who asks for one, counted claim by claim.
 
-A session holds a slot while it has a pod of ours that has not ended, while its status says Admitted=True (which keeps a
-persistent session's slot between two pods), and while a creation of its pod has no answer. A pod holds its slot even when its
-session is gone.
-
-One more counts than must: a session whose pod has ended, until that end is written. Otherwise a status write that says
-Admitted=True, sent while the pod ran, could land after its end had freed the slot for another session.
+A change costs what it changes: `put` moves the counts of one session. Nothing here looks at all sessions, except when the
+quotas change, and in `miscounts`, which checks the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from agentsession_operator.api.agent import AgentSpec
-from agentsession_operator.api.conditions import ConditionType
-from agentsession_operator.api.objects import Pod, Session, SessionClass, SessionUID
-from agentsession_operator.decisions.admission import Ledger, Waiting
-from agentsession_operator.decisions.persistent import is_recorded
-from agentsession_operator.decisions.resolve import Resolved, resolve
-
-KNOWN: Final = 20_000
-"""Verdicts that are remembered."""
+from agentsession_operator.api.objects import Quota
+from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
+from agentsession_operator.decisions.claims import Claim
+from agentsession_operator.decisions.lanes import Lane, Pool, Seat
+from agentsession_operator.decisions.limits import BUILT_IN, Group, Limit
 
 
-class Startable:
-    """Which sessions their classes let start. Equal settings are resolved once: thousands of sessions have the same."""
+@dataclass(slots=True)
+class Entry:
+    """One claim, and where it counts."""
 
-    def __init__(self, classes: Mapping[str, SessionClass]) -> None:
-        self.classes = classes
-        self._known: dict[tuple[str | None, int], tuple[AgentSpec, bool]] = {}
-
-    def __call__(self, session: Session) -> bool:
-        """Whether the session can start as it is."""
-        spec = session.spec
-        key = (spec.class_name, id(spec.agent))
-        # The settings are kept beside the verdict: as long as they are, nothing else has their id.
-        if key not in self._known:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[key] = spec.agent, isinstance(resolve(spec, self.classes), Resolved)
-        return self._known[key][1]
+    claim: Claim
+    seats: tuple[Seat, ...]
+    lane: Lane | None = None
+    """Where it waits; None for a holder, and for a session that was turned away."""
+    accepted: bool = False
+    """Whether its place in the queue is its own, and counted."""
 
 
-def build_ledger(
-    sessions: Iterable[Session],
-    pods: Iterable[Pod],
-    can_start: Callable[[Session], bool],
-    creating: Mapping[SessionUID, str],
-    backs_off: Callable[[SessionUID], bool],
-) -> Ledger:
-    """Count. `pods` are ours. `can_start` says what the class lets start. `creating` has the sessions whose pod may have been
-    created, with their user; `backs_off` says which sessions must not ask again yet."""
-    # Two pods of one session are possible for a moment (a leftover and its successor): they share its slot.
-    holders: dict[SessionUID, str] = dict(creating)
-    ended: dict[SessionUID, list[Pod]] = {}
-    leftovers: dict[SessionUID, str] = {}
-    for pod in pods:
-        if pod.ended:
-            ended.setdefault(pod.session_uid, []).append(pod)
+class Ledger:
+    """See the module's docstring."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        """By the session's UID."""
+        self.limits: dict[str, Limit] = {}
+        """By the quota's UID."""
+        self.built_in = _built_in()
+        self.pools: dict[tuple[Limit, ...], Pool] = {}
+        self.fresh: dict[str, None] = {}
+        """Sessions that ask and have not been through a decision."""
+        self.touched: dict[Lane, None] = {}
+        """Lanes whose sessions may wait for something else than they were told."""
+        self.held = 0
+        """Sessions that hold a slot."""
+        self.waiting = 0
+        """Sessions that stand in a lane."""
+        self._leftovers: dict[str, str] = {}
+        self._turned_away: set[str] = set()
+        self._accepted: set[str] = set()
+        """Sessions that keep a place in the queue, or had a slot, although their status does not say so yet."""
+        self._labels: dict[str, Mapping[str, str]] = {}
+        self._in_namespace: dict[str, set[str]] = {}
+        self._selected: dict[tuple[str, str | None], tuple[Limit, ...]] = {}
+        self._lanes_of: dict[Group, dict[Lane, None]] = {}
+        self._lanes = 0
+        """Lanes that there ever were."""
+
+    # What changes.
+
+    def put(self, uid: str, claim: Claim | None) -> bool:
+        """What a session claims now; None for nothing. False if that is no news."""
+        before = self.entries.get(uid)
+        if (before.claim if before is not None else None) == claim:
+            return False
+        if before is not None:
+            self._take_out(before)
+        if claim is None or claim.holds:
+            self._turned_away.discard(uid)
+        if claim is None:
+            self._accepted.discard(uid)
         else:
-            holders[pod.session_uid] = pod.user
-            leftovers[pod.session_uid] = f"{pod.meta.namespace}/{pod.meta.name}"
-    waiting: list[Waiting] = []
-    for session in sessions:
-        uid = session.meta.uid
-        leftovers.pop(uid, None)
-        if session.admitted or uid in holders or not all(is_recorded(session, pod) for pod in ended.get(uid, ())):
-            holders[uid] = session.spec.user
-        elif asks(session) and uid not in ended and not backs_off(uid) and can_start(session):
-            waiting.append(Waiting(uid, session.spec.user, (_asked(session), session.meta.namespace, session.meta.name)))
-    return Ledger(list(holders.values()), waiting, sorted(leftovers.values()))
+            self._take_in(claim)
+        return True
+
+    def grant(self, entry: Entry) -> None:
+        """The session gets a slot. However its creation ends, it is not turned away any more."""
+        self._take_out(entry)
+        self._accepted.add(entry.claim.uid)
+        self._take_in(replace(entry.claim, holds=True))
+
+    def accept(self, entry: Entry) -> None:
+        """The session keeps its place in the queue."""
+        self._accepted.add(entry.claim.uid)
+        entry.accepted = True
+        for seat in entry.seats:
+            seat.limit.waiting += 1
+            seat.group.waiting += 1
+
+    def turn_away(self, entry: Entry) -> None:
+        """The session asks no longer, whatever its status says."""
+        self._turned_away.add(entry.claim.uid)
+        self._leave_lane(entry)
+
+    def set_quotas(self, quotas: Iterable[Quota]) -> None:
+        """The quotas are these now. Everything is counted again."""
+        self.limits = {quota.meta.uid: Limit(quota.meta.name, quota.spec, quota.scope) for quota in quotas}
+        self.built_in = _built_in()
+        self._selected.clear()
+        self._count_again(list(self.entries))
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> list[str]:
+        """The labels of a namespace are these now; None when it is gone. Returns the sessions that are counted again."""
+        if labels is None:
+            self._labels.pop(name, None)
+        else:
+            self._labels[name] = labels
+        for key in [key for key in self._selected if key[0] == name]:
+            del self._selected[key]
+        uids = sorted(self._in_namespace.get(name, ()))
+        self._count_again(uids)
+        return uids
+
+    def _count_again(self, uids: list[str]) -> None:
+        """Other limits may count these sessions now."""
+        entries = [self.entries[uid] for uid in uids]
+        decided = [uid for uid in uids if uid not in self.fresh]
+        for entry in entries:
+            self._take_out(entry)
+        for entry in entries:
+            self._take_in(entry.claim)
+        for uid in decided:
+            self.fresh.pop(uid, None)
+
+    # Taking in and out. Each is the other's inverse.
+
+    def _take_in(self, claim: Claim) -> None:
+        seats = tuple(Seat(limit, limit.group_of(claim.user)) for limit in self._select(claim.namespace, claim.class_name))
+        entry = self.entries[claim.uid] = Entry(claim, seats)
+        self._in_namespace.setdefault(claim.namespace, set()).add(claim.uid)
+        if claim.leftover is not None:
+            self._leftovers[claim.uid] = claim.leftover
+        if claim.holds:
+            self.held += 1
+            self._count(seats, 1)
+        elif claim.uid not in self._turned_away:
+            self._join_lane(entry)
+
+    def _take_out(self, entry: Entry) -> None:
+        claim = entry.claim
+        del self.entries[claim.uid]
+        self._leftovers.pop(claim.uid, None)
+        neighbors = self._in_namespace[claim.namespace]
+        neighbors.discard(claim.uid)
+        if not neighbors:
+            del self._in_namespace[claim.namespace]
+        if claim.holds:
+            self.held -= 1
+            self._count(entry.seats, -1)
+        self._leave_lane(entry)
+        for seat in entry.seats:
+            if not (seat.group.held or seat.group.waiting or seat.group in self._lanes_of):
+                seat.limit.forget(seat.group)
+
+    def _join_lane(self, entry: Entry) -> None:
+        claim, limits = entry.claim, tuple(seat.limit for seat in entry.seats)
+        pool = self.pools.setdefault(limits, Pool(limits))
+        self._lanes += 1
+        lane = entry.lane = pool.lane_of(entry.seats, claim.priority, self._lanes)
+        lane.add(claim.arrival, claim.uid)
+        pool.update(lane)
+        for seat in entry.seats:
+            self._lanes_of.setdefault(seat.group, {})[lane] = None
+        self.waiting += 1
+        self.fresh[claim.uid] = None
+        self.touched[lane] = None
+        if claim.accepted or claim.uid in self._accepted:
+            self.accept(entry)
+
+    def _leave_lane(self, entry: Entry) -> None:
+        if (lane := entry.lane) is None:
+            return
+        self.waiting -= 1
+        lane.remove(entry.claim.arrival, entry.claim.uid)
+        lane.pool.update(lane)
+        if not lane.waiting:
+            self._forget(lane)
+        if not lane.pool.lanes:
+            del self.pools[lane.pool.limits]
+        self.fresh.pop(entry.claim.uid, None)
+        if entry.accepted:
+            for seat in entry.seats:
+                seat.limit.waiting -= 1
+                seat.group.waiting -= 1
+        entry.lane, entry.accepted = None, False
+
+    def _forget(self, lane: Lane) -> None:
+        """Nobody stands in the lane any more."""
+        self.touched.pop(lane, None)
+        for seat in lane.seats:
+            lanes = self._lanes_of[seat.group]
+            del lanes[lane]
+            if not lanes:
+                del self._lanes_of[seat.group]
+
+    def _count(self, seats: tuple[Seat, ...], change: int) -> None:
+        for seat in seats:
+            seat.limit.held += change
+            seat.group.held += change
+            for lane in self.lanes_of(seat.group):
+                lane.pool.update(lane)
+                self.touched[lane] = None
+
+    def _select(self, namespace: str, class_name: str | None) -> tuple[Limit, ...]:
+        """The limits that count such sessions; where it is not certain that any quota does, the built-in ones too."""
+        key = namespace, class_name
+        if (known := self._selected.get(key)) is None:
+            labels = self._labels.get(namespace)
+            answers = {limit: limit.counts(labels, class_name) for limit in self.limits.values()}
+            limits = [limit for limit, answer in answers.items() if answer is not False]
+            if True not in answers.values():
+                limits.append(self.built_in)
+            known = self._selected[key] = tuple(limits)
+        return known
+
+    # What is read.
+
+    def next_lane(self) -> Lane | None:
+        """The lane whose head gets the next slot."""
+        heads = [lane for pool in self.pools.values() if pool.stopped_by is None and (lane := pool.first()) is not None]
+        return min(heads, key=lambda lane: lane.key_at(0, {}), default=None)
+
+    def lanes_of(self, group: Group) -> Collection[Lane]:
+        """The lanes in which a group waits."""
+        return self._lanes_of.get(group, {})
+
+    def oldest_waiting(self, limit: Limit) -> str | None:
+        """Since when the session that has waited longest for a limit has waited."""
+        heads = (lane.waiting[0][0][0] for pool in self.pools.values() if limit in pool.limits for lane in pool.lanes.values())
+        return min(heads, default=None)
+
+    def leftovers(self, limit: Limit | None = None) -> list[str]:
+        """Pods that hold a slot (of a limit, if one is given) though their session is gone, as NAMESPACE/NAME."""
+        return sorted(
+            name
+            for uid, name in self._leftovers.items()
+            if limit is None or any(seat.limit is limit for seat in self.entries[uid].seats)
+        )
+
+    def miscounts(self) -> Iterator[str]:
+        """Counts that a full count of the entries contradicts. There are none, or this module has a mistake."""
+        held: Counter[Group] = Counter()
+        waiting: Counter[Group] = Counter()
+        for entry in self.entries.values():
+            counter = held if entry.claim.holds else waiting
+            if entry.claim.holds or entry.accepted:
+                counter.update(seat.group for seat in entry.seats)
+        for limit in (*self.limits.values(), self.built_in):
+            groups = limit.groups()
+            for group in groups:
+                if (group.held, group.waiting) != (held[group], waiting[group]):
+                    yield f"{limit.name}, {group.name}: {group.held} held, {group.waiting} waiting"
+            if (limit.held, limit.waiting) != (sum(held[group] for group in groups), sum(waiting[group] for group in groups)):
+                yield f"{limit.name}: {limit.held} held, {limit.waiting} waiting"
 
 
-def asks(session: Session) -> bool:
-    """Whether a session that holds no slot asks for one. An ephemeral one that had a pod never does again."""
-    status = session.status
-    if session.finished or session.meta.deleting or session.spec.suspend:
-        return False
-    return status.pod_uid is None or status.workspace is not None
-
-
-def _asked(session: Session) -> str:
-    """When a session began to ask for a slot. One that was suspended asks again, and not before those who wait already: until
-    its time is in the status, after everybody's."""
-    if session.condition(ConditionType.SUSPENDED) == ("Unknown", ""):
-        return session.meta.created
-    return session.status.queue.since if session.status.queue else "~"
+def _built_in() -> Limit:
+    return Limit(BUILT_IN, SessionQuotaSpec(), QuotaScope())

@@ -16,7 +16,7 @@ from agentsession_operator.api.names import claim_name
 from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.times import parse_time, rfc3339
 from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
-from agentsession_operator.decisions import podstate
+from agentsession_operator.decisions import displacement, podstate
 from agentsession_operator.decisions.decision import CreatePod, DeletePod, ReleasePod
 from agentsession_operator.decisions.podstate import Readiness
 from agentsession_operator.decisions.report_status import take_report
@@ -168,7 +168,10 @@ def suspend(standing: Standing, pod: Pod | None) -> None:
             standing.note_start(pod)
         standing.pod = Readiness("False", PodReadyReason.SUSPENDED, "The session is suspended and has no pod.")
         standing.pod_uid = None
-        rest(standing)
+        if standing.facts.session.spec.suspend:
+            rest(standing)
+        else:
+            displacement.rest(standing)
         if last is not None:
             standing.lost_pods = LostPods(count=0, last_time=standing.stamp, pod_uid=last)
         return
@@ -181,6 +184,7 @@ def suspend(standing: Standing, pod: Pod | None) -> None:
 
 def rest(standing: Standing) -> None:
     """The session is suspended: it neither holds a slot nor asks for one."""
+    standing.rest = None
     standing.suspension = Suspension(SuspendedReason.USER_REQUESTED, "spec.suspend is true. Set it to false to resume.")
     standing.slot = Released("The session is suspended. It neither holds a slot nor waits for one.")
     standing.queue = None

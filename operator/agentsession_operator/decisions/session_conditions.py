@@ -16,10 +16,13 @@ from agentsession_operator.api.conditions import (
 )
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import Phase
-from agentsession_operator.decisions.admission import Wait
 from agentsession_operator.decisions.condition_set import ConditionSet
 from agentsession_operator.decisions.resolve import Misconfigured
 from agentsession_operator.decisions.standing import Held, Released, Standing
+from agentsession_operator.decisions.verdict import TurnedAway, Wait
+
+RESTING = (SuspendedReason.USER_REQUESTED, SuspendedReason.REPLACED, SuspendedReason.QUOTA_HELD)
+"""Why a session has no pod and asks for none, or for none before a hold is over."""
 
 _NOT_PERSISTENT = (
     "The workspace is ephemeral: suspending would lose its work, so the session continues. Delete the session to free its "
@@ -61,7 +64,7 @@ def admitted(standing: Standing, conditions: ConditionSet) -> None:
             conditions.set(kind, "False", AdmittedReason.RELEASED, slot.message)
         case Misconfigured():
             conditions.set(kind, "False", AdmittedReason.MISCONFIGURED, slot.message)
-        case Wait():
+        case Wait() | TurnedAway():
             conditions.set(kind, "False", slot.reason, slot.message)
         case _:
             return  # nothing new
@@ -95,15 +98,23 @@ def suspended(standing: Standing, conditions: ConditionSet) -> None:
     if standing.end is not None or conditions.holds(ConditionType.FINISHED):
         conditions.remove(kind)
     elif standing.suspension is not None:
-        rests = standing.suspension.reason is SuspendedReason.USER_REQUESTED
+        rests = standing.suspension.reason in RESTING
         conditions.set(kind, "True" if rests else "False", standing.suspension.reason, standing.suspension.message)
     elif session.spec.suspend:
         if conditions.holds(ConditionType.ADMITTED) and standing.workspace is None:
             conditions.set(kind, "False", SuspendedReason.NOT_PERSISTENT, _NOT_PERSISTENT)
+    elif before is not None and _awaits_the_end_of_a_hold(standing, before):
+        return
     elif before is not None and standing.slot is not None and not isinstance(standing.slot, Released):
         never = before.reason in (SuspendedReason.NOT_PERSISTENT, SuspendedReason.NOT_SUSPENDED)
         back = never or conditions.holds(ConditionType.POD_READY)
         conditions.set(kind, "False", SuspendedReason.NOT_SUSPENDED if back else SuspendedReason.RESUMING)
+
+
+def _awaits_the_end_of_a_hold(standing: Standing, before: Condition) -> bool:
+    slot = standing.slot
+    held = isinstance(slot, Wait) and slot.reason is AdmittedReason.QUOTA_HELD
+    return held and before.status == "True" and before.reason == SuspendedReason.QUOTA_HELD
 
 
 def ready(standing: Standing, conditions: ConditionSet) -> None:

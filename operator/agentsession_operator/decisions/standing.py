@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 from agentsession_operator.api.conditions import ActiveReason, ConditionType, SuspendedReason
 from agentsession_operator.api.meta import Condition
@@ -16,14 +17,15 @@ from agentsession_operator.api.session import (
     AgentSessionStatus,
     PendingApprovalStatus,
     QueuePlace,
+    Rest,
     UsageStatus,
 )
 from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
-from agentsession_operator.decisions.admission import Wait
 from agentsession_operator.decisions.decision import Action
 from agentsession_operator.decisions.facts import Facts
 from agentsession_operator.decisions.podstate import Readiness, started_at
 from agentsession_operator.decisions.resolve import Misconfigured
+from agentsession_operator.decisions.verdict import TurnedAway, Wait
 from session_runtime.wire import Outcome
 
 
@@ -59,11 +61,11 @@ class Suspension:
 class End:
     """The session is over."""
 
-    outcome: Outcome
+    outcome: Outcome | Literal["Rejected", "Replaced"]
     message: str
 
 
-Slot = Held | Released | Wait | Misconfigured
+Slot = Held | Released | Wait | TurnedAway | Misconfigured
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Standing:
     workspace: WorkspaceStatus | None
     lost_pods: LostPods | None
     queue: QueuePlace | None
+    rest: Rest | None
     start_time: str | None
     finish_time: str | None
     last_activity_time: str | None
@@ -113,6 +116,7 @@ class Standing:
             workspace=status.workspace,
             lost_pods=status.lost_pods,
             queue=status.queue,
+            rest=status.rest,
             start_time=status.start_time,
             finish_time=status.finish_time,
             last_activity_time=status.last_activity_time,
@@ -134,6 +138,7 @@ class Standing:
             workspace=self.workspace,
             lost_pods=self.lost_pods,
             queue=self.queue,
+            rest=self.rest,
             start_time=self.start_time,
             finish_time=self.finish_time,
             last_activity_time=self.last_activity_time,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.objects import Pod, Session
-from agentsession_operator.decisions.admission import Wait
 from agentsession_operator.decisions.decide import decide
 from agentsession_operator.decisions.decision import CreatePod, Decision, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts, ReceivedReport
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
+from agentsession_operator.decisions.verdict import Displaced, Verdict
 from session_runtime.wire import SessionReport
 from support.control_plane.builders import NOW, later, resolved
 
@@ -22,7 +22,8 @@ def decided(
     resolved_: Resolved | Misconfigured | None = None,
     said: SessionReport | None = None,
     ago: float = 0,
-    verdict: Wait | None = None,
+    verdict: Verdict | None = None,
+    displaced: Displaced | None = None,
     refusal: str | None = None,
     creating: bool = False,
     created_ago: float | None = None,
@@ -30,7 +31,18 @@ def decided(
     """`said` was received `ago` seconds before now."""
     received = None if said is None else ReceivedReport(said, later(-ago))
     created = None if created_ago is None else later(-created_ago)
-    return decide(Facts(of, resolved_ or resolved(), pod, received, verdict, refusal, creating, created), NOW)
+    facts = Facts(
+        session=of,
+        resolved=resolved_ or resolved(),
+        pod=pod,
+        report=received,
+        verdict=verdict,
+        displaced=displaced,
+        refusal=refusal,
+        creating=creating,
+        created=created,
+    )
+    return decide(facts, NOW)
 
 
 def told(decision: Decision, kind: str) -> Condition:

@@ -13,6 +13,7 @@ from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.cluster.kinds import followed
 from agentsession_operator.cluster.kube import core_path, path_of
 from agentsession_operator.control.admitter import Admitter
+from agentsession_operator.control.books import Books
 from agentsession_operator.control.paces import Paces
 from agentsession_operator.control.reconciler import Reconciler
 from agentsession_operator.control.session_objects import SessionObjects
@@ -62,9 +63,10 @@ class Stage:
         self.reports = ReportStore(self.wakeups)
         api, paces = self.server.kube, Paces(loop_time)
         self.objects = SessionObjects(api, self.cache, paces, INSTALLATION, loop_time, time_of_day)
-        self.admitter = Admitter(self.cache, self.objects, self.queue, self.wakeups)
+        self.books = Books(self.cache, self.objects, self.reports, self.wakeups, loop_time)
+        self.admitter = Admitter(self.cache, self.objects, self.queue, self.wakeups, self.books)
         self.admitter.trust_the_watches()
-        self.reconciler = Reconciler(api, self.cache, self.queue, self.admitter, self.objects, self.reports, paces, time_of_day)
+        self.reconciler = Reconciler(api, self.cache, self.queue, self.books, self.objects, self.reports, paces, time_of_day)
         self.cache.classes.put(SessionClass.of(class_body()))
         if complete:
             self.cache.mark_complete()
