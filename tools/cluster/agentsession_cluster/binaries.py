@@ -21,6 +21,7 @@ from .settings import (
     GO_MINIMUM,
     GO_MODULES,
     GO_PYPI_VERSION,
+    HELM4_VERSION,
     HELM_VERSION,
     KUBERNETES_VERSION,
     KWOK_VERSION,
@@ -43,6 +44,11 @@ class Tool:
     usually: str  # on two cores, from an empty Go cache
     module: str = ""
     version_variables: tuple[str, ...] = field(default=())
+    program: str = ""  # the file's name where it is not the tool's
+
+    @property
+    def file(self) -> str:
+        return self.program or self.name
 
     @property
     def directory(self) -> Path:
@@ -50,7 +56,7 @@ class Tool:
 
     @property
     def path(self) -> Path:
-        return self.directory / self.name
+        return self.directory / self.file
 
 
 def _kubernetes(name: str, usually: str) -> Tool:
@@ -72,6 +78,7 @@ TOOLS = {
         _kubernetes("kubectl", "30 s"),
         Tool("coredns", "github.com/coredns/coredns", COREDNS_VERSION, "coredns", "2 min"),
         Tool("helm", "helm.sh/helm/v3/cmd/helm", HELM_VERSION, "helm", "1 min"),
+        Tool("helm4", "helm.sh/helm/v4/cmd/helm", HELM4_VERSION, "helm", "2 min", program="helm"),
         Tool("kwok", "sigs.k8s.io/kwok/cmd/kwok", KWOK_VERSION, "kwok", "1 min"),
     )
 }
@@ -165,14 +172,14 @@ def _build(tool: Tool, go: Path) -> None:
             # In a copy, so that nothing is ever written to the checkout.
             for file in ("go.mod", "go.sum"):
                 shutil.copy(GO_MODULES / tool.module / file, directory / file)
-            command = [str(go), "build", "-mod=readonly", *options, "-o", str(output / tool.name), tool.package]
+            command = [str(go), "build", "-mod=readonly", *options, "-o", str(output / tool.file), tool.package]
         else:
             environment["GOBIN"] = str(output)
             command = [str(go), "install", *options, f"{tool.package}@{tool.version}"]
         remedy = "The Go module proxy must be reachable (`go env GOPROXY`); run the command again: what is built stays."
         _run(command, f"building {tool.name}", remedy, _BUILD_SECONDS, directory, environment)
         tool.directory.mkdir(parents=True, exist_ok=True)
-        (output / tool.name).replace(tool.path)
+        (output / tool.file).replace(tool.path)
 
 
 def linker_flags(tool: Tool) -> str:

