@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from support.cluster import ROOT, control_plane, kind
 from support.operator_account import as_account
 from support.operator_process import NAMESPACE, OperatorProcess
 from support.quota import Quota
+from support.scene import Scene
 from support.waiting import eventually
 
 CLUSTER = f"agentsession-api-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
@@ -94,34 +95,58 @@ def operator(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProc
 
 
 @pytest.fixture
-def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of the test's own. Its sessions and pods are gone afterwards, so that the next test finds all slots free."""
-    name = "test-" + "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())[:50].strip("-")
-    try:
-        api.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    except Refused as refused:
-        assert refused.code == 409
-    eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
-    yield name
-    api.delete(f"{GROUP}/namespaces/{name}/agentsessions")
-    api.delete(f"/api/v1/namespaces/{name}")
+def open_namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """Makes namespaces of the test's own; the argument tells them apart. Their sessions and pods are gone afterwards, so that
+    the next test finds all slots free."""
+    base = "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())[:45].strip("-")
+    opened: list[str] = []
 
-    def swept() -> bool:
-        """The operator may be about to create a pod; it cannot any more once the namespace is being deleted."""
-        pods = api.get(f"/api/v1/namespaces/{name}/pods")["items"]
-        for pod in pods:
-            path = f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}"
-            with contextlib.suppress(Refused):  # the operator, if it still runs, releases it too
-                as_account(api).patch(path, {"metadata": {"finalizers": None}})
-            api.delete(path, grace=0)
-        return not pods
+    def enter(suffix: str) -> str:
+        name = f"test-{base}{suffix and f'-{suffix}'}"
+        try:
+            api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        except Refused as refused:
+            assert refused.code == 409
+        opened.append(name)
+        eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
+        return name
 
-    eventually(swept, what=f"the end of all pods of {name}")
+    yield enter
+    for name in opened:
+        api.delete(f"{GROUP}/namespaces/{name}/agentsessions")
+        api.delete(f"/api/v1/namespaces/{name}")
+    eventually(lambda: not [pod for name in opened for pod in _sweep(api, name)], what=f"the end of all pods of {opened}")
+
+
+def _sweep(api: Api, namespace: str) -> list[JSON]:
+    """Remove its pods; those that were there. The operator may be about to create another one; it cannot any more once the
+    namespace is being deleted."""
+    pods = list(api.get(f"/api/v1/namespaces/{namespace}/pods")["items"])
+    for pod in pods:
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
+        with contextlib.suppress(Refused):  # the operator, if it still runs, releases it too
+            as_account(api).patch(path, {"metadata": {"finalizers": None}})
+        api.delete(path, grace=0)
+    return pods
+
+
+@pytest.fixture
+def namespace(open_namespace: Callable[[str], str]) -> str:
+    """A namespace of the test's own."""
+    return open_namespace("")
+
+
+@pytest.fixture
+def scene(api: Api, operator: OperatorProcess, namespace: str, open_namespace: Callable[[str], str]) -> Iterator[Scene]:
+    """A running operator, and a namespace of the test's own for sessions under its quotas."""
+    result = Scene(api, operator, namespace, open_namespace)
+    yield result
+    result.close()
 
 
 @pytest.fixture
 def quota(api: Api) -> Iterator[Quota]:
-    """The default quota; put back afterwards."""
+    """A quota named default, once it is set; gone afterwards, so that the built-in limits hold."""
     result = Quota(api)
     yield result
-    result.set(50, 10)
+    result.remove()

@@ -61,7 +61,7 @@ def test_the_global_cap_and_the_users_cap(api: Api, operator: OperatorProcess, n
     )
     waiting = all_sessions(api, namespace)
     assert "maximum of 2 concurrent sessions" in condition(waiting["a3"], "Admitted")["message"]
-    assert "all slots are in use (3/3 sessions)" in condition(waiting["b2"], "Admitted")["message"]
+    assert "all 3 slots are in use (SessionQuota default)" in condition(waiting["b2"], "Admitted")["message"]
     assert waiting["c1"]["status"]["phase"] == "Queued"
     assert waiting["c1"]["status"]["queue"]["position"] >= 1
     assert condition(waiting["c1"], "Ready")["reason"] == "GlobalLimitReached"
@@ -74,7 +74,7 @@ def test_the_global_cap_and_the_users_cap(api: Api, operator: OperatorProcess, n
 
     def counted() -> bool:
         status = quota.read().get("status", {})
-        assert (status.get("used"), status.get("queued")) == (5, 0)
+        assert (status.get("used"), status.get("waiting")) == (5, 0)
         return True
 
     eventually(counted, within=15, what="the quota's status")

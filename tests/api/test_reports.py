@@ -2,40 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
-
 from support.api import JSON, Api, condition, session, sessions_path
 from support.kubelet import Kubelet
 from support.operator_process import OperatorProcess
+from support.reports import report_of, send, token_for
 from support.waiting import eventually
-
-
-def token_for(api: Api, namespace: str, pod: JSON, audience: str = "agentsession.dev") -> str:
-    """A token as the kubelet projects it into the pod."""
-    bound = {"kind": "Pod", "apiVersion": "v1", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-    spec = {"audiences": [audience], "boundObjectRef": bound, "expirationSeconds": 3600}
-    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token"
-    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    return str(api.create(path, body)["status"]["token"])
-
-
-def send(operator: OperatorProcess, body: JSON, token: str | None, report: JSON) -> int:
-    meta = body["metadata"]
-    url = f"{operator.url}/v1/sessions/{meta['namespace']}/{meta['name']}/report"
-    request = urllib.request.Request(url, json.dumps(report).encode(), {"Content-Type": "application/json"}, method="PUT")
-    if token is not None:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def report_of(body: JSON, sequence: int, **fields: object) -> JSON:
-    return {"session_uid": body["metadata"]["uid"], "sequence": sequence, "activity": "Processing", **fields}
 
 
 def test_a_report_is_seen_in_the_status(api: Api, operator: OperatorProcess, namespace: str) -> None:

@@ -188,7 +188,7 @@ def definitions(api: Api) -> list[str]:
 
 INSTALL = """
 kubectl apply --server-side --force-conflicts -f manifests/install.yaml
-kubectl wait --for=condition=Established crd/agentsessionclasses.agentsession.dev crd/sessionquotas.agentsession.dev
+kubectl wait --for=condition=Established crd/agentsessionclasses.agentsession.dev
 kubectl apply --server-side --force-conflicts -f manifests/defaults.yaml
 """
 

@@ -63,7 +63,7 @@ def test_the_plain_installation_holds_what_the_chart_makes(render: Render) -> No
     crds = objects("---\n".join(path.read_text() for path in (CHART / "crds").iterdir()))
     made = {(item["kind"], item["metadata"]["name"]) for item in render() + crds if not is_hook(item)}
     assert named == made | {("Namespace", "agentsession-system")}
-    assert {item["kind"] for item in defaults} == {"AgentSessionClass", "SessionQuota"}
+    assert {item["kind"] for item in defaults} == {"AgentSessionClass"}
 
 
 def test_the_plain_uninstaller_is_the_charts_hook(render: Render) -> None:
@@ -119,9 +119,8 @@ def test_a_field_that_a_kind_does_not_know_is_found(renderer: ModuleType) -> Non
         check(renderer, session)
 
 
-def test_the_charts_own_objects_fit_the_kinds(renderer: ModuleType, everything: Objects) -> None:
-    for kind in ("AgentSessionClass", "SessionQuota"):
-        check(renderer, only(everything, kind, "default"))
+def test_the_charts_own_class_fits_its_kind(renderer: ModuleType, everything: Objects) -> None:
+    check(renderer, only(everything, "AgentSessionClass", "default"))
 
 
 def of_samples(kind: str) -> Objects:

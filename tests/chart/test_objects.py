@@ -22,7 +22,7 @@ def environment(deployment: dict[str, Any]) -> dict[str, str]:
 
 def test_the_chart_passes_lint(helm: Helm) -> None:
     for value in ("true", "false"):
-        settings = f"localModel.enabled={value},networkPolicy.enabled={value},quota.enabled={value}"
+        settings = f"localModel.enabled={value},networkPolicy.enabled={value}"
         done = helm("lint", "--strict", "--kube-version", "1.34.0", "--set", settings, str(CHART))
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -208,21 +208,19 @@ def test_values_override_the_charts_default_class(render: Render) -> None:
     assert spec["models"] == [{"match": "a/*"}]
 
 
-def test_the_default_quota_is_the_one_that_holds_without_any(render: Render) -> None:
-    quota = only(render(), "SessionQuota", "default")["spec"]
-    assert quota == {"maxSessions": DEFAULT_MAX_SESSIONS, "maxSessionsPerUser": DEFAULT_MAX_SESSIONS_PER_USER}
-    quota = only(render("quota.maxSessions=3", "quota.maxSessionsPerUser=0"), "SessionQuota", "default")["spec"]
-    assert quota == {"maxSessions": 3, "maxSessionsPerUser": 0}
+def test_there_is_no_quota_and_the_notes_name_the_built_in_limits(everything: Objects) -> None:
+    """An object of the chart's would take back on each upgrade what the platform team has set, or conflict with it."""
+    assert not [item for item in everything if item["kind"] == "SessionQuota"]
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    assert f"At most {DEFAULT_MAX_SESSIONS} sessions run at once, and {DEFAULT_MAX_SESSIONS_PER_USER} of one user" in notes
 
 
 def test_what_is_off_is_not_there(render: Render) -> None:
     kinds = {
         (item["kind"], item["metadata"]["name"])
-        for item in render(
-            "defaultClass.enabled=false", "quota.enabled=false", "userPolicy.enabled=false", "podPolicy.enabled=false"
-        )
+        for item in render("defaultClass.enabled=false", "userPolicy.enabled=false", "podPolicy.enabled=false")
     }
-    assert not {kind for kind, _ in kinds} & {"AgentSessionClass", "SessionQuota", "NetworkPolicy", "ValidatingAdmissionPolicy"}
+    assert not {kind for kind, _ in kinds} & {"AgentSessionClass", "NetworkPolicy", "ValidatingAdmissionPolicy"}
     assert "ValidatingAdmissionPolicyBinding" not in {kind for kind, _ in kinds}
     assert ("Deployment", "agentsession-local-model") not in kinds
 

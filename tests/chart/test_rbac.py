@@ -23,6 +23,8 @@ CLUSTER = {
     ("agentsession.dev", "sessionquotas", "list"): ["kinds", "watch"],
     ("agentsession.dev", "sessionquotas", "watch"): ["watch"],
     ("agentsession.dev", "sessionquotas/status", "patch"): ["quota_status"],
+    ("", "namespaces", "list"): ["kinds", "watch"],
+    ("", "namespaces", "watch"): ["watch"],
     ("", "pods", "get"): ["session_objects"],
     ("", "pods", "list"): ["kinds", "watch"],
     ("", "pods", "watch"): ["watch"],

@@ -1,4 +1,4 @@
-"""The SessionQuota that the chart installs, and whether it holds at every moment."""
+"""A SessionQuota, and whether it holds at every moment."""
 
 from __future__ import annotations
 
@@ -6,23 +6,42 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from support.api import GROUP, JSON, Api, condition, pod_ended, pods_path, sessions_path
+from support.waiting import eventually
 
 
 class Quota:
-    """Sets and reads it."""
+    """Sets and reads one. It is not there before it is set: then the built-in limits hold, 50 and 10."""
 
-    path = f"{GROUP}/sessionquotas/default"
+    def __init__(self, api: Api, name: str = "default") -> None:
+        self._api, self.name = api, name
+        self.path = f"{GROUP}/sessionquotas/{name}"
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def set(self, sessions: int, per_user: int, **rest: Any) -> JSON:
+        """These limits, and the rest of the spec."""
+        return self.write(maxSessions=sessions, maxSessionsPerUser=per_user, **rest)
 
-    def set(self, sessions: int, per_user: int) -> None:
-        self._api.patch(self.path, {"spec": {"maxSessions": sessions, "maxSessionsPerUser": per_user}})
+    def write(self, **spec: Any) -> JSON:
+        """Apply: what an earlier call set and this one does not is unset."""
+        kind = {"apiVersion": "agentsession.dev/v1alpha1", "kind": "SessionQuota", "metadata": {"name": self.name}}
+        return self._api.apply({**kind, "spec": spec}, self.path)
 
     def read(self) -> JSON:
         return self._api.get(self.path)
+
+    def enforced(self) -> JSON:
+        """Wait until the operator counts by what the spec says now."""
+
+        def look() -> JSON | None:
+            body = self.read()
+            return body if body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"] else None
+
+        return eventually(look, within=30, what=f"the operator's word on SessionQuota {self.name}")
+
+    def remove(self) -> None:
+        self._api.delete(self.path)
 
 
 def over_the_caps(sessions: list[JSON], pods: list[JSON], cap: int, per_user: int) -> list[str]:

@@ -29,6 +29,16 @@ spec:
 """
 
 
+QUOTA = """\
+apiVersion: agentsession.dev/v1alpha1
+kind: SessionQuota
+metadata:
+  name: demo
+spec:
+  maxSessions: 1
+"""
+
+
 class DemoFailed(Exception):
     """The demo did not show what it promises."""
 
@@ -63,7 +73,7 @@ class Demo:
             self.kubectl("create", "namespace", NAMESPACE)
         self.kubectl("-n", NAMESPACE, "delete", "agentsessions", "--all", "--wait=true")
         self.kubectl("-n", NAMESPACE, "wait", "--for=delete", "pods", "--all", "--timeout=60s")
-        self._set_quota(50)
+        self._remove_quota()
 
     def ask(self) -> None:
         self.step("A session: kubectl apply, and the agent's answer")
@@ -80,14 +90,14 @@ class Demo:
 
     def show_quota(self) -> None:
         self.step("The quota at work: one slot, two sessions")
-        print('$ kubectl patch sessionquota default --type merge -p \'{"spec": {"maxSessions": 1}}\'')
-        self._set_quota(1)
+        print(f"$ kubectl apply -f - <<EOF\n{QUOTA}EOF")
+        print(self.kubectl("apply", "-f", "-", text=QUOTA).strip(), flush=True)
         self._apply("first", "alice", "Write a long story about a lighthouse.", quiet=True)
         self._apply("second", "bob", "What colour is the sky?", quiet=True)
         waited = self._watch_queue()
         print("\nBoth are done; the second one started when the first one's slot was free.")
         self._show("get", "agentsessions")
-        self._set_quota(50)
+        self._remove_quota()
         if not waited:
             raise DemoFailed("the second session never waited with reason GlobalLimitReached")
 
@@ -102,7 +112,9 @@ class Demo:
                 print(f"\n$ kubectl get agentsessions first second\n{table.rstrip()}", flush=True)
                 last = shown
             second = next(line for line in table.splitlines() if line.startswith("second"))
-            waited = waited or "GlobalLimitReached" in second
+            if "GlobalLimitReached" in second and not waited:
+                waited = True
+                self._show_use()
             phases = [line.split()[2] for line in table.splitlines()[1:]]
             if all(phase in ("Completed", "Failed") for phase in phases):
                 if phases != ["Completed", "Completed"]:
@@ -110,6 +122,12 @@ class Demo:
                 return waited
             time.sleep(0.3)
         raise DemoFailed("the two sessions did not finish in time")
+
+    def _show_use(self) -> None:
+        """The quota's own view; its status is refreshed every 5 s."""
+        self.kubectl("wait", "--for=jsonpath={.status.waiting}=1", "sessionquota/demo", "--timeout=15s")
+        print("\n$ kubectl get sq")
+        self._show("get", "sq")
 
     def goodbye(self, kubeconfig: Path) -> None:
         self.step("Done")
@@ -128,8 +146,9 @@ class Demo:
             print(f"$ kubectl apply -f - <<EOF\n{manifest}EOF")
         print(self.kubectl("-n", NAMESPACE, "apply", "-f", "-", text=manifest).strip(), flush=True)
 
-    def _set_quota(self, sessions: int) -> None:
-        self.kubectl("patch", "sessionquota", "default", "--type", "merge", "-p", f'{{"spec": {{"maxSessions": {sessions}}}}}')
+    def _remove_quota(self) -> None:
+        """What is left are the built-in limits."""
+        self.kubectl("delete", "sessionquota", "demo", "--ignore-not-found")
 
     def _wait_finished(self, name: str) -> None:
         """Show the phases as they pass."""

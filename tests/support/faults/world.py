@@ -151,7 +151,7 @@ def world(
     quota.set(cap, per_user)
     _release_lease(api)
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(quota.set, 50, 10)
+        cleanup.callback(quota.remove)
         _make_namespace(api, namespace)
         cleanup.callback(_sweep, api, namespace)
         background = Background()
