@@ -10,7 +10,7 @@
     first lists are complete                sessions without a pod  yes
     report of a session pod                 that session            no
 
-Whatever concerns a session is also noted in `news`, from which the ledger is brought up to date before a pass (books.py).
+News of a session is also noted in `news`, from which the ledger is brought up to date before a pass (books.py).
 
 The functions `*_change` are the table. `Wakeups` carries it out for the cache and the report store. Those belong to lower
 layers, which know it only through the protocols CacheListener and ReportListener.
