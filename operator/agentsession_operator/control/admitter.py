@@ -20,9 +20,9 @@ from agentsession_operator.control.books import Books
 from agentsession_operator.control.session_objects import Outcome, SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
 from agentsession_operator.control.workqueue import WorkQueue
-from agentsession_operator.decisions.admission import POSITIONS_SHOWN
-from agentsession_operator.decisions.claims import asks
 from agentsession_operator.decisions.persistent import workspace_of
+from agentsession_operator.decisions.quotas.admission import POSITIONS_SHOWN
+from agentsession_operator.decisions.quotas.claims import asks
 from agentsession_operator.decisions.resolve import Resolved, resolve
 
 BATCH: Final = 64

@@ -17,8 +17,8 @@ from agentsession_operator.api.times import rfc3339
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.control.session_objects import SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
-from agentsession_operator.decisions.admission import Admission
-from agentsession_operator.decisions.claims import Claim, Offers, claim_of, claim_of_leftovers
+from agentsession_operator.decisions.quotas.admission import Admission
+from agentsession_operator.decisions.quotas.claims import Claim, Offers, claim_of, claim_of_leftovers
 from agentsession_operator.reports.desk import ReportStore
 
 CHECK_SECONDS: Final = 60.0

@@ -20,8 +20,8 @@ from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.control.books import Books
 from agentsession_operator.control.repeats import Repeats
 from agentsession_operator.decisions.condition_set import ConditionSet
-from agentsession_operator.decisions.ledger import Ledger
 from agentsession_operator.decisions.patch import merge_patch
+from agentsession_operator.decisions.quotas.ledger import Ledger
 
 INTERVAL_SECONDS: Final = 5.0
 LEFTOVERS_SHOWN: Final = 10

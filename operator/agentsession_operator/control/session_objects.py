@@ -106,9 +106,9 @@ class SessionObjects:
         return min(self._refusals.next_due(), SETTLE_SECONDS if self._creating.doubts() else float("inf"))
 
     @property
-    def in_doubt(self) -> bool:
-        """Whether the outcome of any creation is not known."""
-        return len(self._creating) > 0
+    def in_doubt(self) -> int:
+        """Creations whose outcome is not known."""
+        return len(self._creating)
 
     # Creating.
 

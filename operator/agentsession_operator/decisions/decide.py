@@ -20,20 +20,27 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentsession_operator.api.conditions import ActiveReason, AdmittedReason, ConditionType, PodReadyReason, SuspendedReason
+from agentsession_operator.api.conditions import (
+    ActiveReason,
+    AdmittedReason,
+    ConditionType,
+    FinishedReason,
+    PodReadyReason,
+    SuspendedReason,
+)
 from agentsession_operator.api.objects import Pod
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.times import rfc3339
 from agentsession_operator.decisions import displacement, persistent, podstate
-from agentsession_operator.decisions.claims import stays_away
 from agentsession_operator.decisions.decision import Decision, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts
 from agentsession_operator.decisions.podstate import Readiness
+from agentsession_operator.decisions.quotas.claims import stays_away
+from agentsession_operator.decisions.quotas.verdict import TurnedAway, Wait
 from agentsession_operator.decisions.report_status import take_report
 from agentsession_operator.decisions.resolve import Misconfigured
 from agentsession_operator.decisions.session_conditions import RESTING, conditions_of, phase
 from agentsession_operator.decisions.standing import Activity, End, Held, Released, Standing
-from agentsession_operator.decisions.verdict import TurnedAway, Wait
 from session_runtime.wire import SessionReport
 
 OUTCOME_GRACE: Final = timedelta(seconds=60)
@@ -80,8 +87,8 @@ def decide(facts: Facts, now: datetime) -> Decision:
 
 
 def _over(standing: Standing) -> None:
-    pod = standing.facts.pod
-    if pod is None or pod.ended:
+    pod, told = standing.facts.pod, standing.written(ConditionType.ADMITTED)
+    if (pod is None or pod.ended) and (told is None or told.status == "True"):
         standing.slot = Released("The session has finished and its slot is free.")
     if pod is not None and not pod.ended and not pod.meta.deleting:
         standing.actions.append(DeletePod(pod))
@@ -125,7 +132,7 @@ def _waiting(standing: Standing) -> None:
         standing.queue = None
     elif isinstance(facts.verdict, TurnedAway):
         standing.slot = facts.verdict
-        standing.end = End("Rejected", facts.verdict.message)
+        standing.end = End(FinishedReason.REJECTED, facts.verdict.message)
         standing.queue = None
     elif (verdict := facts.verdict or _refused(facts)) is not None:
         standing.slot = verdict

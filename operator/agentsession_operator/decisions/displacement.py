@@ -6,7 +6,7 @@ What is begun is in the status (`rest`) before the pod is told to stop, so that 
 
 from __future__ import annotations
 
-from agentsession_operator.api.conditions import ConditionType, SuspendedReason
+from agentsession_operator.api.conditions import ConditionType, FinishedReason, SuspendedReason
 from agentsession_operator.api.session import Rest
 from agentsession_operator.decisions.standing import End, Held, Released, Standing, Suspension
 
@@ -49,7 +49,7 @@ def _is_idle(standing: Standing) -> bool:
 def finish(standing: Standing) -> None:
     """An ephemeral session is over. Its pod is deleted when that is written."""
     standing.slot = Held()
-    standing.end = End("Replaced", _FINISHED)
+    standing.end = End(FinishedReason.REPLACED, _FINISHED)
 
 
 def rest(standing: Standing) -> None:

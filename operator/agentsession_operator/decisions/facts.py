@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentsession_operator.api.objects import Pod, Session
+from agentsession_operator.decisions.quotas.verdict import Displaced, Verdict
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
-from agentsession_operator.decisions.verdict import Displaced, Verdict
 from session_runtime.wire import SessionReport
 
 

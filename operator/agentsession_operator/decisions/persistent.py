@@ -90,7 +90,8 @@ def replace(standing: Standing, pod: Pod | None) -> None:
         let_go(standing, pod)
     elif pod is not None and not pod.ended:
         # Counted when it has ended: until then it may still report.
-        standing.pod = podstate.loss(pod)
+        if not _was_told_to_stop(standing):
+            standing.pod = podstate.loss(pod)
         standing.activity = Activity(ActiveReason.STOPPED)
         take_report(standing, standing.facts.report.report if standing.facts.report else None)
     elif pod is not None or standing.pod_uid is not None:
@@ -107,8 +108,7 @@ def _count(standing: Standing, pod: Pod | None) -> None:
     if pod is not None:
         standing.note_start(pod)
     take_report(standing, standing.facts.report.report if standing.facts.report else None)
-    before = standing.written(ConditionType.POD_READY)
-    if before is not None and before.reason == PodReadyReason.SUSPENDING:
+    if _was_told_to_stop(standing):
         # It was to be suspended, and that was taken back: a pod that stops because it was told to is no loss.
         count = standing.lost_pods.count if standing.lost_pods else 0
         standing.lost_pods = LostPods(count=count, last_time=standing.stamp, pod_uid=uid)
@@ -123,6 +123,12 @@ def _count(standing: Standing, pod: Pod | None) -> None:
     standing.pod = Readiness("False", what.reason, f"{what.message} {next_one}")
     standing.activity = Activity(ActiveReason.STOPPED if standing.has_started else ActiveReason.NOT_STARTED)
     standing.look_again_in(timedelta(0))
+
+
+def _was_told_to_stop(standing: Standing) -> bool:
+    """Whether the pod stops because of a suspension, which was taken back since."""
+    before = standing.written(ConditionType.POD_READY)
+    return before is not None and before.reason == PodReadyReason.SUSPENDING
 
 
 def _create(standing: Standing, lost: LostPods | None) -> None:

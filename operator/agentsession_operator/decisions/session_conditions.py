@@ -17,9 +17,9 @@ from agentsession_operator.api.conditions import (
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.session import Phase
 from agentsession_operator.decisions.condition_set import ConditionSet
+from agentsession_operator.decisions.quotas.verdict import TurnedAway, Wait
 from agentsession_operator.decisions.resolve import Misconfigured
 from agentsession_operator.decisions.standing import Held, Released, Standing
-from agentsession_operator.decisions.verdict import TurnedAway, Wait
 
 RESTING = (SuspendedReason.USER_REQUESTED, SuspendedReason.REPLACED, SuspendedReason.QUOTA_HELD)
 """Why a session has no pod and asks for none, or for none before a hold is over."""

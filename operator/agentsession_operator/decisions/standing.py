@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
 
-from agentsession_operator.api.conditions import ActiveReason, ConditionType, SuspendedReason
+from agentsession_operator.api.conditions import ActiveReason, ConditionType, FinishedReason, SuspendedReason
 from agentsession_operator.api.meta import Condition
 from agentsession_operator.api.objects import Pod
 from agentsession_operator.api.session import (
@@ -24,8 +23,8 @@ from agentsession_operator.api.workspace import LostPods, WorkspaceStatus
 from agentsession_operator.decisions.decision import Action
 from agentsession_operator.decisions.facts import Facts
 from agentsession_operator.decisions.podstate import Readiness, started_at
+from agentsession_operator.decisions.quotas.verdict import TurnedAway, Wait
 from agentsession_operator.decisions.resolve import Misconfigured
-from agentsession_operator.decisions.verdict import TurnedAway, Wait
 from session_runtime.wire import Outcome
 
 
@@ -61,7 +60,7 @@ class Suspension:
 class End:
     """The session is over."""
 
-    outcome: Outcome | Literal["Rejected", "Replaced"]
+    outcome: Outcome | FinishedReason
     message: str
 
 

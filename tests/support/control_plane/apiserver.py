@@ -11,7 +11,7 @@ from agentsession_operator.cluster.kube import ApiError, KubeApi
 
 JSON = dict[str, Any]
 
-COLLECTIONS: Final = frozenset({SESSIONS, CLASSES, QUOTAS, "pods"})
+COLLECTIONS: Final = frozenset({SESSIONS, CLASSES, QUOTAS, "namespaces", "pods"})
 """Paths that end in one of these are lists; no object of the tests has such a name."""
 
 

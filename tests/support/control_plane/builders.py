@@ -18,7 +18,7 @@ from agentsession_operator.api.meta import (
     WORKSPACE_ANNOTATION,
 )
 from agentsession_operator.api.names import pod_mac, pod_name
-from agentsession_operator.api.objects import Pod, Quota, Session, SessionClass
+from agentsession_operator.api.objects import Namespace, Pod, Quota, Session, SessionClass
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved, resolve
 from agentsession_operator.manifests.pod import Installation
 from session_runtime.wire import SessionReport
@@ -46,6 +46,7 @@ def session_body(
     version: int = 1,
     created: str = CREATED,
     deleting: bool = False,
+    generation: int = 1,
     status: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> JSON:
@@ -55,7 +56,7 @@ def session_body(
         "name": name,
         "uid": uid or f"uid-of-{name}",
         "resourceVersion": str(version),
-        "generation": 1,
+        "generation": generation,
         "creationTimestamp": created,
     }
     if deleting:
@@ -253,6 +254,11 @@ NO_CLASS = Misconfigured("spec.className: there is no such class")
 def quota(name: str = "default", *, version: int = 1, status: JSON | None = None, **spec: Any) -> Quota:
     meta = {"name": name, "uid": f"uid-of-quota-{name}", "resourceVersion": str(version), "generation": 1}
     return Quota.of({"metadata": meta, "spec": spec, "status": status or {}})
+
+
+def namespace(name: str, *, version: int = 1, **labels: str) -> Namespace:
+    meta = {"name": name, "uid": f"uid-of-{name}", "resourceVersion": str(version), "labels": labels}
+    return Namespace.of({"metadata": meta})
 
 
 def report(of: str = "demo", sequence: int = 1, activity: str = "Idle", **fields: Any) -> SessionReport:

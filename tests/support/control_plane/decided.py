@@ -9,8 +9,8 @@ from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.decisions.decide import decide
 from agentsession_operator.decisions.decision import CreatePod, Decision, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts, ReceivedReport
+from agentsession_operator.decisions.quotas.verdict import Displaced, Verdict
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
-from agentsession_operator.decisions.verdict import Displaced, Verdict
 from session_runtime.wire import SessionReport
 from support.control_plane.builders import NOW, later, resolved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.api.objects import Pod, PodUID, Quota, Session, SessionClass, SessionUID
+from agentsession_operator.api.objects import Namespace, Pod, PodUID, Quota, Session, SessionClass, SessionUID
 from agentsession_operator.cluster.cache import Cache, CacheListener, Store
 from support.control_plane.builders import READY, pod, quota, session, session_class
 
@@ -94,6 +94,9 @@ class Heard(CacheListener):
         self.changes.append((before, after, cache.pods_of(UID)))
 
     def quota_changed(self, cache: Cache, before: Quota | None, after: Quota | None) -> None:
+        self.changes.append((before, after, cache.pods_of(UID)))
+
+    def namespace_changed(self, cache: Cache, before: Namespace | None, after: Namespace | None) -> None:
         self.changes.append((before, after, cache.pods_of(UID)))
 
     def completed(self, cache: Cache) -> None:

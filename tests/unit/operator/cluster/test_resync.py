@@ -60,7 +60,7 @@ async def test_the_first_lists_complete_the_cache() -> None:
     assert (len(relist.cache.sessions), len(relist.cache.pods), relist.cache.complete) == (1, 1, True)
 
 
-@pytest.mark.parametrize("missing", [SESSIONS, CLASSES, QUOTAS, "pods"])
+@pytest.mark.parametrize("missing", [SESSIONS, CLASSES, QUOTAS, "namespaces", "pods"])
 async def test_the_cache_is_incomplete_until_every_kind_is_listed(missing: str) -> None:
     relist = Relist()
 

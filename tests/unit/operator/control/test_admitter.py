@@ -54,7 +54,7 @@ async def test_the_first_write_for_a_session_is_its_pod() -> None:
     stage.put_session()
     await passes(stage)
     assert stage.writes() == [("POST", PODS)]
-    assert stage.admitter.counts.held == 1
+    assert stage.books.admission.ledger.held == 1
 
 
 async def test_no_session_is_admitted_before_the_cache_is_complete() -> None:
@@ -70,7 +70,7 @@ async def test_an_unreadable_quota_admits_no_session_and_reports_why() -> None:
     stage.put_session()
     await passes(stage)
     await stage.reconciler.reconcile(UID)
-    assert stage.reasons()["Admitted"] == "Queued"
+    assert stage.reasons()["Admitted"] == "QuotaHeld"
 
 
 @pytest.mark.parametrize("code", [403, 409, 422, 429])
@@ -128,7 +128,7 @@ async def test_a_pass_counts_its_slow_creations_when_one_is_refused(others: int)
     for _ in range(100):
         stage.wake()
         await asyncio.sleep(0.1)
-        assert pods(stage) + len(stage.objects.creating()) <= 2 * (others + 1)
+        assert pods(stage) + stage.objects.in_doubt <= 2 * (others + 1)
         assert pods(stage) <= others + 1
     assert pods(stage) == others + 1
     admitting.cancel()
@@ -143,7 +143,7 @@ async def test_nothing_is_counted_of_a_creation_that_the_lease_forbade() -> None
 
     stage.server.answer = shut
     await passes(stage, 5)
-    assert stage.objects.creating() == {}
+    assert stage.objects.in_doubt == 0
     stage.server.answer = lambda _verb, _path: None
     await passes(stage, 5)
     assert pods(stage) == 1
@@ -163,10 +163,10 @@ async def test_a_creation_without_an_answer_holds_its_slot_until_it_has_landed()
     stage.wake()
     await asyncio.sleep(LANDING_SECONDS - 0.5)
     assert len(posted) == 1
-    assert stage.objects.creating() == {SessionUID("uid-of-s0"): "ada"}
+    assert stage.objects.is_creating(SessionUID("uid-of-s0"))
     stage.server.answer = lambda _verb, _path: None
     await asyncio.sleep(5)
-    assert stage.objects.creating() == {}
+    assert stage.objects.in_doubt == 0
     assert pods(stage) == 1
     admitting.cancel()
 

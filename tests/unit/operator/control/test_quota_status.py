@@ -10,8 +10,7 @@ import pytest
 from agentsession_operator.api.meta import QUOTAS
 from agentsession_operator.api.objects import Pod, Quota
 from agentsession_operator.cluster.kube import ApiError, path_of
-from agentsession_operator.control.admitter import Counts
-from agentsession_operator.control.quota_status import QuotaStatus, quota_status
+from agentsession_operator.control.quota_status import Counts, QuotaStatus, quota_status
 from support.control_plane.builders import STAMP, pod_body, quota
 from support.control_plane.stage import PODS, Stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
@@ -27,9 +26,11 @@ def anyio_backend() -> Backend:
 
 
 def test_the_status_holds_the_counts_and_their_generation() -> None:
-    status = quota_status(quota(maxSessions=5), counts=Counts(3, 2), now=STAMP)
-    assert (status["used"], status["queued"], status["observedGeneration"]) == (3, 2, 1)
-    (ready,) = status["conditions"]
+    status = quota_status(quota(maxSessions=5), counts=Counts(3, 2, STAMP), now=STAMP)
+    assert (status["used"], status["waiting"], status["observedGeneration"]) == (3, 2, 1)
+    assert (status["limit"], status["oldestWaiting"]) == (5, STAMP)
+    ready, admitting = status["conditions"]
+    assert (admitting["type"], admitting["status"], admitting["reason"]) == ("Admitting", "True", "HasRoom")
     assert (ready["type"], ready["status"], ready["reason"], ready["lastTransitionTime"]) == (
         "Ready",
         "True",
@@ -39,13 +40,29 @@ def test_the_status_holds_the_counts_and_their_generation() -> None:
 
 
 def test_a_quota_that_cannot_be_read_says_what_follows() -> None:
-    (ready,) = quota_status(quota(maxSessions="many"), counts=Counts(0, 0), now=STAMP)["conditions"]
-    assert (ready["status"], ready["reason"]) == ("False", "Unreadable")
-    assert "No session is admitted" in ready["message"]
+    status = quota_status(quota(maxSessions="many"), counts=Counts(0, 0), now=STAMP)
+    assert "limit" not in status
+    for condition in status["conditions"]:
+        assert (condition["status"], condition["reason"]) == ("False", "Unreadable")
+        assert "No session that the quota may count is admitted" in condition["message"]
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (quota(maxSessions=3), "Full"),
+        (quota(maxSessions=2), "Full"),
+        (quota(stopPolicy="Hold"), "Hold"),
+        (quota(stopPolicy="HoldAndDrain"), "HoldAndDrain"),
+    ],
+)
+def test_a_quota_says_why_it_admits_nobody(of: Quota, reason: str) -> None:
+    _, admitting = quota_status(of, counts=Counts(3, 2), now=STAMP)["conditions"]
+    assert (admitting["status"], admitting["reason"]) == ("False", reason)
 
 
 def test_pods_without_a_session_are_named_ten_at_most() -> None:
-    status = quota_status(quota(), counts=Counts(30, 0, [f"team/p{number}" for number in range(30)]), now=STAMP)
+    status = quota_status(quota(), counts=Counts(30, 0, None, [f"team/p{number}" for number in range(30)]), now=STAMP)
     assert status["podsWithoutSession"] == [f"team/p{number}" for number in range(10)]
 
 
@@ -58,7 +75,7 @@ async def at_work(stage: Stage, seconds: float) -> None:
     """Let the admitter and the quota's status run for a while."""
     tasks = [
         asyncio.create_task(work())
-        for work in (stage.admitter.run, QuotaStatus(stage.server.kube, stage.cache, stage.admitter).run)
+        for work in (stage.admitter.run, QuotaStatus(stage.server.kube, stage.cache, stage.books).run)
     ]
     stage.wake()
     await asyncio.sleep(seconds)
@@ -82,7 +99,7 @@ async def test_the_counts_are_written_once_until_they_change() -> None:
     stage = full_stage()
     await at_work(stage, 60)
     status = stage.server.objects[PATH]["status"]
-    assert (status["used"], status["queued"]) == (1, 1)
+    assert (status["used"], status["waiting"]) == (1, 1)
     assert [call for call in stage.writes() if call[1] == PATH] == [("PATCH", PATH)]
 
 

@@ -10,7 +10,7 @@ from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.cluster.cache import Cache
 from agentsession_operator.control.wakeups import Wakeup, Wakeups, class_change, pod_change, quota_change, session_change
 from agentsession_operator.control.workqueue import WorkQueue
-from support.control_plane.builders import READY, admitted, ended, finished, pod, quota, session, session_class
+from support.control_plane.builders import READY, admitted, ended, finished, namespace, pod, quota, session, session_class
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -52,8 +52,8 @@ def test_a_pod_whose_label_changes_wakes_both_sessions() -> None:
     assert pod_change(pod(), pod(version=101, session_uid="other")).sessions == (UID, "other")
 
 
-def test_a_quota_is_a_setting_when_its_spec_changes() -> None:
-    settings, nothing = Wakeup(settings=True), Wakeup()
+def test_a_quota_concerns_everybody_when_its_spec_changes() -> None:
+    settings, nothing = Wakeup(everybody=True), Wakeup()
     assert quota_change(None, quota(maxSessions=1)) == settings
     assert quota_change(quota(maxSessions=1), quota(maxSessions=1, version=2, status={"used": 1})) == nothing
     assert quota_change(quota(maxSessions=1), quota(maxSessions=2, version=2)) == settings
@@ -109,8 +109,10 @@ async def test_settings_requeue_the_unfinished_sessions_without_a_pod() -> None:
     awake.cache.sessions.put(finished("over"))
     await awake.queued()
     awake.admission_due()
-    awake.cache.quotas.put(quota(maxSessions=1))
+    awake.cache.classes.put(session_class())
     assert (await awake.queued(), awake.admission_due()) == (["uid-of-waiting"], True)
+    awake.cache.quotas.put(quota(stopPolicy="HoldAndDrain"))
+    assert (await awake.queued(), awake.admission_due()) == (["uid-of-waiting", "uid-of-running"], True)
 
 
 async def test_settings_wake_nothing_until_the_first_lists_are_complete() -> None:
@@ -128,3 +130,26 @@ async def test_a_report_wakes_its_session_alone() -> None:
     awake = Awake()
     awake.wakeups.report_arrived(UID)
     assert (await awake.queued(), awake.admission_due()) == ([UID], False)
+
+
+async def test_news_are_kept_for_the_ledger_until_a_pass() -> None:
+    awake = Awake()
+    awake.cache.mark_complete()
+    awake.cache.sessions.put(session())
+    awake.cache.namespaces.put(namespace("team", team="a"))
+    awake.cache.classes.put(session_class())
+    awake.cache.quotas.put(quota(maxSessions=1))
+    news = awake.wakeups.news
+    assert (list(news.sessions), list(news.namespaces), news.quotas, news.classes) == ([UID], ["team"], True, True)
+
+
+async def test_a_namespace_wakes_nothing_while_its_labels_are_the_same() -> None:
+    awake = Awake()
+    awake.cache.mark_complete()
+    awake.cache.namespaces.put(namespace("team", team="a"))
+    assert awake.admission_due()
+    awake.cache.namespaces.put(namespace("team", version=2, team="a"))
+    assert not awake.admission_due()
+    awake.cache.namespaces.remove("uid-of-team")
+    assert awake.admission_due()
+    assert awake.wakeups.news.namespaces == {"team": None}

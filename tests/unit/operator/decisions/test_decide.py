@@ -11,11 +11,10 @@ from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session import QueuePlace
 from agentsession_operator.api.workspace import WorkspaceStatus
-from agentsession_operator.decisions.admission import Wait
-from agentsession_operator.decisions.decide import POSITIONS_SHOWN
 from agentsession_operator.decisions.decision import CreatePod
 from agentsession_operator.decisions.patch import only_activity
 from agentsession_operator.decisions.persistent import TOLERATED
+from agentsession_operator.decisions.quotas.verdict import Wait
 from support.control_plane.builders import (
     CRASHED,
     EARLIER,
@@ -63,10 +62,10 @@ def test_the_reason_to_wait_is_the_admitters(reason: str) -> None:
     assert reasons(decided(session(), verdict=Wait(AdmittedReason(reason), "because", 1)))["Admitted"] == ("False", reason)
 
 
-def test_only_those_near_the_front_are_told_their_place() -> None:
-    for position, shown in ((POSITIONS_SHOWN, POSITIONS_SHOWN), (POSITIONS_SHOWN + 1, None)):
-        queue = decided(session(), verdict=Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "", position)).status.queue
-        assert queue == QueuePlace(position=shown, since=STAMP)
+@pytest.mark.parametrize("position", [7, None])
+def test_the_place_in_the_queue_is_told_where_it_is_known(position: int | None) -> None:
+    queue = decided(session(), verdict=Wait(AdmittedReason.GLOBAL_LIMIT_REACHED, "", position)).status.queue
+    assert queue == QueuePlace(position=position, since=STAMP)
 
 
 def test_the_beginning_of_the_wait_stays_when_the_place_changes() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Pod
-from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.quotas.verdict import Wait
 from support.control_plane.builders import (
     COMPLETED,
     EARLIER,

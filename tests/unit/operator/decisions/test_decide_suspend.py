@@ -9,7 +9,7 @@ import pytest
 from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.api.objects import Pod, Session
 from agentsession_operator.api.workspace import LostPods
-from agentsession_operator.decisions.admission import Wait
+from agentsession_operator.decisions.quotas.verdict import Wait
 from support.control_plane.builders import (
     EARLIER,
     JSON,

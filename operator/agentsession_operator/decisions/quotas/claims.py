@@ -17,8 +17,8 @@ from typing import Final
 from agentsession_operator.api.agent import AgentSpec
 from agentsession_operator.api.conditions import ConditionType
 from agentsession_operator.api.objects import Pod, Session, SessionClass, choose_class
-from agentsession_operator.decisions.lanes import Arrival
 from agentsession_operator.decisions.persistent import is_recorded
+from agentsession_operator.decisions.quotas.lanes import Arrival
 from agentsession_operator.decisions.resolve import Resolved, resolve
 
 KNOWN: Final = 20_000

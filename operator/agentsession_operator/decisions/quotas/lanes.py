@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from agentsession_operator.api.conditions import AdmittedReason
-from agentsession_operator.decisions.limits import Group, Limit
+from agentsession_operator.decisions.quotas.limits import Group, Limit
 
 Arrival: TypeAlias = "tuple[str, str, str]"
 """Time of asking, namespace and name: first come first served, the same for every observer."""
@@ -73,9 +73,10 @@ class Lane:
         )
         return -self.priority, share, self.waiting[place][0], self.number
 
-    def has_room(self, more: Mapping[Group, int]) -> bool:
-        """Whether none of its groups would be full if they had so many more holders."""
-        return all(seat.group.cap is None or seat.group.held + more.get(seat.group, 0) < seat.group.cap for seat in self.seats)
+    @property
+    def has_room(self) -> bool:
+        """Whether none of its groups is full."""
+        return not any(seat.group.full for seat in self.seats)
 
     def blocked(self) -> Blocked:
         """What its sessions wait for: a hold, or the first limit that is full."""
@@ -119,7 +120,7 @@ class Pool:
             lane.key = None
             del self.lanes[tuple(seat.group for seat in lane.seats), lane.priority]
             return
-        key = lane.key_at(0, {}) if lane.has_room({}) else None
+        key = lane.key_at(0, {}) if lane.has_room else None
         if key != lane.key:
             lane.key = key
             if key is not None:
@@ -140,16 +141,13 @@ class Pool:
 
 
 def in_order(pools: Iterable[Pool], most: int) -> list[str]:
-    """UIDs in the order in which slots would go out if the limits of all were endless, and those of each user as they are."""
+    """UIDs in the order in which slots would go out if the limits were endless."""
     heap = [(key, lane, 0) for pool in pools for key, lane in pool.entries()]
     heapq.heapify(heap)
     more: Counter[Group] = Counter()
     order: list[str] = []
     while heap and len(order) < most:
         key, lane, place = heap[0]
-        if not lane.has_room(more):
-            heapq.heappop(heap)
-            continue
         now = lane.key_at(place, more)
         if now != key:
             heapq.heapreplace(heap, (now, lane, place))

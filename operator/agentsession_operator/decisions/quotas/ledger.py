@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
-from agentsession_operator.decisions.claims import Claim
-from agentsession_operator.decisions.lanes import Lane, Pool, Seat
-from agentsession_operator.decisions.limits import BUILT_IN, Group, Limit
+from agentsession_operator.decisions.quotas.claims import Claim
+from agentsession_operator.decisions.quotas.lanes import Lane, Pool, Seat
+from agentsession_operator.decisions.quotas.limits import BUILT_IN, Group, Limit
 
 
 @dataclass(slots=True)
@@ -65,6 +65,9 @@ class Ledger:
         before = self.entries.get(uid)
         if (before.claim if before is not None else None) == claim:
             return False
+        if before is not None and before.accepted and claim == replace(before.claim, accepted=True):
+            before.claim = claim  # its status says so now, and nothing else has changed
+            return False
         if before is not None:
             self._take_out(before)
         if claim is None or claim.holds:
@@ -76,7 +79,7 @@ class Ledger:
         return True
 
     def grant(self, entry: Entry) -> None:
-        """The session gets a slot. However its creation ends, it is not turned away any more."""
+        """The session gets a slot. It is not turned away any more, even if its creation is refused."""
         self._take_out(entry)
         self._accepted.add(entry.claim.uid)
         self._take_in(replace(entry.claim, holds=True))
@@ -90,7 +93,7 @@ class Ledger:
             seat.group.waiting += 1
 
     def turn_away(self, entry: Entry) -> None:
-        """The session asks no longer, whatever its status says."""
+        """The session asks no longer, although its status does not say so yet."""
         self._turned_away.add(entry.claim.uid)
         self._leave_lane(entry)
 

@@ -10,9 +10,9 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Final
 
-from agentsession_operator.decisions.claims import Claim
-from agentsession_operator.decisions.lanes import Blocked, Seat
-from agentsession_operator.decisions.limits import Limit
+from agentsession_operator.decisions.quotas.claims import Claim
+from agentsession_operator.decisions.quotas.lanes import Blocked, Seat
+from agentsession_operator.decisions.quotas.limits import Limit
 
 LOOKED_AT: Final = 64
 """Idle sessions that are looked at for one that waits. Those further down have been idle for a shorter time."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agentsession_operator.api.conditions import AdmittedReason
-from agentsession_operator.decisions.lanes import Blocked
-from agentsession_operator.decisions.limits import BUILT_IN, Group, Limit
-from agentsession_operator.decisions.verdict import TurnedAway, Wait
+from agentsession_operator.decisions.quotas.lanes import Blocked
+from agentsession_operator.decisions.quotas.limits import BUILT_IN, Group, Limit
+from agentsession_operator.decisions.quotas.verdict import TurnedAway, Wait
 
 _BY_ITSELF = "The session starts by itself"
 

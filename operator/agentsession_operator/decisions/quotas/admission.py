@@ -12,12 +12,12 @@ from typing import Final
 
 from agentsession_operator.api.conditions import SuspendedReason
 from agentsession_operator.api.objects import Quota
-from agentsession_operator.decisions import wording
-from agentsession_operator.decisions.claims import Claim
-from agentsession_operator.decisions.lanes import Blocked, Lane, Pool, in_order, in_own_order
-from agentsession_operator.decisions.ledger import Entry, Ledger
-from agentsession_operator.decisions.replacement import Replacements
-from agentsession_operator.decisions.verdict import Displaced, TurnedAway, Verdict
+from agentsession_operator.decisions.quotas import wording
+from agentsession_operator.decisions.quotas.claims import Claim
+from agentsession_operator.decisions.quotas.lanes import Blocked, Lane, Pool, in_order, in_own_order
+from agentsession_operator.decisions.quotas.ledger import Entry, Ledger
+from agentsession_operator.decisions.quotas.replacement import Replacements
+from agentsession_operator.decisions.quotas.verdict import Displaced, TurnedAway, Verdict
 
 POSITIONS_SHOWN: Final = 50
 """Sessions further back are not told their position: it would cost a write each whenever anyone moves."""

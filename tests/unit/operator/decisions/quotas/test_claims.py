@@ -1,15 +1,15 @@
-"""Who is counted as a holder, and who as asking."""
+"""What a session claims: who is counted as a holder, and who as asking."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from agentsession_operator.api.objects import Pod, Session, SessionUID
 from agentsession_operator.cluster.thrift import Thrift
-from agentsession_operator.decisions.admission import Waiting
-from agentsession_operator.decisions.ledger import Startable, build_ledger
+from agentsession_operator.decisions.quotas.claims import Claim, Offers, claim_of, claim_of_leftovers
 from support.control_plane.builders import (
     CREATED,
     READY,
@@ -28,21 +28,39 @@ DEMO = SessionUID("uid-of-demo")
 MODELS = ["openai/a", "openai/b", "other/a", "openai/a", "other/b", "openai/c"]
 
 
-def count(
+def claims(
     *objects: Session | Pod,
-    in_flight: dict[SessionUID, str] | None = None,
+    creating: set[SessionUID] | None = None,
     backing_off: set[SessionUID] | None = None,
     of_classes: dict[str, object] | None = None,
-) -> tuple[Counter[str], list[str]]:
+    before: Claim | None = None,
+    idle_since: str | None = None,
+) -> dict[str, Claim]:
+    """The claims of these sessions and pods, by UID."""
+    sessions = {item.meta.uid: item for item in objects if isinstance(item, Session)}
+    pods = [item for item in objects if isinstance(item, Pod)]
+    offers = Offers(classes() if of_classes is None else of_classes)  # type: ignore[arg-type]
+    found: dict[str, Claim | None] = {}
+    for uid in {*sessions, *(each.session_uid for each in pods), *(creating or ())}:
+        mine, under_way = [each for each in pods if each.session_uid == uid], uid in (creating or ())
+        if (of := sessions.get(uid)) is None:
+            found[uid] = claim_of_leftovers(mine, before, creating=under_way)
+        else:
+            found[uid] = claim_of(
+                of,
+                mine,
+                offers(of),
+                creating=under_way,
+                backs_off=uid in (backing_off or ()),
+                idle_since=idle_since,
+            )
+    return {uid: claim for uid, claim in found.items() if claim is not None}
+
+
+def count(*objects: Session | Pod, **fields: Any) -> tuple[Counter[str], list[str]]:
     """Holders by user, and who asks."""
-    ledger = build_ledger(
-        [item for item in objects if isinstance(item, Session)],
-        [item for item in objects if isinstance(item, Pod)],
-        Startable(classes() if of_classes is None else of_classes),  # type: ignore[arg-type]
-        in_flight or {},
-        (backing_off or set()).__contains__,
-    )
-    return Counter(ledger.holders), [waiting.uid for waiting in ledger.waiting]
+    found = claims(*objects, **fields).values()
+    return Counter(claim.user for claim in found if claim.holds), [claim.uid for claim in found if not claim.holds]
 
 
 def test_a_new_session_asks_and_holds_nothing() -> None:
@@ -50,8 +68,9 @@ def test_a_new_session_asks_and_holds_nothing() -> None:
 
 
 def test_who_asks_is_known_by_creation_time_namespace_and_name() -> None:
-    ledger = build_ledger([session()], [], Startable(classes()), {}, set().__contains__)
-    assert ledger.waiting == [Waiting("uid-of-demo", "ada", (CREATED, "team", "demo"))]
+    (claim,) = claims(session()).values()
+    assert (claim.uid, claim.user, claim.arrival) == ("uid-of-demo", "ada", (CREATED, "team", "demo"))
+    assert (claim.first, claim.accepted, claim.class_name, claim.namespace) == (True, False, "standard", "team")
 
 
 def test_an_admitted_session_holds_a_slot_before_it_has_a_pod() -> None:
@@ -111,7 +130,7 @@ def test_a_session_without_a_class_never_asks() -> None:
 
 def test_a_session_with_a_model_that_its_class_forbids_never_asks() -> None:
     strict = classes(session_class(models=[{"match": "openai/*"}]))
-    assert count(session(agent={"model": "acme/huge"}), of_classes=strict) == (Counter(), [])  # type: ignore[arg-type]
+    assert count(session(agent={"model": "acme/huge"}), of_classes=strict) == (Counter(), [])
 
 
 def test_an_admitted_session_holds_though_its_class_is_gone() -> None:
@@ -119,15 +138,17 @@ def test_an_admitted_session_holds_though_its_class_is_gone() -> None:
 
 
 def test_a_write_in_flight_counts_as_done() -> None:
-    assert count(session(), in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
+    assert count(session(), creating={DEMO}) == (Counter(ada=1), [])
 
 
 def test_a_write_in_flight_counts_when_the_session_is_already_gone() -> None:
-    assert count(in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
+    before = claims(session())[DEMO]
+    assert count(creating={DEMO}, before=before) == (Counter(ada=1), [])
+    assert count(creating={DEMO}) == (Counter(), []), "nothing was ever known of it"
 
 
 def test_a_write_in_flight_is_not_counted_beside_its_session_and_pod() -> None:
-    assert count(admitted(), pod(status=READY), in_flight={DEMO: "ada"}) == (Counter(ada=1), [])
+    assert count(admitted(), pod(status=READY), creating={DEMO}) == (Counter(ada=1), [])
 
 
 def test_two_pods_of_one_session_share_its_slot() -> None:
@@ -174,34 +195,81 @@ def test_a_session_to_be_suspended_never_asks() -> None:
     assert count(session(suspend=True, status=RESTED), pod(status=READY)) == (Counter({"ada": 1}), [])
 
 
+def arrivals(*sessions: Session) -> list[str]:
+    found = claims(*sessions).values()
+    return [claim.uid for claim in sorted(found, key=lambda claim: claim.arrival)]
+
+
 def test_a_session_that_comes_back_asks_after_those_who_wait_already() -> None:
-    """By its creation it would go before everybody who came while it was at rest."""
+    """By its creation it would be before everybody who came while it was at rest."""
     old = session("old", created="2026-01-01T00:00:00Z", status=RESTED)
     new = session("new", created="2026-05-04T10:00:00Z")
-    ledger = build_ledger([old, new], [], Startable(classes()), {}, set().__contains__)
-    assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-new", "uid-of-old"]
+    assert arrivals(old, new) == ["uid-of-new", "uid-of-old"]
+    assert (claims(old)["uid-of-old"].first, claims(old)["uid-of-old"].accepted) == (False, True)
 
 
 def test_and_from_then_on_it_keeps_its_place() -> None:
     asked = {**RESTED, "queue": {"position": 2, "since": "2026-05-04T11:00:00Z"}}
     old = session("old", created="2026-01-01T00:00:00Z", status=asked)
     later_ = session("later", created="2026-05-04T12:00:00Z")
-    ledger = build_ledger([later_, old], [], Startable(classes()), {}, set().__contains__)
-    assert [item.uid for item in sorted(ledger.waiting, key=lambda item: item.arrived)] == ["uid-of-old", "uid-of-later"]
+    assert arrivals(later_, old) == ["uid-of-old", "uid-of-later"]
 
 
-def test_a_pod_whose_session_is_gone_is_named() -> None:
+def test_a_session_that_was_told_to_wait_keeps_its_place() -> None:
+    told = claims(session(status={"queue": {"since": CREATED}}))[DEMO]
+    assert (told.first, told.accepted) == (True, True)
+
+
+def test_a_pod_without_its_session_counts_as_that_did() -> None:
     left = pod("left", status=READY)
-    ledger = build_ledger(
-        [session()], [left, pod(status=READY), pod("ended", status=ended())], Startable(classes()), {}, set().__contains__
-    )
-    assert ledger.leftovers == [f"team/{left.meta.name}"]
+    before = Claim("uid-of-left", "ada", "team", "gpu", ("", "", ""), priority=3, successor="heir")
+    found = claims(session(), left, pod(status=READY), pod("ended", status=ended()), before=before)
+    assert {uid: claim.leftover for uid, claim in found.items()} == {DEMO: None, "uid-of-left": f"team/{left.meta.name}"}
+    claim = found["uid-of-left"]
+    assert (claim.class_name, claim.priority, claim.successor) == ("gpu", 3, "heir")
+
+
+def test_after_a_restart_the_class_of_a_leftover_is_not_known() -> None:
+    assert claims(pod("left", status=READY))["uid-of-left"].class_name is None
+
+
+def test_a_class_says_name_and_priority() -> None:
+    some = classes(session_class("gold", default=False, priority=7), session_class())
+    assert claims(session(className="gold"), of_classes=some)[DEMO].priority == 7  # type: ignore[arg-type]
+    held = claims(admitted(className="gone"), of_classes=some)[DEMO]  # type: ignore[arg-type]
+    assert (held.class_name, held.priority) == ("gone", 0)
+    assert claims(admitted(), of_classes={})[DEMO].class_name == ""
+
+
+def test_only_a_holder_that_is_to_stay_is_idle() -> None:
+    assert claims(admitted(), idle_since=CREATED)[DEMO].idle_since == CREATED
+    assert claims(admitted(suspend=True), idle_since=CREATED)[DEMO].idle_since is None
+    assert claims(session(), idle_since=CREATED)[DEMO].idle_since is None
+
+
+REPLACED = {"rest": {"reason": "Replaced", "generation": 1, "successor": "uid-of-next"}}
+
+
+def test_a_session_that_makes_room_names_its_successor_while_it_holds() -> None:
+    assert claims(admitted(status=REPLACED))[DEMO].successor == "uid-of-next"
+    assert claims(session(status=REPLACED)) == {}
+
+
+def test_a_replaced_session_asks_again_when_its_spec_has_changed() -> None:
+    status = {**REPLACED, "conditions": [condition("Suspended", "True", "Replaced")]}
+    assert claims(session(status=status, generation=1)) == {}
+    assert claims(session(status=status, generation=2))[DEMO].successor is None
+
+
+def test_a_drained_session_asks_again_by_itself() -> None:
+    status = {"rest": {"reason": "QuotaHeld"}, "conditions": [condition("Suspended", "True", "QuotaHeld")]}
+    assert not claims(session(status=status))[DEMO].first
 
 
 def test_equal_settings_are_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten thousand sessions that wait have few kinds of settings; and what is remembered has a bound."""
-    monkeypatch.setattr("agentsession_operator.decisions.ledger.KNOWN", 3)
-    startable, thrift = Startable(classes(session_class(models=[{"match": "openai/*"}]))), Thrift()
+    monkeypatch.setattr("agentsession_operator.decisions.quotas.claims.KNOWN", 3)
+    offers, thrift = Offers(classes(session_class(models=[{"match": "openai/*"}]))), Thrift()
     sessions = [thrift.kept(session(f"s{number}", agent={"model": model})) for number, model in enumerate(MODELS)]
-    assert [startable(one) for one in sessions] == [model.startswith("openai/") for model in MODELS]
-    assert len(startable._known) <= 3
+    assert [offers(one).starts for one in sessions] == [model.startswith("openai/") for model in MODELS]
+    assert len(offers._known) <= 3

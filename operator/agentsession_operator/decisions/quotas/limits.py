@@ -90,8 +90,10 @@ class Limit:
         return rule.max_sessions
 
     def forget(self, group: Group) -> None:
-        """Nobody is in this group any more."""
-        self._groups.pop((group.together, group.name), None)
+        """Nobody is in this group any more. There may be a newer one of the same name."""
+        key = group.together, group.name
+        if self._groups.get(key) is group:
+            del self._groups[key]
 
 
 def _names(names: list[str] | None, name: str | None) -> bool | None:
@@ -119,5 +121,5 @@ def _meets(labels: Mapping[str, str], requirement: Requirement) -> bool:
             return labels.get(requirement.key) not in requirement.values
         case "Exists":
             return requirement.key in labels
-        case "DoesNotExist":
+        case _:
             return requirement.key not in labels
