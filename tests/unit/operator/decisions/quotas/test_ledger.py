@@ -44,7 +44,7 @@ def test_fifty_and_ten_hold_without_any_quota() -> None:
     assert max(group.held for group in of.ledger.built_in.groups()) <= 10
 
 
-def test_a_full_quota_never_holds_up_a_session_that_it_does_not_count() -> None:
+def test_a_full_quota_never_holds_up_those_it_does_not_count() -> None:
     gpu = quota("gpu", classNames=["gpu"], maxSessions=0)
     of, plan = decided([claim("a", class_name="gpu"), claim("b", second=5)], gpu, quota("all"))
     assert plan.grants == ["b"]

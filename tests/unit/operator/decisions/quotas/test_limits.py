@@ -123,7 +123,7 @@ def test_a_rule_without_a_limit_keeps_the_limit_of_the_quota() -> None:
     assert (of.group_of("ada").cap, of.group_of("ada").weight) == (3, 7)
 
 
-def test_a_user_who_is_named_like_a_rule_is_not_in_its_group() -> None:
+def test_a_user_named_like_a_rule_is_not_in_its_group() -> None:
     rules = [{"match": "x?", "countAs": "Together"}]
     of = limit(quota(userRules=rules))
     assert of.group_of("x1") is not of.group_of("x?y")

@@ -162,7 +162,7 @@ def test_one_makes_room_for_one() -> None:
     assert of.displaced("h1") == Displaced(SuspendedReason.REPLACED, "b")
 
 
-def test_the_slot_that_is_left_goes_to_the_one_it_was_left_for() -> None:
+def test_the_slot_that_is_left_is_its_successors() -> None:
     of = full("2026-05-04T09:00:00Z")
     of.put("b", claim("b", "cyn", 9, priority=7))
     of.decide(10)
@@ -206,7 +206,7 @@ def test_a_pair_is_known_from_the_status_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize("how", [{"first": False, "accepted": True}, {}])
-def test_only_a_first_ask_replaces_and_only_where_all_that_binds_says_so(how: dict[str, bool]) -> None:
+def test_only_a_first_ask_replaces_where_all_that_binds_says_so(how: dict[str, bool]) -> None:
     queues = [] if how else [quota("queues", maxSessions=1)]
     of = admission([holder("h", idle_since="2026"), claim("a", "bob", **how)], capped(1, 1, **REPLACE), *queues)
     of.decide(10)
