@@ -100,6 +100,12 @@ class Reconciler:
                 await self._objects.clean_up(uid)
             return
         decision = self._decide(session)
+        if decision.status.rest is not None and decision.status.rest != session.status.rest:
+            # Written before the pod is told to stop: a pod that stops for no reason that is written is one that was lost.
+            await self._write_status(session, decision)
+            session = self._cache.sessions.get(uid)
+            if session is None:
+                return
         failure: ApiError | NotLeader | None = None
         try:
             await self._protect(session)
@@ -128,6 +134,8 @@ class Reconciler:
     def _decide(self, session: Session) -> Decision:
         """Decide on what is known now. It does not await, so all facts are of one moment."""
         uid = session.meta.uid
+        if session.admitted:
+            self._books.recount((uid,))  # a report may have said since the last pass that it is idle
         facts = Facts(
             session=session,
             resolved=resolve(session.spec, self._cache.classes_by_name()),
