@@ -52,14 +52,16 @@ def test_a_hold_admits_nobody_and_lets_the_running_continue(scene: Scene) -> Non
 
 def test_a_drain_suspends_the_persistent_at_the_end_of_their_turn(scene: Scene) -> None:
     quota = scene.quota(**FIVE)
-    kept = scene.ask("kept", mode="Interactive", className=scene.session_class("persistent", **PERSISTENT))
+    persistent = scene.session_class("persistent", **PERSISTENT)
+    kept, idle = (scene.ask(name, mode="Interactive", className=persistent) for name in ("kept", "idle"))
     fleeting = scene.ask("fleeting", "bob", mode="Interactive")
-    pods = {body["metadata"]["name"]: scene.starts(body) for body in (kept, fleeting)}
+    pods = {body["metadata"]["name"]: scene.starts(body) for body in (kept, idle, fleeting)}
     scene.idle(fleeting, pods["fleeting"], LONG_AGO)
+    scene.idle(idle, pods["idle"], LONG_AGO)
     scene.reports(kept, pods["kept"], activity="Processing")
     wait_for(scene.api, kept, "Active", "True", "Processing")
     quota.write(**FIVE, stopPolicy="HoldAndDrain")
-    quota.enforced()
+    scene.stops(pods["idle"])
 
     def works() -> None:
         assert "deletionTimestamp" not in scene.pods(kept)[0]["metadata"]
@@ -67,6 +69,7 @@ def test_a_drain_suspends_the_persistent_at_the_end_of_their_turn(scene: Scene) 
     throughout(works, seconds=1.0)
     scene.reports(kept, pods["kept"], activity="Idle", last_activity_time=LATER)
     scene.stops(pods["kept"])
+    wait_for(scene.api, idle, "Suspended", "True", "QuotaHeld", within=30)
     rests = wait_for(scene.api, kept, "Suspended", "True", "QuotaHeld", within=30)
     assert "resumes by itself" in condition(rests, "Suspended")["message"]
     assert rests["status"]["phase"] == "Suspended"

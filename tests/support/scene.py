@@ -32,11 +32,21 @@ class Scene:
 
     def quota(self, name: str = "tested", **spec: Any) -> Quota:
         """A quota that the operator counts by."""
+        quota = self.put_quota(name, **spec)
+        quota.enforced()
+        return quota
+
+    def put_quota(self, name: str, **spec: Any) -> Quota:
+        """A quota that the operator may not have seen yet."""
         quota = Quota(self.api, name)
         self._quotas.append(quota)
         quota.write(**spec)
-        quota.enforced()
         return quota
+
+    def all_enforced(self) -> None:
+        """Wait until the operator counts by all quotas as they are now."""
+        for quota in self._quotas:
+            quota.enforced()
 
     def session_class(self, name: str, **spec: Any) -> str:
         """A class; its name. An ephemeral one whose pods every node takes, unless `spec` says otherwise."""
