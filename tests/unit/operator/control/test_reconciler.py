@@ -11,7 +11,7 @@ from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.cluster.kube import ApiError, core_path
 from agentsession_operator.cluster.lease import NotLeader
 from agentsession_operator.decisions.pacing import BURST, RECOVERY_SECONDS
-from support.control_plane.builders import READY, STARTING, report
+from support.control_plane.builders import ADMITTED, READY, RUNNING, STARTING, condition, quota, report
 from support.control_plane.stage import CLAIMS, POD, PODS, SESSION, UID, Stage, admitted_stage, persistent_stage
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
@@ -65,6 +65,53 @@ async def test_a_session_of_another_uid_is_another_session() -> None:
         await stage.reconciler.reconcile(UID)
     assert stage.cache.sessions.get(UID) is None
     assert [call for call in stage.writes() if call[0] != "PATCH"] == [("DELETE", POD)]
+
+
+def drained_stage() -> Stage:
+    """A persistent session that answers, under a quota that drains. The ledger has taken in all of that."""
+    stage = persistent_stage(admitted=True)
+    answers = [ADMITTED, RUNNING, condition("PodReady", "True", "PodReady")]
+    stage.put_session(conditions=answers, status=dict(stage.server.objects[SESSION]["status"]) | {"conditions": answers})
+    stage.put_pod(status=READY)
+    stage.cache.quotas.put(quota(stopPolicy="HoldAndDrain"))
+    stage.books.bring_up_to_date()
+    return stage
+
+
+async def test_why_a_pod_is_to_stop_is_written_before_it_is_told() -> None:
+    """Decided on again after the deletion, the session would be one that has lost its pod."""
+    stage = drained_stage()
+    stage.reports.put(report())
+    seen: list[tuple[str, str]] = []
+
+    def rest_at_deletion(verb: str, path: str) -> None:
+        if (verb, path) == ("DELETE", POD):
+            seen.append((verb, stage.server.objects[SESSION]["status"]["rest"]["reason"]))
+
+    stage.server.answer = rest_at_deletion
+    await stage.reconciler.reconcile(UID)
+    assert seen == [("DELETE", "QuotaHeld")]
+    assert stage.reasons()["PodReady"] == "Suspending"
+    assert stage.writes() == [("PATCH", SESSION), ("DELETE", POD)]
+
+
+async def test_a_session_that_is_idle_at_last_is_drained_without_a_pass() -> None:
+    stage = drained_stage()
+    stage.reports.put(report(activity="Processing"))
+    await stage.reconciler.reconcile(UID)
+    assert ("DELETE", POD) not in stage.writes()
+    stage.reports.put(report(sequence=2))
+    await stage.reconciler.reconcile(UID)
+    assert ("DELETE", POD) in stage.writes()
+
+
+async def test_a_session_that_goes_while_it_is_drained_is_left_alone() -> None:
+    stage = drained_stage()
+    stage.reports.put(report())
+    del stage.server.objects[SESSION]
+    await stage.reconciler.reconcile(UID)
+    assert stage.cache.sessions.get(UID) is None
+    assert stage.writes() == [("PATCH", SESSION)]
 
 
 async def test_a_refused_event_does_not_fail_the_reconciliation() -> None:
