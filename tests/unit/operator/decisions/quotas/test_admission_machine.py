@@ -141,6 +141,19 @@ class Admission(RuleBasedStateMachine):
         self.labels[namespace] = {"team": team} if team else {}
         self.decider.set_namespace(namespace, self.labels[namespace])
 
+    @rule(some=st.lists(st.tuples(users, class_names, namespaces), min_size=2, max_size=4))
+    def a_quiet_hour(self, some: list[tuple[str, str | None, str]]) -> None:
+        """Sessions come, those that get a slot start, and all that run wait for input. Then somebody else comes."""
+        for user, class_name, namespace in some[1:]:
+            self.arrive(user, class_name, namespace)
+        self.admit(["created"])
+        for uid in self.running():
+            if not self.pods[uid].meta.deleting:
+                self.answer(uid)
+                self.idle[uid] = f"2026-05-04T11:{self.arrived % 60:02}:00Z"
+        self.arrive(*some[0])
+        self.admit(["created"])
+
     @precondition(lambda self: self.running())
     @rule(data=st.data(), idle=st.booleans())
     def report_activity(self, data: st.DataObject, idle: bool) -> None:
@@ -213,6 +226,8 @@ class Admission(RuleBasedStateMachine):
             decision = decide(self.facts(of), self.now)
             if decision.status.rest is not None and of.status.rest is None:
                 assert uid in self.idle, "only who waits for input makes room"
+                if (successor := decision.status.rest.successor) is not None:
+                    assert self.claims[uid].priority <= self.claims[SessionUID(successor)].priority
             self.sessions[uid] = Session(of.meta, of.spec, decision.status)
             for action in decision.actions:
                 match action:
