@@ -144,8 +144,7 @@ class Admission:
         most = self._replacements.idle(pool.limits)
         if most == 0 or any(limit.held_up for limit in pool.limits):
             return []
-        full_groups = [lane for lane in pool.lanes.values() if lane.key is None]
-        order = [*in_order([pool], most), *in_own_order(full_groups, most)]
+        order = [*in_order([pool], most), *in_own_order(pool.full.in_order(), most)]
         return [uid for uid in order if self.ledger.entries[uid].claim.first and not self._replacements.awaits(uid)]
 
     def displaced(self, uid: str) -> Displaced | None:
@@ -175,7 +174,7 @@ class Admission:
         """Count the positions again. UIDs of up to `most` sessions that have another one than they were told, the foremost
         first; the others keep theirs until the next call."""
         now: dict[str, int] = {}
-        for blocked in {lane.blocked() for pool in self.ledger.pools.values() for lane in pool.lanes.values()}:
+        for blocked in set().union(*(pool.blocked() for pool in self.ledger.pools.values())):
             now |= self._places(blocked)
         changed = [uid for uid in {**now, **self._positions} if now.get(uid) != self._positions.get(uid)]
         changed.sort(key=lambda uid: now.get(uid, POSITIONS_SHOWN + 1))
@@ -194,14 +193,15 @@ class Admission:
     def _places(self, blocked: Blocked) -> dict[str, int]:
         """The positions of those who wait for the same."""
         if blocked.group is not None:
-            order = in_own_order(self.ledger.lanes_of(blocked.group), POSITIONS_SHOWN)
+            lanes = sorted((lane.place_at(0), lane) for lane in self.ledger.lanes_of(blocked.group))
+            order = in_own_order(lanes, POSITIONS_SHOWN)
         else:
             order = in_order((pool for pool in self.ledger.pools.values() if blocked.limit in pool.limits), POSITIONS_SHOWN)
         return {uid: place for place, uid in enumerate(order, start=1)}
 
 
 def _has_room(lane: Lane) -> bool:
-    return lane.key is not None and lane.pool.stopped_by is None
+    return lane in lane.pool.open and lane.pool.stopped_by is None
 
 
 def _refusal(entry: Entry, lane: Lane) -> TurnedAway | None:

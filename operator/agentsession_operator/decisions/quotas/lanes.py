@@ -14,20 +14,22 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from agentsession_operator.api.conditions import AdmittedReason
 from agentsession_operator.decisions.quotas.limits import Group, Limit
+from agentsession_operator.decisions.quotas.ranking import Ranking
 
 Arrival: TypeAlias = "tuple[str, str, str]"
 """Time of asking, namespace and name: first come first served, the same for every observer."""
 Key: TypeAlias = "tuple[int, float, Arrival, int]"
 """What lanes are ordered by: priority (negative), dominant share, arrival of the head, number of the lane."""
-_SLACK: Final = 64
-"""Outdated entries of a heap that are not worth a new one."""
+Place: TypeAlias = "tuple[int, Arrival, int]"
+"""Priority (negative), arrival of the head, number of the lane."""
+K = TypeVar("K", bound="tuple[Any, ...]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,6 @@ class Lane:
         self.pool, self.seats, self.priority, self.number = pool, seats, priority, number
         self.waiting: list[tuple[Arrival, str]] = []
         """Arrival and UID."""
-        self.key: Key | None = None
-        """Where it stands among the lanes of its pool; None while it is empty or one of its groups is full."""
         self.told: Blocked | None = None
         """What its sessions have been told that they wait for."""
 
@@ -72,6 +72,10 @@ class Lane:
             for seat in self.seats
         )
         return -self.priority, share, self.waiting[place][0], self.number
+
+    def place_at(self, place: int) -> Place:
+        """Its place among those who wait for a group of theirs, if the session at `place` were its head."""
+        return -self.priority, self.waiting[place][0], self.number
 
     @property
     def has_room(self) -> bool:
@@ -99,7 +103,17 @@ class Pool:
         self.lanes: dict[tuple[tuple[Group, ...], int], Lane] = {}
         self.told: Limit | None = None
         """What stopped the whole pool when its sessions were told last."""
-        self._heap: list[tuple[Key, Lane]] = []
+        self.open: Ranking[Key, Lane] = Ranking()
+        """Those that could be next."""
+        self.full: Ranking[Place, Lane] = Ranking()
+        """Those that one of their groups leaves no room."""
+        self.oldest: Ranking[tuple[Arrival, int], Lane] = Ranking()
+        """All, by the arrival of their heads."""
+
+    def blocked(self) -> set[Blocked]:
+        """What its lanes wait for. Those that are open all wait for the same."""
+        lane = self.open.first()
+        return ({lane.blocked()} if lane is not None else set()) | {lane.blocked() for lane in self.full}
 
     @property
     def stopped_by(self) -> Limit | None:
@@ -117,53 +131,49 @@ class Pool:
     def update(self, lane: Lane) -> None:
         """A session of the lane came or went, or the count of one of its groups changed."""
         if not lane.waiting:
-            lane.key = None
+            self.open.put(lane, None)
+            self.full.put(lane, None)
+            self.oldest.put(lane, None)
             del self.lanes[tuple(seat.group for seat in lane.seats), lane.priority]
             return
-        key = lane.key_at(0, {}) if lane.has_room else None
-        if key != lane.key:
-            lane.key = key
-            if key is not None:
-                heapq.heappush(self._heap, (key, lane))
-        if len(self._heap) > 2 * len(self.lanes) + _SLACK:
-            self._heap = self.entries()
-            heapq.heapify(self._heap)
-
-    def first(self) -> Lane | None:
-        """The lane whose head is next."""
-        while self._heap and self._heap[0][0] != self._heap[0][1].key:
-            heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
-
-    def entries(self) -> list[tuple[Key, Lane]]:
-        """Key and lane of those that could be next, each once."""
-        return list({lane: (key, lane) for key, lane in self._heap if key == lane.key}.values())
+        room = lane.has_room
+        self.open.put(lane, lane.key_at(0, {}) if room else None)
+        self.full.put(lane, None if room else lane.place_at(0))
+        self.oldest.put(lane, (lane.waiting[0][0], lane.number))
 
 
 def in_order(pools: Iterable[Pool], most: int) -> list[str]:
     """UIDs in the order in which slots would go out if the limits were endless."""
-    heap = [(key, lane, 0) for pool in pools for key, lane in pool.entries()]
-    heapq.heapify(heap)
     more: Counter[Group] = Counter()
     order: list[str] = []
-    while heap and len(order) < most:
-        key, lane, place = heap[0]
-        now = lane.key_at(place, more)
-        if now != key:
-            heapq.heapreplace(heap, (now, lane, place))
-            continue
-        order.append(lane.waiting[place][1])
+    # A lane's key only grows while slots go out: none is looked at before the key that it has now comes up.
+    coming = heapq.merge(*(pool.open.in_order() for pool in pools))
+    for lane, uid in islice(_walk(coming, lambda lane, place: lane.key_at(place, more)), most):
+        order.append(uid)
         more.update(seat.group for seat in lane.seats)
-        if place + 1 < len(lane.waiting):
-            heapq.heapreplace(heap, (lane.key_at(place + 1, more), lane, place + 1))
-        else:
-            heapq.heappop(heap)
     return order
 
 
-def in_own_order(lanes: Iterable[Lane], most: int) -> list[str]:
-    """UIDs of those who wait for the same group to have room, by priority and arrival."""
-    queues: Sequence[Iterable[tuple[int, Arrival, str]]] = [
-        [(-lane.priority, *entry) for entry in lane.waiting[:most]] for lane in lanes
-    ]
-    return [uid for _, _, uid in islice(heapq.merge(*queues), most)]
+def in_own_order(lanes: Iterable[tuple[Place, Lane]], most: int) -> list[str]:
+    """UIDs of those who wait for a group of theirs to have room, by priority and arrival. `lanes` are in that order."""
+    return [uid for _, uid in islice(_walk(iter(lanes), Lane.place_at), most)]
+
+
+def _walk(coming: Iterator[tuple[K, Lane]], key_at: Callable[[Lane, int], K]) -> Iterator[tuple[Lane, str]]:
+    """Session by session, the least key first. `coming` are the keys of the heads, in order; a key may grow meanwhile."""
+    following = next(coming, None)
+    heap: list[tuple[K, Lane, int]] = []
+    while heap or following is not None:
+        if following is not None and not (heap and heap[0][0] < following[0]):
+            heapq.heappush(heap, (*following, 0))
+            following = next(coming, None)
+            continue
+        key, lane, place = heap[0]
+        if (now := key_at(lane, place)) != key:
+            heapq.heapreplace(heap, (now, lane, place))
+            continue
+        yield lane, lane.waiting[place][1]
+        if place + 1 < len(lane.waiting):
+            heapq.heapreplace(heap, (key_at(lane, place + 1), lane, place + 1))
+        else:
+            heapq.heappop(heap)

@@ -102,7 +102,15 @@ class Ledger:
         self.limits = {quota.meta.uid: Limit(quota.meta.name, quota.spec, quota.scope) for quota in quotas}
         self.built_in = _built_in()
         self._selected.clear()
-        self._count_again(list(self.entries))
+        decided = [uid for uid in self.entries if uid not in self.fresh]
+        claims = [entry.claim for entry in self.entries.values()]
+        for counted in (self.entries, self.pools, self.touched, self._leftovers, self._in_namespace, self._lanes_of):
+            counted.clear()
+        self.held = self.waiting = 0
+        for claim in sorted(claims, key=lambda claim: not claim.holds):  # no lane moves because of a holder who comes first
+            self._take_in(claim)
+        for uid in decided:
+            self.fresh.pop(uid, None)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> list[str]:
         """The labels of a namespace are these now; None when it is gone. Returns the sessions that are counted again."""
@@ -222,7 +230,7 @@ class Ledger:
 
     def next_lane(self) -> Lane | None:
         """The lane whose head gets the next slot."""
-        heads = [lane for pool in self.pools.values() if pool.stopped_by is None and (lane := pool.first()) is not None]
+        heads = [lane for pool in self.pools.values() if pool.stopped_by is None and (lane := pool.open.first()) is not None]
         return min(heads, key=lambda lane: lane.key_at(0, {}), default=None)
 
     def lanes_of(self, group: Group) -> Collection[Lane]:
@@ -231,8 +239,8 @@ class Ledger:
 
     def oldest_waiting(self, limit: Limit) -> str | None:
         """Since when the session that has waited longest for a limit has waited."""
-        heads = (lane.waiting[0][0][0] for pool in self.pools.values() if limit in pool.limits for lane in pool.lanes.values())
-        return min(heads, default=None)
+        oldest = (pool.oldest.first() for pool in self.pools.values() if limit in pool.limits)
+        return min((lane.waiting[0][0][0] for lane in oldest if lane is not None), default=None)
 
     def leftovers(self, limit: Limit | None = None) -> list[str]:
         """Pods that hold a slot (of a limit, if one is given) though their session is gone, as NAMESPACE/NAME."""

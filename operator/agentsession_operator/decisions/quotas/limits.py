@@ -77,7 +77,8 @@ class Limit:
 
     def group_of(self, user: str) -> Group:
         """Those with whom a user shares a count."""
-        rule = next((rule for rule in self.rules.user_rules if fnmatchcase(user, rule.match)), None)
+        rules = self.rules.user_rules
+        rule = next((rule for rule in rules if fnmatchcase(user, rule.match)), None) if rules else None
         together = rule is not None and rule.count_as == "Together"
         key = (together, rule.match if rule is not None and together else user)
         if (group := self._groups.get(key)) is None:

@@ -250,7 +250,7 @@ def test_a_lane_that_moves_often_leaves_no_trace_in_the_queue() -> None:
     for number in range(150):
         of.put(f"h{number}", holder(f"h{number}", "ada"))
     (pool,) = of.ledger.pools.values()
-    assert len(pool._heap) < 100
+    assert len(pool.open._heap) < 100
     assert of.decide(10).grants == []
     of.set_quotas([capped(151, 200)])
     assert of.decide(10).grants == ["t"]
