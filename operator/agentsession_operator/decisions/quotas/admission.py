@@ -191,13 +191,14 @@ class Admission:
             self._positions |= {uid: place for uid, place in self._places(blocked).items() if uid in waiting}
 
     def _places(self, blocked: Blocked) -> dict[str, int]:
-        """The positions of those who wait for the same."""
+        """The positions of those who wait for the same. Others may be between them, who wait for another limit as well."""
+        ledger = self.ledger
         if blocked.group is not None:
-            lanes = sorted((lane.place_at(0), lane) for lane in self.ledger.lanes_of(blocked.group))
+            lanes = sorted((lane.place_at(0), lane) for lane in ledger.lanes_of(blocked.group))
             order = in_own_order(lanes, POSITIONS_SHOWN)
         else:
-            order = in_order((pool for pool in self.ledger.pools.values() if blocked.limit in pool.limits), POSITIONS_SHOWN)
-        return {uid: place for place, uid in enumerate(order, start=1)}
+            order = in_order((pool for pool in ledger.pools.values() if blocked.limit in pool.limits), POSITIONS_SHOWN)
+        return {uid: place for place, uid in enumerate(order, start=1) if ledger.waits_for(uid) == blocked}
 
 
 def _has_room(lane: Lane) -> bool:

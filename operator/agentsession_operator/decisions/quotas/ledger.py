@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
 from agentsession_operator.decisions.quotas.claims import Claim
-from agentsession_operator.decisions.quotas.lanes import Lane, Pool, Seat
+from agentsession_operator.decisions.quotas.lanes import Blocked, Lane, Pool, Seat
 from agentsession_operator.decisions.quotas.limits import BUILT_IN, Group, Limit
 
 
@@ -236,6 +236,11 @@ class Ledger:
     def lanes_of(self, group: Group) -> Collection[Lane]:
         """The lanes in which a group waits."""
         return self._lanes_of.get(group, {})
+
+    def waits_for(self, uid: str) -> Blocked | None:
+        """What a session waits for; None for one that does not wait."""
+        lane = self.entries[uid].lane
+        return lane.blocked() if lane is not None else None
 
     def oldest_waiting(self, limit: Limit) -> str | None:
         """Since when the session that has waited longest for a limit has waited."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from agentsession_operator.decisions.quotas.claims import Claim
 from agentsession_operator.decisions.quotas.lanes import Blocked, Seat
-from agentsession_operator.decisions.quotas.limits import Limit
+from agentsession_operator.decisions.quotas.limits import Group, Limit
 
 LOOKED_AT: Final = 64
 """Idle sessions that are looked at for one that waits. Those further down have been idle for a shorter time."""
@@ -22,8 +22,8 @@ class Replacements:
     """See the module's docstring."""
 
     def __init__(self) -> None:
-        self._idle: dict[Limit, list[tuple[str, str]]] = {}
-        """Of limits that replace: since when, and UID."""
+        self._idle: dict[Limit | Group, list[tuple[str, str]]] = {}
+        """Of limits that replace, and of the groups under them: since when, and UID."""
         self._holders: dict[str, tuple[Claim, tuple[Seat, ...]]] = {}
         """The idle ones."""
         self._successor: dict[str, str] = {}
@@ -46,8 +46,8 @@ class Replacements:
             self._part(uid)  # it works again
         else:
             self._holders[uid] = claim, seats
-            for limit in _replacing(seats):
-                insort(self._idle.setdefault(limit, []), (claim.idle_since, uid))
+            for counted in _replacing(seats):
+                insort(self._idle.setdefault(counted, []), (claim.idle_since, uid))
 
     def granted(self, uid: str) -> None:
         """A waiting session has its slot: nobody needs to make room for it."""
@@ -73,7 +73,7 @@ class Replacements:
 
     def find(self, claim: Claim, full: Sequence[Blocked]) -> str | None:
         """Pair a waiting session with the one that has been idle longest, and whose slot gives room in all that is full."""
-        for _, uid in self._idle.get(full[0].limit, ())[:LOOKED_AT]:
+        for _, uid in self._idle.get(full[0].group or full[0].limit, ())[:LOOKED_AT]:
             holder, seats = self._holders[uid]
             if uid not in self._successor and holder.priority <= claim.priority and all(_counts(seats, each) for each in full):
                 self._pair(uid, claim.uid)
@@ -96,15 +96,16 @@ class Replacements:
         if (known := self._holders.pop(uid, None)) is None:
             return
         claim, seats = known
-        for limit in _replacing(seats):
-            queue, key = self._idle[limit], (claim.idle_since or "", uid)
+        for counted in _replacing(seats):
+            queue, key = self._idle[counted], (claim.idle_since or "", uid)
             del queue[bisect_left(queue, key)]
             if not queue:
-                del self._idle[limit]
+                del self._idle[counted]
 
 
-def _replacing(seats: tuple[Seat, ...]) -> list[Limit]:
-    return [seat.limit for seat in seats if seat.limit.rules.when_full == "ReplaceOldestIdle"]
+def _replacing(seats: tuple[Seat, ...]) -> list[Limit | Group]:
+    replacing = [seat for seat in seats if seat.limit.rules.when_full == "ReplaceOldestIdle"]
+    return [*(seat.limit for seat in replacing), *(seat.group for seat in replacing)]
 
 
 def _counts(seats: tuple[Seat, ...], full: Blocked) -> bool:

@@ -51,6 +51,15 @@ def test_a_full_quota_never_holds_up_those_it_does_not_count() -> None:
     assert "SessionQuota gpu" in wait(of, "a").message
 
 
+def test_a_position_is_among_those_who_wait_for_the_limit_that_is_named() -> None:
+    gpu = {"class_name": "gpu"}
+    claims = [holder("h", "x", **gpu), claim("a", "u1", 1), claim("b", "u2", 2), claim("c", "u3", 3, **gpu)]
+    of, _ = decided(claims, quota("gpu", classNames=["gpu"], maxSessions=1), quota("all", maxSessions=1))
+    for _ in range(2):
+        assert [(uid, wait(of, uid).position) for uid in "abc"] == [("a", 1), ("b", 2), ("c", 1)]
+        assert of.moved(10) == []
+
+
 def test_a_session_needs_room_in_every_quota() -> None:
     of, plan = decided(
         [holder("h", "bob"), claim("a"), claim("b", second=1)], quota("wide", maxSessions=3), quota("narrow", maxSessions=2)

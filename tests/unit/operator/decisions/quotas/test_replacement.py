@@ -153,6 +153,13 @@ def test_a_user_at_their_own_limit_replaces_a_session_of_their_own() -> None:
     assert (of.displaced("other"), of.displaced("own")) == (None, Displaced(SuspendedReason.REPLACED, "a"))
 
 
+def test_a_users_own_idle_session_is_found_behind_many_others() -> None:
+    others = [holder(f"h{number}", f"user{number}", idle_since=f"2020-{number:03}") for number in range(100)]
+    of = admission([*others, holder("own", "ada", idle_since="2026"), claim("a", "ada")], capped(200, 1, **REPLACE))
+    of.decide(10)
+    assert of.displaced("own") == Displaced(SuspendedReason.REPLACED, "a")
+
+
 def test_one_makes_room_for_one() -> None:
     of = full("2026-05-04T09:00:00Z", "2026-05-04T09:30:00Z")
     assert of.decide(10).news == []
