@@ -99,7 +99,8 @@ class Books:
         for uid in known | {SessionUID(uid) for uid in self.admission.ledger.entries}:
             entry, claim = self.admission.ledger.entries.get(uid), self._claim(uid)
             if (entry.claim if entry is not None else None) != claim:
-                mistakes.append(f"session {uid}")
+                if self._objects.refusal(uid) is None:  # else its wait may have ended a moment ago, which is no mistake
+                    mistakes.append(f"session {uid}")
                 self.admission.put(uid, claim)
         if mistakes:
             metrics.LEDGER_MISTAKES.inc(len(mistakes))

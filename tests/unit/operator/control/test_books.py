@@ -115,3 +115,15 @@ async def test_a_ledger_without_a_mistake_is_not_spoken_of(caplog: pytest.LogCap
         await asyncio.sleep(CHECK_SECONDS + 1)
         stage.books.bring_up_to_date()
     assert caplog.messages == []
+
+
+async def test_a_wait_that_ends_during_the_check_is_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.put_session()
+    stage.objects._refusals.add(UID, "exceeded quota", 0)
+    assert claim(stage) is None
+    with caplog.at_level(logging.ERROR):
+        await asyncio.sleep(CHECK_SECONDS + 1)
+        stage.objects._refusals.take_due()
+        assert claim(stage) is not None
+    assert caplog.messages == []
