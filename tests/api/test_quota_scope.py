@@ -7,10 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agentsession_operator.api.quota import DEFAULT_MAX_SESSIONS_PER_USER
 from support.api import GROUP, JSON, Api, Refused, condition
 from support.cluster import kind
 from support.scene import Scene
-from support.waiting import eventually, read, throughout
+from support.waiting import eventually, read, throughout, wait_for
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionquotas.agentsession.dev"
 RESEARCH = {"matchLabels": {"team": "research"}}
@@ -75,6 +76,32 @@ def test_a_session_needs_room_in_every_quota_and_is_told_which_binds(scene: Scen
     assert "the user has reached the maximum of 2 concurrent sessions (SessionQuota all)" in scene.message(a3)
     assert "all 3 slots are in use (SessionQuota team)" in scene.message(c1)
     assert scene.asks("c2", user="carol", namespace=scene.other_namespace()) == ["Admitted"]
+
+
+def test_without_a_quota_the_built_in_limits_hold_and_are_named(scene: Scene) -> None:
+    most = DEFAULT_MAX_SESSIONS_PER_USER
+    *first, last = (scene.ask(f"a{number}") for number in range(most + 1))
+    assert [scene.told(body) for body in first] == ["Admitted"] * most
+    assert scene.told(last) == "UserLimitReached"
+    assert f"the maximum of {most} concurrent sessions (the built-in limit" in scene.message(last)
+    scene.quota(maxSessions=most + 1, maxSessionsPerUser=most + 1)
+    scene.becomes(last, "Admitted")
+
+
+def test_a_lowered_limit_stops_nobody_and_admits_nobody_above_it(scene: Scene) -> None:
+    quota = scene.quota(maxSessions=3, maxSessionsPerUser=3)
+    bodies = [scene.ask(f"a{number}") for number in range(3)]
+    quota.write(maxSessions=1, maxSessionsPerUser=1)
+    quota.enforced()
+    used(scene, 3)
+    waits = scene.ask("b1", "bob")
+    for body in bodies[:2]:
+        scene.finishes(body)
+        wait_for(scene.api, body, "Admitted", "False", "Released")
+        assert scene.told(waits) == "GlobalLimitReached"
+    assert scene.told(bodies[2]) == "Admitted"
+    scene.finishes(bodies[2])
+    scene.becomes(waits, "Admitted")
 
 
 def test_rules_count_each_user_or_all_together_or_exempt_them(scene: Scene) -> None:
