@@ -185,6 +185,6 @@ def _of_text(schema: JSON, path: str) -> Iterator[Case]:
 def _of_quantity(schema: JSON, path: str) -> Iterator[Case]:
     for value in (0, 2, "100m", "1Gi"):
         yield Case(path, repr(value), value, fits=True)
-    wrongs: tuple[Any, ...] = (True, [], "1" * (schema["maxLength"] + 1))
+    wrongs: tuple[Any, ...] = (True, [], "1" * (schema["maxLength"] + 1), "much", "-1", "1 Gi")
     for wrong in wrongs:
         yield Case(path, repr(wrong), wrong, fits=False)

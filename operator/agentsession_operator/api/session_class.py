@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -11,7 +11,13 @@ from agentsession_operator.api.meta import MAX_NAME, Schema
 from agentsession_operator.api.selector import MAX_LABEL_KEY, LabelValue
 from agentsession_operator.api.workspace import WorkspaceSpec
 
-Quantity = Annotated[str, BeforeValidator(str), WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32})]
+QUANTITY: Final = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+"""Of Kubernetes' resource quantities those that a pod may ask for: none is negative."""
+Quantity = Annotated[
+    str,
+    BeforeValidator(str),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": QUANTITY}),
+]
 Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Network = Annotated[
