@@ -14,8 +14,9 @@ from typing import Literal
 import pytest
 
 from support.api import JSON, Api
-from support.crash.story import CAP, PER_USER, SECOND_CAP, live, set_up, tear_down
-from support.faults.judge import History, at_most, at_most_per_user
+from support.crash.story import QUOTAS, SECOND_ACT, live, set_up, tear_down
+from support.faults.judge import History
+from support.faults.quotas import caps_of
 from support.faults.request import write
 from support.faults.rules import ANSWER, Drop, Kill, Rule
 from support.faults.world import World, world
@@ -44,7 +45,7 @@ class Run:
 @contextmanager
 def opened(api: Api, kubeconfig: Path, directory: Path) -> Iterator[World]:
     name = f"crash-{uuid.uuid4().hex[:8]}"
-    with world(api, kubeconfig, directory, name, cap=CAP, per_user=PER_USER, start=False) as w:
+    with world(api, kubeconfig, directory, name, quotas=QUOTAS, start=False) as w:
         set_up(w)
         try:
             yield w
@@ -65,11 +66,14 @@ def run(w: World) -> Run:
 def judge(result: Run) -> None:
     """What holds at every event, and at the end."""
     history = result.history
-    assert history.breaches(at_most(min(CAP, SECOND_CAP)), at_most_per_user(PER_USER)) == []
+    assert history.breaches(*caps_of(QUOTAS)) == []
     assert history.doubled() == {}
     assert history.orphans() == []
     assert history.finalizers_left() == []
     assert history.started_twice() == {}
+    names = {uid: session.name for uid, session in history.end().sessions.items()}
+    with_pods = {names[uid] for uid in history.pods_ever()}
+    assert [name for name in SECOND_ACT if name in with_pods] == ["coming-pia", "coming-quin"], "the others are turned away"
 
 
 @pytest.fixture(scope="session")

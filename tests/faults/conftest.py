@@ -9,17 +9,17 @@ import itertools
 import os
 import random
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from api.conftest import api, operator_kubeconfig  # noqa: F401 - fixtures
-from support.api import GROUP, Api
+from support.api import GROUP, JSON, Api
 from support.cluster import control_plane
 from support.faults.table import Record, Row
-from support.faults.world import OpenWorld, World, world
+from support.faults.world import OpenWorld, World, overlapping, world
 
 CLUSTER = "agentsession-faults"
 SEED, MANY = 11, 20
@@ -59,17 +59,30 @@ def open_world(
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())
     with ExitStack() as stack:
 
-        def enter(*, cap: int = 50, per_user: int = 10, start: bool = True) -> World:
+        def enter(
+            *,
+            cap: int = 50,
+            per_user: int = 10,
+            start: bool = True,
+            quotas: Mapping[str, JSON] | None = None,
+            judged: bool = True,
+        ) -> World:
             opened: AbstractContextManager[World] = world(
                 api,
                 operator_kubeconfig,
                 tmp_path,
                 f"faults-{name[:40].strip('-')}-{uuid.uuid4().hex[:6]}",
-                cap=cap,
-                per_user=per_user,
+                quotas=quotas or overlapping(cap, per_user),
                 start=start,
             )
-            return stack.enter_context(opened)
+            w = stack.enter_context(opened)
+            if judged:
+                stack.callback(judge, w)
+            return w
+
+        def judge(w: World) -> None:
+            breaches = w.breaches()
+            assert not breaches, f"at the end of the test: {breaches}"
 
         yield enter
 

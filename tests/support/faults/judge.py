@@ -1,6 +1,6 @@
 """Who holds a slot at every moment of a cluster's history, and whether the caps held. Pure: a fold over events.
 
-All resources of a cluster that are kept in one etcd share its revisions, so events of sessions and of pods compare by
+All resources of a cluster that are kept in one etcd share its revisions, so events of sessions, pods and namespaces compare by
 resourceVersion, and sorted by it they are what happened, in the order in which it happened. A holder is a session with a pod
 of ours that has not ended (Succeeded, Failed, forced, or gone), or one whose status says Admitted=True. A pod holds its slot
 even when its session is gone.
@@ -8,6 +8,7 @@ even when its session is gone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ JSON: TypeAlias = "Mapping[str, Any]"
 
 SESSIONS: Final = "agentsessions"
 PODS: Final = "pods"
+NAMESPACES: Final = "namespaces"
 UID_LABEL: Final = "agentsession.dev/session-uid"
 USER_ANNOTATION: Final = "agentsession.dev/user"
 FINALIZER: Final = "agentsession.dev/session"
@@ -86,8 +88,11 @@ class Holder:
     session: str
     user: str
     namespace: str
-    class_name: str
+    class_name: str | None
+    """The class that it names; empty for the default one, None where the session was never seen: it may be any."""
     by: Literal["pod", "status", "both"]
+    labels: Mapping[str, str] | None = None
+    """Of its namespace; None where they are not known: a selector may select it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +137,16 @@ class State:
         self._ours = ours or made_by_us
         self.sessions: dict[str, SessionSeen] = {}
         self.pods: dict[str, PodSeen] = {}
+        self.labels: dict[str, Mapping[str, str]] = {}
+        """By namespace. Those of one that is gone stay."""
 
     def apply(self, event: Event) -> None:
         """Take the next event in."""
         if event.resource == SESSIONS:
             self.sessions[event.uid] = replace(_session(event.body), gone=event.kind == "DELETED")
+        elif event.resource == NAMESPACES:
+            meta = event.body["metadata"]
+            self.labels[meta["name"]] = meta.get("labels") or {}
         elif event.uid in self.pods or self._ours(event.body):
             self.pods[event.uid] = _pod(event, self.pods.get(event.uid))
 
@@ -149,9 +159,10 @@ class State:
             session, pod = self.sessions.get(uid), running.get(uid)
             by: Literal["pod", "status", "both"] = "status" if pod is None else "both" if uid in admitted else "pod"
             if session is not None:
-                result[uid] = Holder(uid, session.user, session.namespace, session.class_name, by)
+                labels = self.labels.get(session.namespace)
+                result[uid] = Holder(uid, session.user, session.namespace, session.class_name, by, labels)
             elif pod is not None:
-                result[uid] = Holder(uid, pod.user, pod.namespace, "", by)
+                result[uid] = Holder(uid, pod.user, pod.namespace, None, by, self.labels.get(pod.namespace))
         return result
 
     def living_pods(self) -> dict[str, list[str]]:
@@ -186,16 +197,18 @@ class History:
 
     # Caps.
 
-    def breaches(self, *caps: Cap) -> list[Breach]:
-        """Every event that took a count above a cap. One that leaves it there, or lowers it, is none."""
+    def breaches(self, *caps: Cap, since: int = 0, until: float = math.inf) -> list[Breach]:
+        """Every event that took a count above a cap, of those after the version `since` and up to the version `until`. One
+        that leaves it there, or lowers it, is none; nor is a namespace's change of labels, which stops nobody."""
         result: list[Breach] = []
         before: list[Counter[str]] = [Counter() for _ in caps]
         for event, state in self.states():
             holders = state.holders().values()
+            admits = event.kind != "LISTED" and event.resource != NAMESPACES
             for index, cap in enumerate(caps):
                 counts = _count(holders, cap)
                 for group, count in counts.items():
-                    if count > cap.limit and count > before[index][group] and event.kind != "LISTED":
+                    if count > cap.limit and count > before[index][group] and admits and since < event.version <= until:
                         counted = tuple(sorted(holder.session for holder in holders if cap.group(holder) == group))
                         result.append(Breach(event.version, cap.name, group, count, cap.limit, counted, _words(event)))
                 before[index] = counts

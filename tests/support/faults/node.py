@@ -1,4 +1,4 @@
-"""A kubelet that follows orders: it starts the pods of one namespace and confirms deletions, on an API server without nodes."""
+"""A kubelet that follows orders: it starts a test's pods and confirms deletions, on an API server without nodes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from support.kubelet import Kubelet
 class Node:
     """Acts on what the recorder hears. Each pod is started once and its end confirmed once."""
 
-    def __init__(self, api: Api, namespace: str) -> None:
-        self._kubelet, self._namespace = Kubelet(api, namespace), namespace
+    def __init__(self, api: Api, *namespaces: str) -> None:
+        self._kubelets = {namespace: Kubelet(api, namespace) for namespace in namespaces}
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._done: set[tuple[str, str]] = set()
         self.starts = True
@@ -29,7 +29,7 @@ class Node:
 
     def hear(self, event: Event) -> None:
         """For the recorder."""
-        if event.resource == PODS and event.body["metadata"].get("namespace") == self._namespace:
+        if event.resource == PODS and event.body["metadata"].get("namespace") in self._kubelets:
             self._inbox.put(event)
 
     @contextlib.contextmanager
@@ -61,17 +61,18 @@ class Node:
         meta, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
         if event.kind == "DELETED" or not pod["spec"].get("nodeName") or UID_LABEL not in (meta.get("labels") or {}):
             return
+        kubelet = self._kubelets[meta["namespace"]]
         if "deletionTimestamp" in meta:
             if self.confirms and self._first("end", event.uid):
                 if phase not in ("Succeeded", "Failed"):
-                    self._kubelet.ended(pod, phase="Failed")
-                self._kubelet.gone(pod)
+                    kubelet.ended(pod, phase="Failed")
+                kubelet.gone(pod)
         elif phase == "Pending" and (name := _session(meta)) in self.rejects:
             self.rejects.discard(name)
             self._first("start", event.uid)
-            self._kubelet.rejected(pod)
+            kubelet.rejected(pod)
         elif self.starts and phase == "Pending" and self._first("start", event.uid):
-            self._kubelet.ready(pod)
+            kubelet.ready(pod)
 
     def _first(self, what: str, uid: str) -> bool:
         if (what, uid) in self._done:

@@ -1,4 +1,4 @@
-"""The record of a cluster's history: two watches, straight from the API server and not through the proxy.
+"""The record of a cluster's history: three watches, straight from the API server and not through the proxy.
 
 It begins with a list of each resource and ends at a revision at which the record and a second list agree.
 """
@@ -21,15 +21,15 @@ import yaml
 
 from support.api import GROUP, Api
 from support.faults.background import Background
-from support.faults.judge import PODS, SESSIONS, Event, History
+from support.faults.judge import NAMESPACES, PODS, SESSIONS, Event, History
 from support.faults.request import JSON
 from support.waiting import eventually
 
-_PATHS: Final = {SESSIONS: f"{GROUP}/agentsessions", PODS: "/api/v1/pods"}
+_PATHS: Final = {SESSIONS: f"{GROUP}/agentsessions", PODS: "/api/v1/pods", NAMESPACES: "/api/v1/namespaces"}
 
 
 class Recorder:
-    """Watches sessions and pods of all namespaces."""
+    """Watches sessions and pods of all namespaces, and the namespaces' labels."""
 
     def __init__(self, api: Api, background: Background, heard: Callable[[Event], None] = lambda _: None) -> None:
         """`heard` is called in the background's thread with each event."""
@@ -58,7 +58,7 @@ class Recorder:
 
     @property
     def history(self) -> History:
-        """What has arrived so far. Of two watches one may be behind: `settled` for what is complete."""
+        """What has arrived so far. One of the watches may be behind: `settled` for what is complete."""
         if self._failure is not None:
             raise self._failure
         return History(list(self._events))

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from support.api import JSON, Api, Refused, condition, pods_path, session, sessions_path
 from support.faults.background import Background
-from support.faults.judge import History
+from support.faults.judge import Breach, History
 from support.faults.node import Node
 from support.faults.proxy import Proxy
+from support.faults.quotas import caps_of
 from support.faults.recorder import Recorder
 from support.kubelet import Kubelet
 from support.operator_process import NAMESPACE, OperatorProcess
@@ -31,7 +32,8 @@ from support.waiting import eventually
 
 T = TypeVar("T")
 
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/agentsession-operator"
+SCARCE: Final = {"faults.test/room": "scarce"}
+LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/agentsession-operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +43,47 @@ class World:
     api: Api
     """The administrator's client. It does not go through the proxy."""
     namespace: str
+    scarce: str
+    """A second namespace, with the label `SCARCE`."""
+    quotas: Mapping[str, JSON]
+    """The specs of the quotas as the world began with them, by name."""
     proxy: Proxy
     operator: OperatorProcess
     recorder: Recorder
     node: Node
     kubelet: Kubelet
     quota: Quota
+    """The one that counts all sessions."""
     operator_kubeconfig: Path
     """Of the proxy, for another operator."""
 
     def create(self, name: str, user: str = "alice", **spec: Any) -> JSON:
         """Create a session, past the proxy."""
-        return self.api.create(sessions_path(self.namespace), session(name, user=user, **spec))
+        return self.api.create(sessions_path(self.home(name)), session(name, user=user, **spec))
+
+    def home(self, name: str) -> str:
+        """The namespace of a session: `scarce` for names that begin so."""
+        return self.scarce if name.startswith("scarce-") else self.namespace
 
     def delete(self, name: str, **options: Any) -> None:
         """Delete a session, past the proxy."""
-        self.api.call("DELETE", sessions_path(self.namespace, name), options)
+        self.api.call("DELETE", sessions_path(self.home(name), name), options)
 
     def read(self, name: str) -> JSON:
         """A session as it is now. Raises Refused."""
-        return self.api.get(sessions_path(self.namespace, name))
+        return self.api.get(sessions_path(self.home(name), name))
+
+    def sessions(self) -> list[JSON]:
+        """All sessions."""
+        return [item for name in self.namespaces for item in self.api.get(sessions_path(name))["items"]]
+
+    @property
+    def namespaces(self) -> tuple[str, str]:
+        return self.namespace, self.scarce
+
+    def all_pods(self) -> list[JSON]:
+        """The pods of both namespaces."""
+        return [item for name in self.namespaces for item in self.api.get(pods_path(name))["items"]]
 
     def condition(self, name: str, kind: str) -> tuple[str, str]:
         """Status and reason of a session's condition; empty where it is not there."""
@@ -117,6 +140,10 @@ class World:
         own = [line for line in lines if line.startswith("agentsession-operator: ")]
         return (own or lines or [""])[-1].removeprefix("agentsession-operator: ")[:160]
 
+    def breaches(self) -> list[Breach]:
+        """Every event so far that took a count above a cap of the quotas with which the world began."""
+        return self.history().breaches(*caps_of(self.quotas))
+
     def history(self) -> History:
         """What happened in the cluster, complete up to now."""
         return self.recorder.settled()
@@ -126,10 +153,30 @@ class World:
         return {uid: seen.name for uid, seen in self.recorder.history.end().sessions.items()}
 
 
-class OpenWorld(Protocol):
-    """Opens a world; it is closed after the test."""
+def overlapping(cap: int, per_user: int) -> dict[str, JSON]:
+    """Three quotas that overlap: one counts all sessions and queues them; one counts the default class too, and lets a session
+    take the place of an idle one; one counts those of the namespace `scarce` too, and rejects what finds no room."""
+    caps = {"maxSessions": cap, "maxSessionsPerUser": per_user}
+    return {
+        "default": caps,
+        "replacing": {**caps, "classNames": ["default"], "whenFull": "ReplaceOldestIdle"},
+        "rejecting": {**caps, "namespaceSelector": {"matchLabels": SCARCE}, "whenFull": "Reject"},
+    }
 
-    def __call__(self, *, cap: int = 50, per_user: int = 10, start: bool = True) -> World: ...
+
+class OpenWorld(Protocol):
+    """Opens a world; it is closed after the test. Unless a test sets quotas of its own or changes them, the judge then looks
+    at all of its events."""
+
+    def __call__(
+        self,
+        *,
+        cap: int = 50,
+        per_user: int = 10,
+        start: bool = True,
+        quotas: Mapping[str, JSON] | None = None,
+        judged: bool = True,
+    ) -> World: ...
 
 
 @contextlib.contextmanager
@@ -139,24 +186,26 @@ def world(
     directory: Path,
     namespace: str,
     *,
-    cap: int = 50,
-    per_user: int = 10,
+    quotas: Mapping[str, JSON],
     start: bool = True,
 ) -> Iterator[World]:
     """A running operator behind a proxy, in a cluster that has no sessions when it begins and when it ends.
 
-    `operator_kubeconfig` is of the operator's account at the API server itself.
+    `operator_kubeconfig` is of the operator's account at the API server itself. `quotas` are specs by name; one is "default".
     """
-    quota = Quota(api)
-    quota.set(cap, per_user)
+    scarce = f"{namespace}-scarce"
     _release_lease(api)
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(quota.remove)
-        _make_namespace(api, namespace)
-        cleanup.callback(_sweep, api, namespace)
+        for name, spec in quotas.items():
+            quota = Quota(api, name)
+            cleanup.callback(quota.remove)
+            quota.write(**spec)
+        for name, labels in ((namespace, {}), (scarce, SCARCE)):
+            _make_namespace(api, name, labels)
+            cleanup.callback(_sweep, api, name)
         background = Background()
         cleanup.callback(background.stop)
-        node = Node(api, namespace)
+        node = Node(api, namespace, scarce)
         recorder = cleanup.enter_context(Recorder(api, background, node.hear).recording())
         cleanup.enter_context(node.running())
         operators: list[OperatorProcess] = []
@@ -167,7 +216,8 @@ def world(
         cleanup.callback(_stop, operators[0])
         if start:
             operators[0].start()
-        yield World(api, namespace, proxy, operators[0], recorder, node, Kubelet(api, namespace), quota, path)
+        kubelet = Kubelet(api, namespace)
+        yield World(api, namespace, scarce, quotas, proxy, operators[0], recorder, node, kubelet, Quota(api), path)
 
 
 def _release_lease(api: Api) -> None:
@@ -177,9 +227,9 @@ def _release_lease(api: Api) -> None:
     api.create(collection, {"metadata": {"name": name}, "spec": {"holderIdentity": ""}})
 
 
-def _make_namespace(api: Api, name: str) -> None:
+def _make_namespace(api: Api, name: str, labels: Mapping[str, str]) -> None:
     with contextlib.suppress(Refused):
-        api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default service account")
 
 
