@@ -155,9 +155,12 @@ def outcome(scene: Scene, twin: Twin, *, quota: bool) -> Any:
 
 
 def words(item: JSON) -> tuple[str, str, str, str]:
-    """A condition. What the scheduler says of the node without a kubelet depends on how long it has been without."""
+    """A condition. What the scheduler says of the node without a kubelet depends on how long it has been without, and the API
+    server says what is wrong with a map's keys in any order."""
     if item["reason"] in ("Unschedulable", "Creating"):
         return item["type"], item["status"], "Creating", ""
+    if item["message"].startswith("The API server refused"):
+        return item["type"], item["status"], item["reason"], item["message"].partition(":")[0]
     return item["type"], item["status"], item["reason"], item["message"]
 
 
