@@ -8,7 +8,7 @@
     quota changes its spec                  all (a drain begins)    yes
     namespace changes its labels            no                      yes
     first lists are complete                sessions without a pod  yes
-    report of a session pod                 that session            no
+    report of a session pod                 that session            if the agent turned idle: it may make room
 
 News of a session is also noted in `news`, from which the ledger is brought up to date before a pass (books.py).
 
@@ -133,9 +133,11 @@ class Wakeups(CacheListener, ReportListener):
     def completed(self, cache: Cache) -> None:
         self._apply(cache, Wakeup(settings=True))
 
-    def report_arrived(self, session: SessionUID) -> None:
+    def report_arrived(self, session: SessionUID, *, turned_idle: bool) -> None:
         self.news.sessions[session] = None
         self._queue.add(session)
+        if turned_idle:  # its status may have said so before the operator started: then no change of it follows
+            self.admission.set()
 
     def _apply(self, cache: Cache, wakeup: Wakeup) -> None:
         for uid in wakeup.sessions:

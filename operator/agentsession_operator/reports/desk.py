@@ -19,7 +19,8 @@ class ReportListener(Protocol):
     Implemented by control/wakeups.py, which this layer must not import.
     """
 
-    def report_arrived(self, session: SessionUID) -> None: ...
+    def report_arrived(self, session: SessionUID, *, turned_idle: bool) -> None:
+        """`turned_idle`: the agent waits for input, and nothing before said so."""
 
 
 class ReportStore:
@@ -36,7 +37,8 @@ class ReportStore:
         if known is not None and known.report.sequence >= report.sequence:
             return False
         self._reports[uid] = ReceivedReport(report, datetime.now(UTC))
-        self._listener.report_arrived(uid)
+        was_idle = known is not None and known.report.activity == "Idle"
+        self._listener.report_arrived(uid, turned_idle=report.activity == "Idle" and not was_idle)
         return True
 
     def get(self, uid: SessionUID) -> ReceivedReport | None:

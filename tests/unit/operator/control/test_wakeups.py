@@ -126,10 +126,11 @@ async def test_settings_wake_nothing_until_the_first_lists_are_complete() -> Non
     assert (await awake.queued(), awake.admission_due()) == ([UID], True)
 
 
-async def test_a_report_wakes_its_session_alone() -> None:
+async def test_a_report_wakes_its_session_alone_unless_it_turned_idle() -> None:
     awake = Awake()
-    awake.wakeups.report_arrived(UID)
-    assert (await awake.queued(), awake.admission_due()) == ([UID], False)
+    for turned_idle in (False, True):
+        awake.wakeups.report_arrived(UID, turned_idle=turned_idle)
+        assert (await awake.queued(), awake.admission_due()) == ([UID], turned_idle)
 
 
 async def test_news_are_kept_for_the_ledger_until_a_pass() -> None:

@@ -21,9 +21,11 @@ UID = SessionUID("uid-of-demo")
 class Heard(ReportListener):
     def __init__(self) -> None:
         self.sessions: list[SessionUID] = []
+        self.idle: list[bool] = []
 
-    def report_arrived(self, session: SessionUID) -> None:
+    def report_arrived(self, session: SessionUID, *, turned_idle: bool) -> None:
         self.sessions.append(session)
+        self.idle.append(turned_idle)
 
 
 # The newest report of each session.
@@ -37,6 +39,14 @@ def test_only_a_later_report_is_news() -> None:
     assert received is not None
     assert received.report.sequence == 3
     assert heard.sessions == ["uid-of-demo", "uid-of-demo"]
+
+
+def test_only_the_first_of_reports_that_say_idle_turns_idle() -> None:
+    heard = Heard()
+    store = ReportStore(heard)
+    for number, activity in enumerate(["Idle", "Idle", "Processing", "Idle"]):
+        store.put(report(sequence=number, activity=activity))
+    assert heard.idle == [True, False, False, True]
 
 
 def test_sessions_do_not_get_in_each_others_way() -> None:
