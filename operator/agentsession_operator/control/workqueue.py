@@ -84,6 +84,9 @@ class WorkQueue(Generic[K]):
 
     async def get(self) -> K:
         """The next key. Call `done` with it afterwards, also when the work raised."""
+        # A queue with keys does not suspend its reader. Thousands of keys that need no request would keep everything else from
+        # running until the last one was done: the lease would run out.
+        await asyncio.sleep(0)
         key = await self._ready.get()
         # No await from here on: the key must not be out of both sets.
         self._queued.discard(key)

@@ -200,3 +200,22 @@ def test_a_backoff_has_bounds(failures: int, chance: float) -> None:
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True))
 def test_a_backoff_does_not_shrink_with_further_failures(failures: int, chance: float) -> None:
     assert backoff(failures, chance) <= backoff(failures + 1, chance)
+
+
+async def test_keys_that_need_no_request_do_not_keep_others_from_running() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for number in range(100):
+        queue.add(str(number))
+    asked: list[int] = []
+
+    async def lease() -> None:
+        while not asked or asked[-1] < 100:
+            asked.append(worked)
+            await asyncio.sleep(0)
+
+    keeping, worked = asyncio.create_task(lease()), 0
+    while worked < 100:
+        queue.done(await queue.get(), failed=False)
+        worked += 1
+    await keeping
+    assert len(asked) > 50
