@@ -12,7 +12,11 @@ API_REQUESTS = Counter(
 SLOTS_USED = Gauge("agentsession_slots_used", "Slots in use.")
 SESSIONS_WAITING = Gauge("agentsession_sessions_waiting", "Sessions waiting for a slot.")
 ADMISSIONS = Counter("agentsession_admissions_total", "Admitted sessions.")
-ADMISSION_SECONDS = Histogram("agentsession_admission_pass_seconds", "Time to plan one admission pass, without its writes.")
+ADMISSION_SECONDS = Histogram(
+    "agentsession_admission_pass_seconds",
+    "Time to plan one admission pass, without its writes.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0),
+)
 RECONCILES = Counter("agentsession_reconciles_total", "Reconciliations of sessions by result.", ["result"])
 QUEUE_LENGTH = Gauge("agentsession_work_queue_length", "Sessions waiting to be reconciled.")
 REPORTS = Counter("agentsession_reports_total", "Reports of session pods by result.", ["result"])

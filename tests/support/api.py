@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -57,6 +58,15 @@ class Api:
             message = parsed.get("message", text) if isinstance(parsed, dict) else text
             raise Refused(answer.status, reason, message)
         return parsed
+
+    def stream(self, path: str, **query: str) -> Iterator[bytes]:
+        """The lines of an answer that comes bit by bit, as a watch does."""
+        headers = {"Accept": "application/json", **self._headers}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        url = f"{self._client.configuration.host}{path}?{urlencode(query)}"
+        yield from self._client.rest_client.pool_manager.request(
+            "GET", url, headers=headers, preload_content=False, retries=False
+        )
 
     def get(self, path: str, **query: str) -> JSON:
         return cast(JSON, self.call("GET", path, **query))

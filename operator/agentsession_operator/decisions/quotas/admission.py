@@ -117,35 +117,48 @@ class Admission:
         """The sessions of those lanes that wait for something else than they were told."""
         ledger = self.ledger
         for pool in ledger.pools.values():
-            if (now := pool.stopped_by) != pool.told:
+            if (now := pool.full_limits()) != pool.told:
                 pool.told = now
                 ledger.touched.update(dict.fromkeys(pool.lanes.values()))
         for lane in ledger.touched:
             if (blocked := lane.blocked()) != lane.told:
                 lane.told = blocked
                 yield from [uid for _, uid in lane.waiting]
-        ledger.touched.clear()
 
     # Making room.
 
     def _make_room(self) -> Iterator[str]:
         """The sessions that have been idle longest, for those who find nothing but full quotas that replace such."""
         for pool in self.ledger.pools.values():
-            for uid in self._seekers(pool):
-                entry = self.ledger.entries[uid]
-                full = entry.lane.full() if entry.lane is not None else []
-                if full and all(each.limit.rules.when_full == "ReplaceOldestIdle" for each in full):
-                    idle = self._replacements.find(entry.claim, full)
-                    if idle is not None:
-                        yield idle
+            most = self._replacements.idle(pool.limits)
+            yield from self._seek(pool, in_order([pool], most))
+        for lane in self._lanes_to_look_at():
+            yield from self._seek(lane.pool, (uid for _, uid in lane.waiting))
 
-    def _seekers(self, pool: Pool) -> list[str]:
-        """The foremost of a pool who ask for their first slot and for whom nobody makes room; no more than could be helped."""
-        most = self._replacements.idle(pool.limits)
-        if most == 0 or any(limit.held_up for limit in pool.limits):
-            return []
-        order = [*in_order([pool], most), *in_own_order(pool.full.in_order(), most)]
-        return [uid for uid in order if self.ledger.entries[uid].claim.first and not self._replacements.awaits(uid)]
+    def _lanes_to_look_at(self) -> list[Lane]:
+        """The lanes without room in a group for which somebody may have become idle; the others found nobody the last time."""
+        ledger = self.ledger
+        groups, alone = self._replacements.take_changed()
+        lanes = {*ledger.touched, *(lane for group in groups for lane in ledger.lanes_of(group))}
+        lanes |= {entry.lane for uid in alone if (entry := ledger.entries.get(uid)) is not None and entry.lane is not None}
+        ledger.touched.clear()
+        return [lane for _, lane in sorted((lane.place_at(0), lane) for lane in lanes if lane in lane.pool.full)]
+
+    def _seek(self, pool: Pool, waiting: Iterable[str]) -> Iterator[str]:
+        """Find somebody to make room for each of these. They wait for the same, the highest priority first: where there is
+        nobody for one of them, there is nobody for those behind."""
+        if any(limit.held_up for limit in pool.limits):
+            return
+        for uid in waiting:
+            entry = self.ledger.entries[uid]
+            if entry.lane is None or not entry.claim.first or self._replacements.awaits(uid):
+                continue
+            full = entry.lane.full()
+            if not full or any(each.limit.rules.when_full != "ReplaceOldestIdle" for each in full):
+                return
+            if (idle := self._replacements.find(entry.claim, full)) is None:
+                return
+            yield idle
 
     def displaced(self, uid: str) -> Displaced | None:
         """Whether a session that holds a slot is to give it back."""
@@ -194,8 +207,7 @@ class Admission:
         """The positions of those who wait for the same. Others may be between them, who wait for another limit as well."""
         ledger = self.ledger
         if blocked.group is not None:
-            lanes = sorted((lane.place_at(0), lane) for lane in ledger.lanes_of(blocked.group))
-            order = in_own_order(lanes, POSITIONS_SHOWN)
+            order = in_own_order(ledger.lanes_of(blocked.group), POSITIONS_SHOWN)
         else:
             order = in_order((pool for pool in ledger.pools.values() if blocked.limit in pool.limits), POSITIONS_SHOWN)
         return {uid: place for place, uid in enumerate(order, start=1) if ledger.waits_for(uid) == blocked}

@@ -101,8 +101,8 @@ class Pool:
     def __init__(self, limits: tuple[Limit, ...]) -> None:
         self.limits = limits
         self.lanes: dict[tuple[tuple[Group, ...], int], Lane] = {}
-        self.told: Limit | None = None
-        """What stopped the whole pool when its sessions were told last."""
+        self.told: tuple[Limit, ...] = ()
+        """What was full or held up when its sessions were told last."""
         self.open: Ranking[Key, Lane] = Ranking()
         """Those that could be next."""
         self.full: Ranking[Place, Lane] = Ranking()
@@ -120,6 +120,10 @@ class Pool:
         """The limit that lets none of them in: one that is held up, or else one that is full."""
         held_up = next((limit for limit in self.limits if limit.held_up), None)
         return held_up or next((limit for limit in self.limits if limit.full), None)
+
+    def full_limits(self) -> tuple[Limit, ...]:
+        """The limits that are held up or full."""
+        return tuple(limit for limit in self.limits if limit.held_up or limit.full)
 
     def lane_of(self, seats: tuple[Seat, ...], priority: int, number: int) -> Lane:
         """The lane for such sessions; `number` is what a new one gets."""
@@ -142,21 +146,20 @@ class Pool:
         self.oldest.put(lane, (lane.waiting[0][0], lane.number))
 
 
-def in_order(pools: Iterable[Pool], most: int) -> list[str]:
-    """UIDs in the order in which slots would go out if the limits were endless."""
+def in_order(pools: Iterable[Pool], most: int) -> Iterator[str]:
+    """UIDs in the order in which slots would go out if the limits were endless. Nothing may change meanwhile."""
     more: Counter[Group] = Counter()
-    order: list[str] = []
     # A lane's key only grows while slots go out: none is looked at before the key that it has now comes up.
     coming = heapq.merge(*(pool.open.in_order() for pool in pools))
     for lane, uid in islice(_walk(coming, lambda lane, place: lane.key_at(place, more)), most):
-        order.append(uid)
         more.update(seat.group for seat in lane.seats)
-    return order
+        yield uid
 
 
-def in_own_order(lanes: Iterable[tuple[Place, Lane]], most: int) -> list[str]:
-    """UIDs of those who wait for a group of theirs to have room, by priority and arrival. `lanes` are in that order."""
-    return [uid for _, uid in islice(_walk(iter(lanes), Lane.place_at), most)]
+def in_own_order(lanes: Iterable[Lane], most: int) -> Iterator[str]:
+    """UIDs of those who wait for a group of theirs to have room, by priority and arrival."""
+    heads = sorted((lane.place_at(0), lane) for lane in lanes)
+    return (uid for _, uid in islice(_walk(iter(heads), Lane.place_at), most))
 
 
 def _walk(coming: Iterator[tuple[K, Lane]], key_at: Callable[[Lane, int], K]) -> Iterator[tuple[Lane, str]]:

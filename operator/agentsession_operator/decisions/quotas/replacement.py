@@ -30,6 +30,10 @@ class Replacements:
         self._leaving: dict[str, str] = {}
         """The inverse of `_successor`."""
         self._heirs: list[str] = []
+        self._changed: dict[Group, None] = {}
+        """Groups of which others may make room than before."""
+        self._alone: list[str] = []
+        """Waiting sessions for which nobody makes room any more."""
 
     def update(self, uid: str, claim: Claim | None, seats: tuple[Seat, ...]) -> None:
         """What a session claims now, and where it counts."""
@@ -48,6 +52,7 @@ class Replacements:
             self._holders[uid] = claim, seats
             for counted in _replacing(seats):
                 insort(self._idle.setdefault(counted, []), (claim.idle_since, uid))
+            self._note(seats)
 
     def granted(self, uid: str) -> None:
         """A waiting session has its slot: nobody needs to make room for it."""
@@ -58,6 +63,12 @@ class Replacements:
         """The waiting sessions for which room was made since the last call."""
         heirs, self._heirs = self._heirs, []
         return heirs
+
+    def take_changed(self) -> tuple[list[Group], list[str]]:
+        """The groups of which others may make room since the last call, and the sessions that lost the one that did."""
+        changed, alone = list(self._changed), self._alone
+        self._changed, self._alone = {}, []
+        return changed, alone
 
     def successor(self, uid: str) -> str | None:
         """For whom a session makes room."""
@@ -90,7 +101,13 @@ class Replacements:
         successor = self._successor.pop(uid, None)
         if successor is not None:
             self._leaving.pop(successor, None)
+            self._alone.append(successor)
+            if uid in self._holders:
+                self._note(self._holders[uid][1])
         return successor
+
+    def _note(self, seats: tuple[Seat, ...]) -> None:
+        self._changed.update((seat.group, None) for seat in seats if seat.limit.rules.when_full == "ReplaceOldestIdle")
 
     def _forget_idle(self, uid: str) -> None:
         if (known := self._holders.pop(uid, None)) is None:
@@ -101,6 +118,7 @@ class Replacements:
             del queue[bisect_left(queue, key)]
             if not queue:
                 del self._idle[counted]
+        self._note(seats)
 
 
 def _replacing(seats: tuple[Seat, ...]) -> list[Limit | Group]:
