@@ -30,7 +30,7 @@ _rows: list[Row] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All of them take a quarter of an hour: unless asked for all, or for a few by name, a seeded sample runs."""
+    """All of them take 20 minutes: unless asked for all, or for a few by name, a seeded sample runs."""
     faults = [item for item in items if "tests/faults/" in item.nodeid or item.nodeid.startswith("faults/")]
     for item in faults:
         item.add_marker(pytest.mark.api)
