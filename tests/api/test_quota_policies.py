@@ -141,4 +141,4 @@ def test_priority_goes_first_and_is_never_replaced_by_less(scene: Scene) -> None
     scene.finishes(runs)
     scene.becomes(urgent, "Admitted")
     assert scene.told(low) == "GlobalLimitReached"
-    eventually(lambda: "all 1 slots are in use" in scene.message(low), what="the reason")
+    eventually(lambda: "the only slot is in use" in scene.message(low), what="the reason")

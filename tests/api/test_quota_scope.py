@@ -34,7 +34,7 @@ def test_namespaces_are_counted_by_their_labels_and_a_relabeling_counts_at_once(
     assert scene.asks("first") == ["Admitted"]
     second = scene.ask("second", "bob")
     assert scene.told(second) == "GlobalLimitReached"
-    assert "all 1 slots are in use (SessionQuota tested)" in scene.message(second)
+    assert "the only slot is in use (SessionQuota tested)" in scene.message(second)
     assert scene.asks("third", "fourth", namespace=other) == ["Admitted", "Admitted"], "it neither counts nor waits there"
 
     scene.label(other, team="research")
@@ -143,7 +143,7 @@ def test_a_full_queue_ends_what_comes_then_and_that_once(scene: Scene) -> None:
     a3 = scene.ask("a3")
     assert scene.asks("b1", user="bob") == ["GlobalLimitReached"]
     c1 = scene.ask("c1", "carol")
-    for body, words in ((a3, "1 sessions of this user wait already"), (c1, "2 sessions wait already")):
+    for body, words in ((a3, "1 session of this user waits already"), (c1, "2 sessions wait already")):
         found = scene.becomes(body, "QueueFull")
         assert "The queue is full" in scene.message(body)
         assert words in scene.message(body)

@@ -9,8 +9,14 @@ from typing import Any
 
 from agentsession_operator.api.objects import Quota
 from agentsession_operator.decisions.quotas.claims import Claim
-from support.control_plane.builders import quota
+from support.control_plane.builders import classes, pod_status, quota, session_class
 
+CLASSES = classes(
+    session_class(),
+    session_class("kept", default=False, workspace={"type": "Persistent", "size": "5Gi"}),
+    session_class("urgent", default=False, priority=5),
+)
+REJECTED = pod_status("Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu")
 ENDLESS = 10**9
 LABELS: dict[str, dict[str, str]] = {"team": {"team": "a"}, "lab": {}}
 

@@ -32,7 +32,7 @@ class Plan:
     news: Sequence[str] = ()
     """UIDs whose verdict is new, or who are to make room."""
     more: bool = False
-    """Whether further slots could have been granted. Then nobody has been told anything."""
+    """Whether further slots could have been granted. Then nobody who waits has been told anything."""
 
 
 class Admission:
@@ -43,6 +43,8 @@ class Admission:
         self._replacements = Replacements()
         self._refusals: dict[str, TurnedAway] = {}
         self._positions: dict[str, int] = {}
+        self._drained: list[str] = []
+        """Sessions that a change of the quotas or labels drains, and that have not been told."""
 
     # What changes.
 
@@ -69,6 +71,8 @@ class Admission:
         for uid in uids:
             entry = self.ledger.entries[uid]
             self._replacements.update(uid, entry.claim, entry.seats)
+            if self.displaced(uid) is not None:
+                self._drained.append(uid)
 
     # The decision.
 
@@ -76,6 +80,7 @@ class Admission:
         """Grant up to `most` of the free slots; when none is left, answer those who asked for the first time."""
         ledger = self.ledger
         grants: list[str] = []
+        drained, self._drained = self._drained, []
         # 1. The slot that a replaced session has left is its successor's.
         for uid in self._replacements.take_heirs():
             heir = ledger.entries.get(uid)
@@ -85,10 +90,10 @@ class Admission:
         while (lane := ledger.next_lane()) is not None and len(grants) < most:
             grants.append(self._grant(ledger.entries[lane.waiting[0][1]]))
         if lane is not None:
-            return Plan(grants, more=True)
+            return Plan(grants, drained, more=True)
         # 3. Those who found no room wait or are turned away; somebody may make room for them.
         answered = self._answer()
-        news = [*answered, *self._told_something_new(), *self._make_room()]
+        news = [*drained, *answered, *self._told_something_new(), *self._make_room()]
         return Plan(grants, list(dict.fromkeys(news)))
 
     def _grant(self, entry: Entry) -> str:

@@ -25,6 +25,10 @@ KNOWN: Final = 20_000
 """Verdicts that are remembered."""
 
 
+NOT_TOLD: Final = "~"
+"""The time of asking of a session that resumes and whose status does not have it yet: after everybody's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A session's claim."""
@@ -156,4 +160,4 @@ def _asked(session: Session) -> str:
     its time is in the status, after everybody's."""
     if session.condition(ConditionType.SUSPENDED) == ("Unknown", ""):
         return session.meta.created
-    return session.status.queue.since if session.status.queue else "~"
+    return session.status.queue.since if session.status.queue else NOT_TOLD

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from agentsession_operator.api.objects import Quota
 from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
-from agentsession_operator.decisions.quotas.claims import Claim
+from agentsession_operator.decisions.quotas.claims import NOT_TOLD, Claim
 from agentsession_operator.decisions.quotas.lanes import Blocked, Lane, Pool, Seat
 from agentsession_operator.decisions.quotas.limits import BUILT_IN, Group, Limit
 
@@ -245,7 +245,8 @@ class Ledger:
     def oldest_waiting(self, limit: Limit) -> str | None:
         """Since when the session that has waited longest for a limit has waited."""
         oldest = (pool.oldest.first() for pool in self.pools.values() if limit in pool.limits)
-        return min((lane.waiting[0][0][0] for lane in oldest if lane is not None), default=None)
+        times = (lane.waiting[0][0][0] for lane in oldest if lane is not None)
+        return min((time for time in times if time != NOT_TOLD), default=None)
 
     def leftovers(self, limit: Limit | None = None) -> list[str]:
         """Pods that hold a slot (of a limit, if one is given) though their session is gone, as NAMESPACE/NAME."""

@@ -31,7 +31,7 @@ class Replacements:
         """The inverse of `_successor`."""
         self._heirs: list[str] = []
         self._changed: dict[Group, None] = {}
-        """Groups of which others may make room than before."""
+        """Groups where others may make room than before."""
         self._alone: list[str] = []
         """Waiting sessions for which nobody makes room any more."""
 
@@ -65,7 +65,7 @@ class Replacements:
         return heirs
 
     def take_changed(self) -> tuple[list[Group], list[str]]:
-        """The groups of which others may make room since the last call, and the sessions that lost the one that did."""
+        """The groups where others may make room since the last call, and the sessions that lost the one that did."""
         changed, alone = list(self._changed), self._alone
         self._changed, self._alone = {}, []
         return changed, alone

@@ -27,7 +27,9 @@ def _cause(blocked: Blocked) -> str:
             reached = f"{_who(group)} the maximum of {group.cap} concurrent sessions ({_name(limit)})."
             return f"{reached} {_BY_ITSELF} when one of them ends or is suspended."
         case AdmittedReason.GLOBAL_LIMIT_REACHED:
-            return f"all {limit.rules.max_sessions} slots are in use ({_name(limit)}). {_BY_ITSELF} when one is free."
+            most = limit.rules.max_sessions
+            in_use = "the only slot is in use" if most == 1 else f"all {most} slots are in use"
+            return f"{in_use} ({_name(limit)}). {_BY_ITSELF} when one is free."
         case _:
             return f"others are first ({_name(limit)}). {_BY_ITSELF}."
 
@@ -47,13 +49,13 @@ def rejected(blocked: Blocked) -> TurnedAway:
 def queue_is_full(limit: Limit, group: Group | None) -> TurnedAway:
     """The queue of a limit, or the part of it that a user may take, has no place left."""
     if group is not None:
-        most, whose = limit.rules.max_waiting_per_user, "of this user wait" if not group.together else f"of {group.name} wait"
-        advice = "Delete one that waits, or apply the session again under another name when fewer wait."
+        whose = f" of {group.name}" if group.together else " of this user"
+        most, advice = limit.rules.max_waiting_per_user, "Delete one that waits, or apply the session again under another name"
     else:
-        most, whose, advice = limit.rules.max_waiting, "wait", "Apply the session again under another name when fewer wait."
-    return TurnedAway(
-        AdmittedReason.QUEUE_FULL, f"The queue is full: {most} sessions {whose} already ({_name(limit)}). {advice}"
-    )
+        whose, most, advice = "", limit.rules.max_waiting, "Apply the session again under another name"
+    wait = f"1 session{whose} waits" if most == 1 else f"{most} sessions{whose} wait"
+    message = f"The queue is full: {wait} already ({_name(limit)}). {advice} when fewer wait."
+    return TurnedAway(AdmittedReason.QUEUE_FULL, message)
 
 
 def _name(limit: Limit) -> str:

@@ -210,7 +210,7 @@ def test_a_new_reason_is_told_to_all_who_wait_for_it() -> None:
 def test_positions_are_counted_again_for_the_foremost_only() -> None:
     made, _ = decided([holder("h"), *(claim(f"s{number:03}", f"u{number}", number) for number in range(60))], capped(1, 1))
     assert (wait(made, "s049").position, wait(made, "s050").position) == (50, None)
-    assert "Queued: all 1 slots" in wait(made, "s050").message
+    assert "Queued: the only slot" in wait(made, "s050").message
     made.put("s000", None)
     assert made.decide(10).news == []
     assert wait(made, "s049").position == 50, "until the next refresh"

@@ -27,22 +27,13 @@ from support.control_plane.builders import (
     NOW,
     READY,
     STARTING,
-    classes,
     ended,
     pod,
-    pod_status,
     report,
     session,
-    session_class,
 )
-from support.control_plane.judged_quotas import LABELS, QUOTAS, JudgedQuota
+from support.control_plane.judged_quotas import CLASSES, LABELS, QUOTAS, REJECTED, JudgedQuota
 
-CLASSES = classes(
-    session_class(),
-    session_class("kept", default=False, workspace={"type": "Persistent", "size": "5Gi"}),
-    session_class("urgent", default=False, priority=5),
-)
-REJECTED = pod_status("Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu")
 users = st.sampled_from(["ada", "bob", "ci:1", "ci:2"])
 class_names = st.sampled_from([None, None, "kept", "kept", "urgent", "nowhere"])
 namespaces = st.sampled_from(["team", "lab"])

@@ -51,7 +51,7 @@ def test_a_full_quota_never_holds_up_those_it_does_not_count() -> None:
     assert "SessionQuota gpu" in wait(of, "a").message
 
 
-def test_a_position_is_among_those_who_wait_for_the_limit_that_is_named() -> None:
+def test_a_position_is_among_those_who_wait_for_the_named_limit() -> None:
     gpu = {"class_name": "gpu"}
     claims = [holder("h", "x", **gpu), claim("a", "u1", 1), claim("b", "u2", 2), claim("c", "u3", 3, **gpu)]
     of, _ = decided(claims, quota("gpu", classNames=["gpu"], maxSessions=1), quota("all", maxSessions=1))
@@ -173,6 +173,8 @@ def test_the_oldest_that_waits_is_known_for_each_quota() -> None:
     (limit,) = of.ledger.limits.values()
     assert of.ledger.oldest_waiting(limit) == "2026-05-04T10:00:03Z"
     assert of.ledger.oldest_waiting(of.ledger.built_in) is None
+    back = admission([holder("h"), claim("s", "bob", arrival=("~", "team", "s"))], capped(1, 1))
+    assert [back.ledger.oldest_waiting(limit) for limit in back.ledger.limits.values()] == [None]
 
 
 def test_leftovers_are_named_for_the_quota_that_counts_them() -> None:

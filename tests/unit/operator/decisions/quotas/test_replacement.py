@@ -37,7 +37,7 @@ def test_a_user_finds_their_part_of_the_queue_full() -> None:
     of, _ = decided(
         [holder("h"), claim("a", "bob", 1), claim("b", "bob", 2), claim("c", "cyn", 3)], capped(1, 1, maxWaitingPerUser=1)
     )
-    assert turned_away(of, "b").message.startswith("The queue is full: 1 sessions of this user wait already")
+    assert turned_away(of, "b").message.startswith("The queue is full: 1 session of this user waits already")
     assert wait(of, "c").position == 2
 
 
@@ -46,7 +46,7 @@ def test_users_who_count_together_share_their_part_of_the_queue() -> None:
     of, _ = decided(
         [holder("h"), claim("a", "ci:1", 1), claim("b", "ci:2", 2)], capped(1, 1, maxWaitingPerUser=1, userRules=rules)
     )
-    assert "1 sessions of ci:* wait already" in turned_away(of, "b").message
+    assert "1 session of ci:* waits already" in turned_away(of, "b").message
 
 
 def test_it_is_decided_once_whether_a_session_may_wait() -> None:
@@ -268,7 +268,10 @@ def test_a_drain_takes_the_slot_of_persistent_sessions_that_are_idle() -> None:
         holder("working", "bob", persistent=True),
         holder("ephemeral", "cyn", idle_since="2026"),
     ]
-    of = admission(claims, draining)
+    of = admission(claims)
+    of.set_quotas([draining])
+    assert of.decide(10).news == ["idle"], "it is told at once, not with its next report"
+    assert of.decide(10).news == []
     assert of.displaced("idle") == Displaced(SuspendedReason.QUOTA_HELD)
     assert (of.displaced("working"), of.displaced("ephemeral"), of.displaced("nobody")) == (None, None, None)
     of.set_quotas([quota(stopPolicy="Hold")])
