@@ -101,7 +101,7 @@ images: ## build the container images (docker or buildah, whichever is there)
 bench: setup images ## benchmarks of the operator on a cluster of their own, as a table
 	@$(BIN)/python tests/bench/bench_cluster.py
 
-bench-scale: setup ## the operator with 1,000 to 10,000 sessions that wait, as a table (half an hour)
+bench-scale: setup ## the operator with 1,000 to 10,000 sessions that run and as many that wait, as a table (40 minutes)
 	@$(BIN)/python tests/bench/bench_scale.py
 
 bench-runtime: setup ## benchmarks of the session runtime beside the bare libraries under it, as a table
