@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from support.api import JSON, condition
-from support.faults.quotas import caps_of, nobody_more
-from support.faults.request import event, on, reserves, tells
-from support.faults.rules import ANSWER, Alter, Answer, Drop, EventRule, Hold, Reset, Rule, Step
+from support.faults.quotas import caps_of
+from support.faults.request import on, reserves, tells
+from support.faults.rules import ANSWER, Answer, Drop, Hold, Reset, Rule, Step
 from support.faults.table import Record
 from support.faults.world import SCARCE, OpenWorld, World, overlapping
 from support.quota import Quota
@@ -187,36 +187,6 @@ def test_a_quota_that_changes_counts_the_creations_in_flight(open_world: OpenWor
     seen = f"{history.most_holders()} hold, the others: {', '.join(sorted(reasons))}"
     wanted = f"2 hold, the others: {reason}"
     record(f"q {change} while creations are in flight", wanted, seen, seen == wanted and not breaches)
-
-
-def test_a_quota_that_becomes_unreadable_admits_nobody_whom_it_may_count(open_world: OpenWorld, record: Record) -> None:
-    quotas = rejecting()
-    w = open_world(quotas=quotas, judged=False)
-
-    def unreadable(body: JSON) -> JSON:
-        return {**body, "spec": {**body["spec"], "maxSessions": "many"}}
-
-    w.proxy.use(EventRule(event("MODIFIED", "sessionquotas", "rejecting"), Alter(unreadable)))
-    w.proxy.use(Rule(reserves("scarce-early"), Hold("early"), times=1))
-    w.create("scarce-early")
-    w.until(lambda: w.proxy.held("early") == 1, "a creation in flight")
-    quota = Quota(w.api, "rejecting")
-    delivered(w, quota.write(**{**quotas["rejecting"], "maxWaiting": 7}))
-    w.proxy.release("early")
-    w.until(lambda: w.admitted("scarce-early"), "the creation in flight")
-    w.until(lambda: condition(quota.read(), "Ready").get("status") == "False", "the operator's word on the quota")
-    since = w.history().events[-1].version
-    w.create("scarce-new", user="bob")
-    w.create("elsewhere", user="bob")
-    w.until(lambda: w.admitted("elsewhere"), "a session that the quota does not count")
-    w.until(lambda: w.waits("scarce-new"), "a word on one that it counts")
-    said = words(w, "scarce-new")
-    held = w.history().breaches(nobody_more("rejecting", quotas["rejecting"]), since=since)
-    w.proxy.clear()
-    quota.write(**{**quotas["rejecting"], "maxSessions": 3})
-    ok = w.comes(lambda: w.admitted("scarce-new"), within=20)
-    right = "SessionQuota rejecting cannot be read" in said and ok and not held
-    record("q a quota that becomes unreadable", "waits until it is fixed", f"{said} Then: {told(w, 'scarce-new')}", right)
 
 
 def test_a_namespace_relabeled_unseen_counts_from_the_next_list_on(open_world: OpenWorld, record: Record) -> None:
