@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from agentsession_operator import metrics
 from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.api.times import rfc3339
 from agentsession_operator.cluster.cache import Cache
+from agentsession_operator.control.paces import utc_now
 from agentsession_operator.control.session_objects import SessionObjects
 from agentsession_operator.control.wakeups import Wakeups
+from agentsession_operator.decisions.displacement import says_idle
 from agentsession_operator.decisions.quotas.admission import Admission
 from agentsession_operator.decisions.quotas.claims import Claim, Offers, claim_of, claim_of_leftovers
 from agentsession_operator.reports.desk import ReportStore
@@ -36,10 +40,11 @@ class Books:
         reports: ReportStore,
         wakeups: Wakeups,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`clock` gives seconds and only goes forward."""
+        """`clock` gives seconds and only goes forward; `now` is the time of day, in UTC."""
         self._cache, self._objects, self._reports, self._news = cache, objects, reports, wakeups.news
-        self._clock = clock
+        self._clock, self._now = clock, now
         self._checked = clock()
         self._offers = Offers({})
         self.admission = Admission()
@@ -84,9 +89,9 @@ class Books:
         )
 
     def _idle_since(self, uid: SessionUID) -> str | None:
-        """By the newest report. After a restart of the operator nothing is known before the session's next one."""
+        """By the newest report, while it is fresh. A restarted operator knows nothing before the session's next one."""
         received = self._reports.get(uid)
-        if received is None or received.report.activity != "Idle" or received.report.outcome is not None:
+        if received is None or not says_idle(received, self._now()):
             return None
         return rfc3339(received.report.last_activity_time or received.received)
 
@@ -98,8 +103,11 @@ class Books:
         }
         for uid in known | {SessionUID(uid) for uid in self.admission.ledger.entries}:
             entry, claim = self.admission.ledger.entries.get(uid), self._claim(uid)
-            if (entry.claim if entry is not None else None) != claim:
-                if self._objects.refusal(uid) is None:  # else its wait may have ended a moment ago, which is no mistake
+            before = entry.claim if entry is not None else None
+            if before != claim:
+                # A wait after a refusal may have ended a moment ago, and a report may have become old: those are no mistakes.
+                aged = before is not None and replace(before, idle_since=None) == claim
+                if self._objects.refusal(uid) is None and not aged:
                     mistakes.append(f"session {uid}")
                 self.admission.put(uid, claim)
         if mistakes:

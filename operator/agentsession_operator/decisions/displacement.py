@@ -6,9 +6,17 @@ What is begun is in the status (`rest`) before the pod is told to stop, so that 
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Final
+
 from agentsession_operator.api.conditions import ConditionType, FinishedReason, SuspendedReason
 from agentsession_operator.api.session import Rest
+from agentsession_operator.decisions.facts import ReceivedReport
 from agentsession_operator.decisions.standing import End, Held, Released, Standing, Suspension
+
+FRESH: Final = timedelta(seconds=150)
+"""A session reports every 60 s. The report of one that has been silent for longer than this says nothing of it any more: its
+agent may be at work, behind a network that carries no reports."""
 
 _REPLACED = (
     "The session was idle, and its slot went to another one. To resume it, set spec.suspend to true and back to false. It then "
@@ -37,12 +45,18 @@ def begin(standing: Standing) -> None:
         standing.rest = Rest(reason="QuotaHeld", generation=session.meta.generation)
 
 
+def says_idle(received: ReceivedReport, now: datetime) -> bool:
+    """Whether a session's newest report says that its agent waits for input, and still says anything at all."""
+    report = received.report
+    return report.activity == "Idle" and report.outcome is None and now - received.received <= FRESH
+
+
 def _is_idle(standing: Standing) -> bool:
     """By the newest report, and by what is written of its pod."""
     pod, received = standing.facts.pod, standing.facts.report
     runs = pod is not None and not pod.ended and not pod.meta.deleting
     ready = standing.written(ConditionType.POD_READY)
-    told = received is not None and received.report.outcome is None and received.report.activity == "Idle"
+    told = received is not None and says_idle(received, standing.now)
     return runs and told and ready is not None and ready.status == "True"
 
 

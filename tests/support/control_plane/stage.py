@@ -63,7 +63,7 @@ class Stage:
         self.reports = ReportStore(self.wakeups)
         api, paces = self.server.kube, Paces(loop_time)
         self.objects = SessionObjects(api, self.cache, paces, INSTALLATION, loop_time, time_of_day)
-        self.books = Books(self.cache, self.objects, self.reports, self.wakeups, loop_time)
+        self.books = Books(self.cache, self.objects, self.reports, self.wakeups, loop_time, time_of_day)
         self.admitter = Admitter(self.cache, self.objects, self.queue, self.wakeups, self.books)
         self.admitter.trust_the_watches()
         self.reconciler = Reconciler(api, self.cache, self.queue, self.books, self.objects, self.reports, paces, time_of_day)

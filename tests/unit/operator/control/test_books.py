@@ -10,10 +10,11 @@ import pytest
 from agentsession_operator.api.conditions import SuspendedReason
 from agentsession_operator.api.objects import SessionUID
 from agentsession_operator.control.books import CHECK_SECONDS
+from agentsession_operator.decisions.facts import ReceivedReport
 from agentsession_operator.decisions.quotas.claims import Claim
 from agentsession_operator.decisions.quotas.verdict import Displaced
 from support.control_plane.builders import ADMITTED, RUNNING, condition, namespace, quota, report, session_class
-from support.control_plane.stage import UID, Stage, admitted_stage
+from support.control_plane.stage import UID, Stage, admitted_stage, time_of_day
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -126,4 +127,19 @@ async def test_a_wait_that_ends_during_the_check_is_no_mistake(caplog: pytest.Lo
         await asyncio.sleep(CHECK_SECONDS + 1)
         stage.objects._refusals.take_due()
         assert claim(stage) is not None
+    assert caplog.messages == []
+
+
+async def test_an_old_report_makes_nobody_idle_and_is_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    stage = admitted_stage()
+    stage.reports.put(report(last_activity_time="2026-05-04T11:59:00Z"))
+    stage.reports._reports[UID] = ReceivedReport(report(), time_of_day())
+    idle = claim(stage)
+    assert idle is not None
+    assert idle.idle_since is not None
+    with caplog.at_level(logging.ERROR):
+        await asyncio.sleep(151)
+        silent = claim(stage)
+    assert silent is not None
+    assert silent.idle_since is None
     assert caplog.messages == []

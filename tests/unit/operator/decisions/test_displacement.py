@@ -75,6 +75,12 @@ def test_a_session_that_is_not_idle_stays(said: SessionReport | None) -> None:
     assert "Suspended" not in reasons(decision)
 
 
+@pytest.mark.parametrize(("ago", "stays"), [(150, False), (151, True)])
+def test_a_session_that_was_silent_for_long_is_not_taken_for_idle(ago: float, stays: bool) -> None:
+    decision = decided(talking(), pod=pod(status=READY), said=IDLE, ago=ago, displaced=REPLACED)
+    assert (decision.status.rest is None) is stays
+
+
 def test_a_session_that_is_to_be_suspended_anyway_stays_with_that() -> None:
     decision = leaving(talking(suspend=True), REPLACED)
     assert decision.status.rest is None
