@@ -6,6 +6,7 @@ still be refused, by a rule that names a field beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,9 +20,11 @@ FITTING: Final[dict[str, Callable[[int], str]]] = {
     # By pattern: a text of this length that fits.
     r"^[0-9]{1,9}(\.[0-9]{1,6})?$": lambda length: "1" * length if length <= 9 else f"{'1' * (length - 7)}.{'2' * 6}",
     r"^[A-Za-z0-9_./*?!\[\]-]+$": lambda length: "a" * length,
+    r"^[!#-\[\]-~]+$": lambda length: "a" * length,
     r"^[A-Za-z0-9_-]+$": lambda length: "a" * length,
     "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$": lambda length: "a" * length,
     r"^https?://[^/@?#]+([/?].*)?$": lambda length: "http://" + "a" * (length - 7),
+    r"^https?://[^/@?#]+(/[^?#]*)?$": lambda length: "http://" + "a" * (length - 7),
     "^https?://": lambda length: "http://" + "a" * (length - 7),
     r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$": lambda length: "a/" + "a" * (length - 2),
     r"^[1-9][0-9]*(\.[0-9]+)?(M|G|T|P|Mi|Gi|Ti|Pi)$": lambda length: "1" * (length - 2) + "Mi",
@@ -37,6 +40,7 @@ SHORTEST: Final = 9
 MISFIT: Final = "~ ~"
 """Fits no pattern, no enum and no network."""
 NETWORK: Final = "10.0.0.0/8"
+EITHER: Final = re.compile(r"has\(self\.(\w+)\) != has\(self\.(\w+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,8 @@ def minimal(schema: JSON, number: int = 0) -> Any:
         case "object" if "additionalProperties" in schema:
             return {}
         case "object":
-            required = schema.get("required", [])
-            return {name: minimal(child, number) for name, child in schema["properties"].items() if name in required}
+            needed = {*schema.get("required", []), *(one for one, _ in alternatives(schema))}
+            return {name: minimal(child, number) for name, child in schema["properties"].items() if name in needed}
         case "array":
             return [minimal(schema["items"], index) for index in range(schema.get("minItems", 0))]
         case "integer":
@@ -115,6 +119,12 @@ def _text(schema: JSON, length: int, number: int = 0) -> str:
     return f"{number:02}".rjust(length, "x")[-length:] if length else ""
 
 
+def alternatives(schema: JSON) -> list[tuple[str, str]]:
+    """Pairs of fields: exactly one of the two must be there, as rules of the schema say."""
+    found = (EITHER.fullmatch(rule["rule"]) for rule in schema.get("x-kubernetes-validations", ()))
+    return [(match[1], match[2]) for match in found if match is not None]
+
+
 def _is_network(schema: JSON) -> bool:
     return any("isCIDR" in rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
 
@@ -122,7 +132,12 @@ def _is_network(schema: JSON) -> bool:
 def _of_object(schema: JSON, path: str) -> Iterator[Case]:
     base = minimal(schema)
     yield Case(path, "only what is required", base, fits=True)
+    for one, other in alternatives(schema):
+        without = {key: value for key, value in base.items() if key != one}
+        yield Case(path, f"neither {one} nor {other}", without, fits=False)
+    instead = {other: one for one, other in alternatives(schema)}
     for name, child in schema["properties"].items():
+        base = {key: value for key, value in minimal(schema).items() if key != instead.get(name)}
         beside = {key: value for key, value in BESIDE.get(name, {}).items() if key in schema["properties"]}
         for case in cases(child, f"{path}.{name}"):
             yield replace(case, spec={**base, **beside, name: case.spec})

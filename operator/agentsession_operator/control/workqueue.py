@@ -28,6 +28,9 @@ FIRST_BACKOFF: Final = 0.2
 """Seconds to wait after the first failure."""
 LONGEST_BACKOFF: Final = 60.0
 """Seconds."""
+SHORTEST_WAIT: Final = 0.001
+"""Seconds until an appointment, at least. asyncio calls what is due within a nanosecond: a wait that rounding leaves, of less
+than that, would be an appointment for now, again and again."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -57,7 +60,7 @@ class WorkQueue(Generic[K]):
     def add_after(self, key: K, seconds: float) -> None:
         """Work on the key in this many seconds. An earlier appointment stays."""
         loop = asyncio.get_running_loop()
-        when = loop.time() + max(seconds, 0)
+        when = loop.time() + max(seconds, SHORTEST_WAIT)
         timer = self._timers.get(key)
         if timer is not None:
             if timer.when() <= when:

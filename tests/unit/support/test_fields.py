@@ -49,6 +49,10 @@ def test_each_kind_of_node_has_its_bounds(schema: JSON, expected: set[tuple[str,
     assert expected <= rows(schema)
 
 
+RULES = ("the same item twice", "neither ")
+"""What only the API server's own rules refuse."""
+
+
 @pytest.mark.parametrize("file", KINDS)
 def test_what_fits_is_what_the_schema_allows(file: str) -> None:
     """By another reader of schemas, which does not know the rules of lists and of Kubernetes' own types."""
@@ -59,7 +63,7 @@ def test_what_fits_is_what_the_schema_allows(file: str) -> None:
     for case in found:
         if case.fits:
             assert checker.is_valid(case.spec), case
-        elif "twice" not in case.what and "allowedNetworks" not in case.path and "resources" not in case.path:
+        elif not case.what.startswith(RULES) and "allowedNetworks" not in case.path and "resources" not in case.path:
             assert not checker.is_valid(case.spec), case
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession_operator.control.workqueue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue, backoff
+from agentsession_operator.control.workqueue import FIRST_BACKOFF, LONGEST_BACKOFF, SHORTEST_WAIT, WorkQueue, backoff
 from support.control_plane.virtual_time import VIRTUAL_TIME, Backend
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +137,17 @@ async def test_an_appointment_in_the_past_is_due_now() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", -5)
     assert await queue.get() == "a"
-    assert now() == pytest.approx(0)
+    assert now() == pytest.approx(SHORTEST_WAIT)
+
+
+async def test_a_wait_that_rounding_leaves_lets_time_pass() -> None:
+    """A pace whose wait ends in 1e-14 s made an appointment for the same moment, without end."""
+    queue: WorkQueue[str] = WorkQueue()
+    await asyncio.sleep(20)
+    queue.add_after("a", 3.5e-14)
+    began = now()
+    await queue.get()
+    assert now() > began
 
 
 async def test_an_appointment_that_falls_into_the_work_comes_after_it() -> None:
