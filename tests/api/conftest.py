@@ -98,7 +98,10 @@ def operator(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProc
 def open_namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
     """Makes namespaces of the test's own; the argument tells them apart. Their sessions and pods are gone afterwards, so that
     the next test finds all slots free."""
-    base = "".join(c if c.isalnum() else "-" for c in request.node.name.removeprefix("test_").lower())[:45].strip("-")
+    name = request.node.name.removeprefix("test_")
+    # The hash tells those apart whose names begin alike: a namespace that is being deleted takes nothing new.
+    base = "".join(c if c.isalnum() else "-" for c in name.lower())[:38].strip("-")
+    base += f"-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     opened: list[str] = []
 
     def enter(suffix: str) -> str:
