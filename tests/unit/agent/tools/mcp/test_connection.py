@@ -205,7 +205,9 @@ async def test_what_is_opened_is_closed_when_opening_is_cancelled(tmp_path: Path
     monkeypatch.setattr("agent.tools.mcp.stdio.EXIT_TIMEOUT", 60)
     monkeypatch.setattr("agent.tools.mcp.connection.CLOSE_TIMEOUT", 60)
     begun = tmp_path / "begun"
-    silent = f"import sys; open({str(begun)!r}, 'w').close(); sys.stdin.read(); open({str(begun)!r}, 'w').write('ended')"
+    # It begins with the first message: before that its start may not be over, and asyncio kills what is given up then.
+    begins = f"import sys; sys.stdin.readline(); open({str(begun)!r}, 'w').close()"
+    silent = f"{begins}; sys.stdin.read(); open({str(begun)!r}, 'w').write('ended')"
     router = ToolRouter(sources=(McpConnection(McpServer("silent", command=(sys.executable, "-c", silent))),))
     opening = asyncio.create_task(router.__aenter__())
     await until(begun.exists)
