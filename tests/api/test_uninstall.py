@@ -18,7 +18,7 @@ import pytest
 
 from agentsession_operator.api.meta import SESSION_FINALIZER
 from support.api import JSON, Api, Refused, pods_path
-from support.cluster import ROOT, current_cluster, kind
+from support.cluster import ROOT, control_plane, current_cluster, kind
 from support.operator_account import account_kubeconfig, as_account, marked_pod
 from support.operator_process import NAMESPACE
 from support.waiting import eventually
@@ -32,11 +32,8 @@ TEAM = "team"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     if current_cluster() is not None:
         pytest.skip("uninstalling is not tried on a cluster of yours")
-    path = tmp_path_factory.mktemp("uninstall") / "kubeconfig"
-    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
-    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
-    yield Api(path)
-    kind("delete", "cluster", "--name", CLUSTER)
+    with control_plane(CLUSTER, tmp_path_factory.mktemp("uninstall")) as path:
+        yield Api(path)
 
 
 def environment(api: Api) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.api import Api
-from support.cluster import ROOT, current_cluster, kind
+from support.cluster import ROOT, control_plane, current_cluster, kind
 from support.operator_process import NAMESPACE
 from support.quota import Quota
 
@@ -38,11 +38,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API server of the tests' own: the others have the plain manifests on theirs."""
     if current_cluster() is not None:
         pytest.skip("upgrades are not tried on a cluster of yours")
-    path = tmp_path_factory.mktemp("upgrade") / "kubeconfig"
-    kind("delete", "cluster", "--name", CLUSTER)  # what an interrupted run left behind
-    kind("create", "cluster", "--name", CLUSTER, "--control-plane-only", "--kubeconfig", str(path))
-    yield Api(path)
-    kind("delete", "cluster", "--name", CLUSTER)
+    with control_plane(CLUSTER, tmp_path_factory.mktemp("upgrade")) as path:
+        yield Api(path)
 
 
 class Helm:

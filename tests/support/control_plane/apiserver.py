@@ -96,7 +96,7 @@ class ApiServer:
                 return self._scaled(path, body["spec"]["replicas"])
             case "PATCH" if "status" in body:
                 current = self._compare(path, body)
-                return self.put(path, {**current, "status": _merged(current.get("status"), body["status"])})
+                return self.put(path, {**current, "status": merged(current.get("status"), body["status"])})
             case "PATCH":
                 return self._patch_metadata(path, body["metadata"])
             case "DELETE":
@@ -112,10 +112,9 @@ class ApiServer:
         dropped = patch.get("$deleteFromPrimitiveList/finalizers", ())
         kept = [name for name in dict.fromkeys(finalizers) if name not in dropped]
         rest = {key: value for key, value in patch.items() if "finalizers" not in key}
-        merged = _merged(current["metadata"], rest)
-        assert isinstance(merged, dict)
-        stored = self.put(path, {**current, "metadata": {**merged, "finalizers": kept}})
-        if "deletionTimestamp" in merged and not kept and not merged.get("deletionGracePeriodSeconds"):
+        after = merged(current["metadata"], rest)
+        stored = self.put(path, {**current, "metadata": {**after, "finalizers": kept}})
+        if "deletionTimestamp" in after and not kept and not after.get("deletionGracePeriodSeconds"):
             self.remove(path)
         return stored
 
@@ -173,7 +172,8 @@ def _selected(body: JSON, selector: str) -> bool:
     return all(key in labels and (not equals or labels[key] == value) for key, equals, value in terms)
 
 
-def _merged(target: object, patch: object) -> object:
+def merged(target: object, patch: object) -> Any:
+    """MergePatch of RFC 7386 section 2, as it is written there."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -181,5 +181,5 @@ def _merged(target: object, patch: object) -> object:
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = _merged(result.get(name), value)
+            result[name] = merged(result.get(name), value)
     return result

@@ -15,6 +15,7 @@ from agentsession_operator.decisions.facts import Facts, ReceivedReport
 from agentsession_operator.decisions.patch import merge_patch
 from agentsession_operator.decisions.quotas.verdict import Displaced, TurnedAway, Verdict, Wait
 from agentsession_operator.decisions.resolve import Misconfigured, Resolved
+from support.control_plane.apiserver import merged
 from support.control_plane.builders import (
     JSON,
     NO_CLASS,
@@ -150,22 +151,9 @@ new_sessions = st.sampled_from(
 lives = st.lists(moments(), min_size=1, max_size=6)
 
 
-def apply_rfc_7386(target: object, patch: object) -> JSON:
-    """MergePatch of RFC 7386 section 2, as it is written there."""
-    if not isinstance(patch, dict):
-        return patch  # type: ignore[return-value]
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = apply_rfc_7386(result.get(name), value)
-    return result
-
-
 def stored(of: Session, decision: Decision) -> Session:
     """The session as the API server gives it back after the patch."""
-    now = apply_rfc_7386(of.status.to_wire(), merge_patch(of.status.to_wire(), decision.status.to_wire()))
+    now = merged(of.status.to_wire(), merge_patch(of.status.to_wire(), decision.status.to_wire()))
     return Session(replace(of.meta, version=of.meta.version + 1), of.spec, AgentSessionStatus.model_validate(now))
 
 

@@ -16,11 +16,12 @@ from agentsession_operator.decisions.decide import OUTCOME_GRACE, decide
 from agentsession_operator.decisions.decision import CreatePod, DeletePod, ReleasePod
 from agentsession_operator.decisions.patch import merge_patch
 from agentsession_operator.decisions.resolve import Misconfigured
+from support.control_plane.apiserver import merged
 from support.control_plane.builders import (
     JSON,
     later,
 )
-from support.control_plane.moments import Moment, apply_rfc_7386, holds, live, lives, new_sessions, stored
+from support.control_plane.moments import Moment, holds, live, lives, new_sessions, stored
 
 
 @given(new_sessions, lives)
@@ -246,7 +247,7 @@ json_objects = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
 
 @given(json_objects, json_objects)
 def test_a_merge_patch_makes_the_desired_value_of_the_current_one(current: JSON, desired: JSON) -> None:
-    assert apply_rfc_7386(current, merge_patch(current, desired)) == desired
+    assert merged(current, merge_patch(current, desired)) == desired
 
 
 @given(json_objects)
