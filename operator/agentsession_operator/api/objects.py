@@ -19,6 +19,7 @@ from agentsession_operator.api.meta import (
     USER_ANNOTATION,
     WORKSPACE_ANNOTATION,
     Condition,
+    Schema,
 )
 from agentsession_operator.api.names import is_mac, pod_name
 from agentsession_operator.api.quota import QuotaScope, SessionQuotaSpec
@@ -32,6 +33,7 @@ SessionUID = NewType("SessionUID", str)
 PodUID = NewType("PodUID", str)
 UID = TypeVar("UID", bound=str)
 """Which kind of object a UID belongs to, so that mypy reports a pod's UID where a session's is meant."""
+SchemaT = TypeVar("SchemaT", bound=Schema)
 
 
 class UnreadableObject(Exception):
@@ -117,15 +119,9 @@ class SessionClass:
     @classmethod
     def of(cls, body: JSON) -> SessionClass:
         """Raises UnreadableObject for what is no object of the API."""
-        try:
-            meta: Meta[str] = Meta.of(body)
-            annotations = _mapping(body["metadata"].get("annotations"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableObject(str(error)) from error
-        try:
-            spec: AgentSessionClassSpec | None = AgentSessionClassSpec.model_validate(body.get("spec") or {})
-        except ValidationError:
-            spec = None
+        meta = _meta(body)
+        annotations = _mapping(body["metadata"].get("annotations"))
+        spec = _readable(AgentSessionClassSpec, body.get("spec") or {})
         return cls(meta, spec, annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
 
 
@@ -143,17 +139,10 @@ class Quota:
     @classmethod
     def of(cls, body: JSON) -> Quota:
         """Raises UnreadableObject for what is no object of the API."""
-        try:
-            meta: Meta[str] = Meta.of(body)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableObject(str(error)) from error
-        raw, status = body.get("spec") or {}, _mapping(body.get("status"))
-        spec = scope = None
-        with contextlib.suppress(ValidationError):
-            scope = QuotaScope.model_validate(raw)
-        with contextlib.suppress(ValidationError):
-            spec = SessionQuotaSpec.model_validate(raw)
-        return cls(meta, spec, scope, status)
+        meta, raw = _meta(body), body.get("spec") or {}
+        spec = _readable(SessionQuotaSpec, raw)
+        scope = spec if spec is not None else _readable(QuotaScope, raw)
+        return cls(meta, spec, scope, _mapping(body.get("status")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +155,7 @@ class Namespace:
     @classmethod
     def of(cls, body: JSON) -> Namespace:
         """Raises UnreadableObject for what is no object of the API."""
-        try:
-            meta: Meta[str] = Meta.of(body)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableObject(str(error)) from error
+        meta = _meta(body)
         labels = _mapping(body["metadata"].get("labels"))
         return cls(meta, {str(key): str(value) for key, value in labels.items()})
 
@@ -266,6 +252,22 @@ def is_ours(pod: Pod, key: bytes) -> bool:
     return meta.name == pod_name(pod.session_name, pod.session_uid) and is_mac(
         key, pod.mac, meta.namespace, meta.name, pod.session_uid, pod.user
     )
+
+
+def _meta(body: JSON) -> Meta[str]:
+    """Raises UnreadableObject for what is no object of the API."""
+    try:
+        return Meta.of(body)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableObject(str(error)) from error
+
+
+def _readable(model: type[SchemaT], raw: object) -> SchemaT | None:
+    """What an object says, or None where it cannot be read."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None
 
 
 def _status(raw: JSON) -> AgentSessionStatus:
