@@ -35,7 +35,6 @@ from agentsession_operator.decisions import displacement, persistent, podstate
 from agentsession_operator.decisions.decision import Decision, DeletePod, ReleasePod
 from agentsession_operator.decisions.facts import Facts
 from agentsession_operator.decisions.podstate import Readiness
-from agentsession_operator.decisions.quotas.claims import stays_away
 from agentsession_operator.decisions.quotas.verdict import TurnedAway, Wait
 from agentsession_operator.decisions.report_status import take_report
 from agentsession_operator.decisions.resolve import Misconfigured
@@ -125,7 +124,7 @@ def _waiting(standing: Standing) -> None:
     persistent.let_go(standing, facts.pod)
     if facts.session.spec.suspend:
         persistent.rest(standing)
-    elif stays_away(facts.session):
+    elif displacement.stays_away(facts.session):
         displacement.rest(standing)
     elif isinstance(facts.resolved, Misconfigured):
         standing.slot = facts.resolved

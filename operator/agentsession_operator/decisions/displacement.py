@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentsession_operator.api.conditions import ConditionType, FinishedReason, SuspendedReason
+from agentsession_operator.api.objects import Session
 from agentsession_operator.api.session import Rest
 from agentsession_operator.decisions.facts import ReceivedReport
 from agentsession_operator.decisions.standing import End, Held, Released, Standing, Suspension
@@ -29,12 +30,18 @@ _FINISHED = (
 )
 
 
+def stays_away(session: Session) -> bool:
+    """Whether the session was suspended in favor of another one, and nobody has asked for it since."""
+    rest = session.status.rest
+    return rest is not None and rest.reason == "Replaced" and session.meta.generation <= rest.generation
+
+
 def begin(standing: Standing) -> None:
     """A quota wants the slot back: that is begun while the agent waits for input, and then carried through. Somebody's change
     of the spec takes a replacement back."""
     session, displaced, rest = standing.facts.session, standing.facts.displaced, standing.rest
     if rest is not None:
-        if rest.reason == "Replaced" and session.meta.generation > rest.generation:
+        if rest.reason == "Replaced" and not stays_away(session):
             standing.rest = None
         return
     if displaced is None or session.spec.suspend or not _is_idle(standing):

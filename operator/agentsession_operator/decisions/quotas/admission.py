@@ -122,7 +122,7 @@ class Admission:
         """The sessions of those lanes that wait for something else than they were told."""
         ledger = self.ledger
         for pool in ledger.pools.values():
-            if (now := pool.full_limits()) != pool.told:
+            if (now := pool.stopped_by) != pool.told:
                 pool.told = now
                 ledger.touched.update(dict.fromkeys(pool.lanes.values()))
         for lane in ledger.touched:
@@ -219,7 +219,7 @@ class Admission:
 
 
 def _has_room(lane: Lane) -> bool:
-    return lane in lane.pool.open and lane.pool.stopped_by is None
+    return lane in lane.pool.open and not lane.pool.stopped_by
 
 
 def _refusal(entry: Entry, lane: Lane) -> TurnedAway | None:

@@ -17,6 +17,7 @@ from typing import Final
 from agentsession_operator.api.agent import AgentSpec
 from agentsession_operator.api.conditions import ConditionType
 from agentsession_operator.api.objects import Pod, Session, SessionClass, choose_class
+from agentsession_operator.decisions.displacement import stays_away
 from agentsession_operator.decisions.persistent import is_recorded
 from agentsession_operator.decisions.quotas.lanes import Arrival
 from agentsession_operator.decisions.resolve import Resolved, resolve
@@ -147,12 +148,6 @@ def asks(session: Session) -> bool:
     if session.finished or session.meta.deleting or session.spec.suspend or stays_away(session):
         return False
     return status.pod_uid is None or status.workspace is not None
-
-
-def stays_away(session: Session) -> bool:
-    """Whether the session was suspended in favor of another one, and nobody has asked for it since."""
-    rest = session.status.rest
-    return rest is not None and rest.reason == "Replaced" and session.meta.generation <= rest.generation
 
 
 def _asked(session: Session) -> str:

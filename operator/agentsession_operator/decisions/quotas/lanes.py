@@ -102,7 +102,7 @@ class Pool:
         self.limits = limits
         self.lanes: dict[tuple[tuple[Group, ...], int], Lane] = {}
         self.told: tuple[Limit, ...] = ()
-        """What was full or held up when its sessions were told last."""
+        """What let none of them in when they were told last."""
         self.open: Ranking[Key, Lane] = Ranking()
         """Those that could be next."""
         self.full: Ranking[Place, Lane] = Ranking()
@@ -116,14 +116,9 @@ class Pool:
         return ({lane.blocked()} if lane is not None else set()) | {lane.blocked() for lane in self.full}
 
     @property
-    def stopped_by(self) -> Limit | None:
-        """The limit that lets none of them in: one that is held up, or else one that is full."""
-        held_up = next((limit for limit in self.limits if limit.held_up), None)
-        return held_up or next((limit for limit in self.limits if limit.full), None)
-
-    def full_limits(self) -> tuple[Limit, ...]:
-        """The limits that are held up or full."""
-        return tuple(limit for limit in self.limits if limit.held_up or limit.full)
+    def stopped_by(self) -> tuple[Limit, ...]:
+        """The limits that let none of them in."""
+        return tuple(limit for limit in self.limits if limit.closed)
 
     def lane_of(self, seats: tuple[Seat, ...], priority: int, number: int) -> Lane:
         """The lane for such sessions; `number` is what a new one gets."""

@@ -107,10 +107,8 @@ class Ledger:
         for counted in (self.entries, self.pools, self.touched, self._leftovers, self._in_namespace, self._lanes_of):
             counted.clear()
         self.held = self.waiting = 0
-        for claim in sorted(claims, key=lambda claim: not claim.holds):  # no lane moves because of a holder who comes first
-            self._take_in(claim)
-        for uid in decided:
-            self.fresh.pop(uid, None)
+        # No lane moves because of a holder who comes first.
+        self._take_back(sorted(claims, key=lambda claim: not claim.holds), decided)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> list[str]:
         """The labels of a namespace are these now; None when it is gone. Returns the sessions that are counted again."""
@@ -121,17 +119,17 @@ class Ledger:
         for key in [key for key in self._selected if key[0] == name]:
             del self._selected[key]
         uids = sorted(self._in_namespace.get(name, ()))
-        self._count_again(uids)
-        return uids
-
-    def _count_again(self, uids: list[str]) -> None:
-        """Other limits may count these sessions now."""
         entries = [self.entries[uid] for uid in uids]
         decided = [uid for uid in uids if uid not in self.fresh]
         for entry in entries:
             self._take_out(entry)
-        for entry in entries:
-            self._take_in(entry.claim)
+        self._take_back([entry.claim for entry in entries], decided)
+        return uids
+
+    def _take_back(self, claims: Iterable[Claim], decided: Iterable[str]) -> None:
+        """Count claims that were out; who was decided on has a verdict, although other limits may count it now."""
+        for claim in claims:
+            self._take_in(claim)
         for uid in decided:
             self.fresh.pop(uid, None)
 
@@ -230,7 +228,7 @@ class Ledger:
 
     def next_lane(self) -> Lane | None:
         """The lane whose head gets the next slot."""
-        heads = [lane for pool in self.pools.values() if pool.stopped_by is None and (lane := pool.open.first()) is not None]
+        heads = [lane for pool in self.pools.values() if not pool.stopped_by and (lane := pool.open.first()) is not None]
         return min(heads, key=lambda lane: lane.key_at(0, {}), default=None)
 
     def lanes_of(self, group: Group) -> Collection[Lane]:

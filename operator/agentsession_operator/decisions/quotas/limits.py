@@ -56,11 +56,16 @@ class Limit:
     @property
     def drains(self) -> bool:
         """Whether those who hold a slot are to give it back when they are idle."""
-        return self.spec is not None and self.rules.stop_policy == "HoldAndDrain"
+        return self.rules.stop_policy == "HoldAndDrain"
 
     @property
     def full(self) -> bool:
         return self.held >= self.rules.max_sessions
+
+    @property
+    def closed(self) -> bool:
+        """Whether it lets nobody in."""
+        return self.held_up or self.full
 
     def groups(self) -> list[Group]:
         """Those that anybody is in."""
